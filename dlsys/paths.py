@@ -1,0 +1,181 @@
+"""Where everything is kept: one class names every file of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlsys.errors import UsageError
+
+RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}-\d{8}-\d{6}-[0-9a-f]{4}")
+
+
+def home() -> Path:
+    """The folder of runs and of the default MLflow store: DLSYS_HOME, or .dlsys here."""
+    return Path(os.environ.get("DLSYS_HOME") or ".dlsys").absolute()
+
+
+def new_run_id(name: str) -> str:
+    """`name-date-time-random`: unique, sortable, and a safe file name."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    return f"{name}-{stamp}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run.
+
+    Attributes:
+        root: the run's own folder, `<home>/runs/<run id>`.
+    """
+
+    root: Path
+
+    @classmethod
+    def create(cls, run_id: str) -> RunPaths:
+        """Makes the folders of a new run, readable by their owner alone.
+
+        Raises:
+            UsageError: the place is not writable.
+        """
+        paths = cls(home() / "runs" / run_id)
+        try:
+            paths.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            paths.root.mkdir(mode=0o700)
+            for folder in (paths.spool, paths.checkpoints, paths.logs, paths.stacks, paths.failures):
+                folder.mkdir(mode=0o700)
+            ignore = home() / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+        except OSError as error:
+            raise UsageError(
+                f"{paths.root}: cannot be made: {error.strerror}",
+                hint="Runs are kept in .dlsys here; set DLSYS_HOME to another folder.",
+            ) from error
+        return paths
+
+    @classmethod
+    def find(cls, prefix: str) -> RunPaths:
+        """The run whose id starts with `prefix`.
+
+        Raises:
+            UsageError: no such run, or several.
+        """
+        runs = [run for run in cls.all() if run.id.startswith(prefix)]
+        exact = [run for run in runs if run.id == prefix]
+        if len(exact or runs) == 1:
+            return (exact or runs)[0]
+        if not runs:
+            raise UsageError(f"no run {prefix!r} in {home() / 'runs'}", hint="See: dlsys runs list")
+        raise UsageError(f"{prefix!r} fits several runs: {', '.join(run.id for run in runs)}")
+
+    @classmethod
+    def all(cls) -> list[RunPaths]:
+        """Every run, oldest first."""
+        folder = home() / "runs"
+        found = folder.iterdir() if folder.is_dir() else ()
+        runs = [cls(path) for path in found if RUN_ID.fullmatch(path.name) and not path.is_symlink()]
+        return sorted(runs, key=lambda run: run.id[-20:])
+
+    @property
+    def id(self) -> str:
+        return self.root.name
+
+    @property
+    def source(self) -> Path:
+        """The job file's text, as the user wrote it."""
+        return self.root / "job.yaml"
+
+    @property
+    def spec(self) -> Path:
+        """The resolved job: all defaults, all overrides."""
+        return self.root / "spec.yaml"
+
+    @property
+    def record(self) -> Path:
+        """What the tracker must know: experiment, uri, tags, parameters."""
+        return self.root / "record.json"
+
+    @property
+    def mlflow(self) -> Path:
+        """The MLflow run that belongs to this one, once it exists."""
+        return self.root / "mlflow.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the driver as long as it lives."""
+        return self.root / "owner.lock"
+
+    @property
+    def owner(self) -> Path:
+        """Which driver owns the run: its fence number, process and machine."""
+        return self.root / "owner.json"
+
+    @property
+    def outcome(self) -> Path:
+        """How the last attempt ended; absent while it runs."""
+        return self.root / "outcome.json"
+
+    @property
+    def spool(self) -> Path:
+        """Metrics on their way to MLflow: a file for each worker."""
+        return self.root / "spool"
+
+    @property
+    def cursor(self) -> Path:
+        """How far the spool has been delivered."""
+        return self.root / "cursor.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def stacks(self) -> Path:
+        """What each worker was doing when the watchdog bit."""
+        return self.root / "stacks"
+
+    @property
+    def failures(self) -> Path:
+        """What ended a worker, as it told it itself."""
+        return self.root / "failures"
+
+    @property
+    def artifacts(self) -> Path:
+        """What the run made for people to look at: samples, exported weights."""
+        return self.root / "artifacts"
+
+    def log(self, rank: int) -> Path:
+        return self.logs / f"rank-{rank}.log"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replaces a file as a whole: a reader sees the old text or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A file's JSON object; None where it is missing, torn or no object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,121 @@
+"""Names that a job file may use, and the lazy `module:attr` strings behind them.
+
+One class, and explicit tables: importing dlsys runs nobody's registration code. Installed
+packages add their own names through entry points in the groups `dlsys.workloads` and
+`dlsys.sources`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Any
+
+from dlsys.errors import UsageError
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` with the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def import_string(target: str) -> Any:
+    """The object behind `package.module:attribute`.
+
+    Raises:
+        ImportError: no such module.
+        AttributeError: the module has no such attribute.
+    """
+    module, _, attribute = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    return found
+
+
+class Registry:
+    """A table of names of one kind.
+
+    Args:
+        kind: what the names stand for, as messages say it (`workload`).
+        table: name to `module:attr`.
+        group: the entry-point group that other packages may add names through.
+    """
+
+    def __init__(self, kind: str, table: Mapping[str, str], *, group: str | None = None) -> None:
+        self.kind = kind
+        self._own = dict(table)
+        self._group = group
+
+    @cached_property
+    def _table(self) -> dict[str, str]:
+        extra = entry_points(group=self._group) if self._group else ()
+        return {**{point.name: point.value for point in extra}, **self._own}
+
+    def names(self) -> list[str]:
+        return sorted(self._table)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._table
+
+    def target(self, name: str) -> str:
+        """The `module:attr` behind a name.
+
+        Raises:
+            UsageError: unknown name; the message lists the known ones and the nearest.
+        """
+        found = self._own.get(name) or self._table.get(name)
+        if found is None:
+            raise UsageError(self.unknown(name))
+        return found
+
+    def load(self, name: str) -> Any:
+        return import_string(self.target(name))
+
+    def unknown(self, name: str) -> str:
+        known = self.names()
+        return f"unknown {self.kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}"
+
+
+# A workload's name stands for its card: facts, without torch.
+WORKLOADS = Registry(
+    "workload",
+    {
+        "softmax-regression": "dlsys.zoo.foundation.cards:SOFTMAX_REGRESSION",
+        "lenet-5": "dlsys.zoo.vision.cards:LENET_5",
+        "resnet": "dlsys.zoo.vision.cards:RESNET",
+        "char-rnn": "dlsys.zoo.language.cards:CHAR_RNN",
+        "dlrm": "dlsys.zoo.recommend.cards:DLRM",
+        "gan": "dlsys.zoo.generate.cards:GAN",
+    },
+    group="dlsys.workloads",
+)
+
+# A source's name stands for a function from its options to a `dlsys.data.Splits`.
+SOURCES = Registry(
+    "data source",
+    {
+        "digits": "dlsys.data.bundled:digits",
+        "breast_cancer": "dlsys.data.bundled:breast_cancer",
+        "pydoc": "dlsys.data.text:pydoc",
+        "text": "dlsys.data.text:text_file",
+        "csv": "dlsys.data.tables:csv_file",
+        "idx": "dlsys.data.images:idx_files",
+        "image-folder": "dlsys.data.images:image_folder",
+        "synthetic-ctr": "dlsys.data.synthetic:ctr",
+        "gaussian-ring": "dlsys.data.synthetic:gaussian_ring",
+    },
+    group="dlsys.sources",
+)
+
+STRATEGIES = Registry(
+    "strategy",
+    {
+        "single": "dlsys.train.strategies.single:SingleStrategy",
+        "ddp": "dlsys.train.strategies.ddp:DDPStrategy",
+    },
+)
