@@ -1,0 +1,137 @@
+"""`kind: train` — what to train, where and how. Validation is pure: it looks at no machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from dlsys.spec.data import Source
+from dlsys.spec.optimizer import SGD, Optimizer
+from dlsys.spec.regularizer import Regularizer
+from dlsys.spec.schedule import Constant, Schedule
+from dlsys.spec.section import (
+    Bound,
+    Count,
+    Every,
+    Interval,
+    Name,
+    NonNegativeInt,
+    Number,
+    Positive,
+    Seconds,
+    Section,
+    Text,
+)
+from dlsys.spec.strategy import Strategy
+
+
+class Gradient(Section):
+    """What happens to gradients before the optimizer sees them."""
+
+    accumulate: Count = 1
+    """Micro-batches a worker adds up before one update; the result stays the same."""
+    clip_norm: Positive | None = None
+    """Scales the whole gradient down to this norm."""
+    clip_value: Positive | None = None
+    """Cuts each element to ± this value."""
+
+
+class Resources(Section):
+    """What the job needs of a machine or a cluster."""
+
+    workers: Annotated[Count, Field(le=10_000)] = 1
+    """Processes that train together; `batch_size` is divided among them."""
+    cpus: Annotated[Number, Field(gt=0, le=4096)] = 1
+    """CPU cores for each worker."""
+    gpus: Annotated[Number, Field(ge=0, le=64)] = 0
+    """GPUs for each worker; a part of one is allowed."""
+
+
+class Stop(Section):
+    """The run ends as soon as one of these holds; at least one bound must be given."""
+
+    epochs: Count | None = None
+    """Passes over the training set."""
+    steps: Count | None = None
+    """Optimizer updates."""
+    time: Seconds | None = None
+    """Wall time of training, resumed runs counted in: `90 s`, `10 minutes`."""
+    target: dict[str, Bound] = Field(default_factory=dict)
+    """Metrics that are good enough: `{valid/accuracy: ">= 0.98"}`; all of them must hold."""
+
+
+class Checkpoint(Section):
+    """When the whole state of training is saved."""
+
+    every: Every = Interval(1, "epoch")
+    """`1 epoch` or `200 steps`; the end of a run is always saved."""
+    keep: Count = 2
+    """How many of the newest stay on disk (the best one stays besides)."""
+    best: Text | None = None
+    """The metric whose best checkpoint is kept: `valid/accuracy`."""
+
+
+class Failure(Section):
+    """What happens when a worker dies or hangs."""
+
+    retries: NonNegativeInt = 3
+    """How often the run starts again from its last good checkpoint."""
+    hang_after: Seconds | None = None
+    """No step within this time is a hang; by default 20 × the longest step so far, at least 60 s."""
+
+
+class Tracking(Section):
+    """Where figures go."""
+
+    experiment: Text = "default"
+    """The MLflow experiment."""
+    uri: Text | None = None
+    """An MLflow tracking server; by default MLFLOW_TRACKING_URI, or .dlsys/mlflow.db."""
+    log_every: Count = 10
+    """Steps between two logged means of loss, rate and speed."""
+
+
+class TrainJob(Section):
+    """One training run."""
+
+    kind: Literal["train"]
+    """What sort of file this is."""
+    name: Name
+    """What the run is called; run ids start with it."""
+    workload: Text
+    """A catalogue name, or your own `package.module:Class` or `module:function`."""
+    model: dict[str, Any] = Field(default_factory=dict)
+    """The workload's own options: `dlsys zoo show NAME` lists them."""
+    data: Source
+    """The data source and its options."""
+    batch_size: Count | Literal["all"]
+    """Rows in one update over ALL workers: it never changes meaning with their number."""
+    optimizer: Optimizer = Field(default_factory=SGD)
+    """The update rule."""
+    schedule: Schedule = Field(default_factory=Constant)
+    """How the learning rate moves."""
+    regularize: tuple[Regularizer, ...] = ()
+    """Named regularizers."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """The type of activations; parameters and updates stay in fp32."""
+    gradient: Gradient = Field(default_factory=Gradient)
+    """Accumulation and clipping."""
+    strategy: Strategy | None = None
+    """How workers train together; by default `single` for one and `ddp` for several."""
+    resources: Resources = Field(default_factory=Resources)
+    """Workers and what each of them needs."""
+    stop: Stop
+    """When the run ends."""
+    evaluate: Every = Interval(1, "epoch")
+    """How often the validation set is measured; the end of a run always is."""
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    """When the state of training is saved, and which saves are kept."""
+    failure: Failure = Field(default_factory=Failure)
+    """Retries and hangs."""
+    tracking: Tracking = Field(default_factory=Tracking)
+    """The MLflow experiment and server."""
+    seed: Annotated[NonNegativeInt, Field(lt=2**32)] = 0
+    """Decides initial weights, data order, dropout and augmentation."""
+    expect: dict[str, Bound] = Field(default_factory=dict)
+    """What the result must meet; a run that falls short ends with exit code 1."""

@@ -1,0 +1,80 @@
+"""The JSON Schema of a job file, for editors: completion, hover texts, and errors as one types.
+
+It knows every type and every catalogue workload's options, but not the rules between fields:
+`dlsys check` has the last word.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+from dlsys.registry import WORKLOADS
+from dlsys.spec.job import TrainJob
+from dlsys.spec.section import Condition, Interval, Section
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class _Generator(GenerateJsonSchema):
+    def encode_default(self, dft: Any) -> Any:
+        if isinstance(dft, Interval | Condition):
+            return str(dft)
+        return dft.model_dump(mode="json") if isinstance(dft, Section) else super().encode_default(dft)
+
+    def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
+        factory: Any = schema.get("default_factory")
+        return factory() if factory else super().get_default_value(schema)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `kind: train`."""
+    job = TrainJob.model_json_schema(schema_generator=_Generator)
+    for union in _unions(job):
+        _require_tags(job["$defs"], union)
+    _add_workloads(job)
+    return {"$schema": _DIALECT, **job, "title": "A dlsys job file"}
+
+
+def _unions(node: Any) -> list[dict[str, Any]]:
+    """Every schema in which a tag chooses the section."""
+    if isinstance(node, list):
+        return [union for item in node for union in _unions(item)]
+    if not isinstance(node, dict):
+        return []
+    return [node] * ("discriminator" in node) + [union for item in node.values() for union in _unions(item)]
+
+
+def _require_tags(definitions: dict[str, Any], union: dict[str, Any]) -> None:
+    tag = union["discriminator"]["propertyName"]
+    for target in union["discriminator"]["mapping"].values():
+        section = definitions[target.rsplit("/", 1)[-1]]
+        section["required"] = sorted({tag, *section.get("required", ())})
+        # A tag means what its section is: editors show this beside the completion.
+        section["properties"][tag]["description"] = section["description"]
+
+
+def _add_workloads(job: dict[str, Any]) -> None:
+    """Names of the catalogue's workloads, and the options of whichever one a file names."""
+    names = WORKLOADS.names()
+    own = {"type": "string", "pattern": r"^[^\s:]+:[^\s:]+$"}
+    workload = job["properties"]["workload"]
+    job["properties"]["workload"] = {
+        "title": workload["title"],
+        "description": workload["description"],
+        "anyOf": [{"enum": names}, own],
+    }
+    job["allOf"] = []
+    for name in names:
+        options = WORKLOADS.load(name).options.model_json_schema(
+            schema_generator=_Generator, ref_template=f"#/$defs/{name}/$defs/{{model}}"
+        )
+        job["$defs"][name] = options
+        job["allOf"].append(
+            {
+                "if": {"properties": {"workload": {"const": name}}, "required": ["workload"]},
+                "then": {"properties": {"model": {"$ref": f"#/$defs/{name}"}}},
+            }
+        )
