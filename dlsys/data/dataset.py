@@ -1,0 +1,75 @@
+"""The protocol between a data source and the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlsys.registry import SOURCES
+from dlsys.zoo.card import Shape
+
+
+class Dataset(Protocol):
+    """Rows that are fetched a batch at a time."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """The rows with these numbers (int64, shape (n,)), in this order, as CPU tensors of
+        shape (n, …). Called from a background thread when the job asks for prefetching."""
+        ...
+
+
+class TensorDataset:
+    """Rows held in memory."""
+
+    def __init__(self, fields: Mapping[str, Tensor]) -> None:
+        lengths = {name: len(tensor) for name, tensor in fields.items()}
+        assert len(set(lengths.values())) == 1, f"fields of unequal length: {lengths}"
+        self.fields = dict(fields)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.fields.values())))
+
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        index = torch.from_numpy(rows)
+        return {name: tensor[index] for name, tensor in self.fields.items()}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A source's rows. The test set is touched once, when training is over.
+
+    Attributes:
+        train, valid: never empty.
+        test: None where the source has none.
+        shape: what a row looks like.
+        notes: sentences for the log (skipped files, say).
+    """
+
+    train: Dataset
+    valid: Dataset
+    test: Dataset | None
+    shape: Shape
+    notes: tuple[str, ...] = ()
+
+
+def load(options: Any, folder: Path) -> Splits:
+    """Loads the source that a job's `data:` section names.
+
+    Args:
+        options: a section of `dlsys.spec.data`.
+        folder: where relative paths start: the job file's folder.
+
+    Raises:
+        DataError: a file is missing or damaged; the message names file, place and rule.
+    """
+    source = SOURCES.load(options.source)
+    splits: Splits = source(options, folder)
+    return splits

@@ -1,0 +1,40 @@
+"""Reading a file that a job names, with errors that name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlsys.errors import DataError
+
+_SHOWN = 10
+
+
+def read_bytes(path: str, folder: Path) -> bytes:
+    """The content of a file.
+
+    Args:
+        path: as the job file says it; messages name the file so.
+        folder: where a relative path starts.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    full = folder / path
+    try:
+        return full.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: no such file (looked for {full})",
+            hint="a relative path starts at the job file's folder",
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def listed(items: Sequence[str], separator: str) -> str:
+    """The first ten items joined, and how many more there are."""
+    shown = list(items[:_SHOWN])
+    if len(items) > _SHOWN:
+        shown.append(f"and {len(items) - _SHOWN} more")
+    return separator.join(shown)

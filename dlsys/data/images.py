@@ -1,0 +1,328 @@
+"""Images in files: MNIST's IDX format, and folders of pictures."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from dlsys.data.dataset import Splits
+from dlsys.data.files import listed, read_bytes
+from dlsys.data.split import split_rows
+from dlsys.errors import DataError
+from dlsys.registry import did_you_mean
+from dlsys.spec.data import IDXFiles, ImageFolder
+from dlsys.zoo.card import Shape
+
+
+class _ByteImages:
+    """Grey images held as bytes, a quarter of their size as float32; scaled when fetched."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self._images = images
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        image = torch.from_numpy(self._images[rows]).float().div(255).unsqueeze(1)
+        return {"image": image, "label": torch.from_numpy(self._labels[rows].astype(np.int64))}
+
+
+def idx_files(options: IDXFiles, folder: Path) -> Splits:
+    """MNIST's four files: `image` float32 (1, H, W) in 0…1, `label` int64.
+
+    The format is at http://yann.lecun.com/exdb/mnist: two zero bytes, the type (8: bytes), the
+    number of dims, each dim as a big-endian uint32, then the bytes. The ten thousand are the
+    test set; validation rows are cut from the training ones.
+
+    Raises:
+        DataError: names the file, what it should hold and what it does.
+    """
+    train_images, train_labels = _idx_pair(options, folder, "train")
+    test_images, test_labels = _idx_pair(options, folder, "t10k")
+    if train_images.shape[1:] != test_images.shape[1:]:
+        raise DataError(
+            f"{options.path}: training images have {_by(train_images.shape[1:])} pixels, "
+            f"test images {_by(test_images.shape[1:])}"
+        )
+    if 0 in train_images.shape[1:]:
+        raise DataError(f"{options.path}: images have {_by(train_images.shape[1:])} pixels")
+    parts = split_rows(
+        len(train_labels),
+        valid=options.valid,
+        test=0,
+        seed=options.split_seed,
+        name=options.path,
+        labels=train_labels,
+    )
+    return Splits(
+        train=_ByteImages(train_images[parts.train], train_labels[parts.train]),
+        valid=_ByteImages(train_images[parts.valid], train_labels[parts.valid]),
+        test=_ByteImages(test_images, test_labels) if len(test_labels) else None,
+        shape=Shape(
+            row={"image": (1, *train_images.shape[1:]), "label": ()},
+            classes=int(max(train_labels.max(), test_labels.max(initial=0))) + 1,
+        ),
+    )
+
+
+def _idx_pair(options: IDXFiles, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """One part's images, uint8 (N, H, W), and labels, uint8 (N,)."""
+    images, images_name = _idx(options.path, folder, f"{part}-images-idx3-ubyte", dims=3)
+    labels, labels_name = _idx(options.path, folder, f"{part}-labels-idx1-ubyte", dims=1)
+    if len(images) != len(labels):
+        raise DataError(f"{images_name} has {len(images)} images, {labels_name} {len(labels)} labels")
+    return images, labels
+
+
+def _idx(path: str, folder: Path, stem: str, *, dims: int) -> tuple[np.ndarray, str]:
+    """An IDX file of bytes, and its name for messages."""
+    name = next((name for name in (stem, f"{stem}.gz") if (folder / path / name).is_file()), None)
+    if name is None:
+        raise DataError(f"{path}: no file {stem} and no {stem}.gz (looked in {folder / path})")
+    name = f"{path}/{name}"
+    data = read_bytes(name, folder)
+    if name.endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{name}: damaged gzip file: {error}") from error
+    magic = bytes([0, 0, 8, dims])
+    if data[:4] != magic:
+        raise DataError(f"{name}: starts with 0x{data[:4].hex()}, not IDX's 0x{magic.hex()}")
+    start = 4 + 4 * dims
+    if len(data) < start:
+        raise DataError(f"{name}: ends in its header: {len(data)} of {start} bytes")
+    sizes = [int(size) for size in np.frombuffer(data, ">u4", dims, offset=4)]
+    expected = math.prod(sizes)
+    if len(data) - start != expected:
+        raise DataError(
+            f"{name}: the header says {_by(sizes)} = {expected} bytes, the file has {len(data) - start}"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(sizes), name
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return " × ".join(map(str, sizes))
+
+
+_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
+)
+# Whatever a file is called, pillow tries no other decoder on it (its EPS one starts Ghostscript).
+_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class _ImageFiles:
+    """Images decoded when they are fetched.
+
+    Attributes:
+        paths: the files.
+        labels: int64, shape (N,).
+        root: the source's folder; messages name files from there.
+    """
+
+    paths: list[Path]
+    labels: np.ndarray
+    root: Path
+    size: int
+    channels: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, rows: np.ndarray) -> _ImageFiles:
+        return replace(self, paths=[self.paths[row] for row in rows], labels=self.labels[rows])
+
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Raises DataError for a file that can't be decoded, naming it."""
+        pixels = np.empty((len(rows), self.size, self.size, self.channels), dtype=np.uint8)
+        for place, row in enumerate(rows):
+            try:
+                pixels[place] = self._decode(self.paths[row])
+            except Exception as error:  # pillow raises almost anything on a damaged file
+                raise DataError(
+                    f"{self.paths[row].relative_to(self.root)}: cannot be decoded: {error}",
+                    hint=f"mend the file or move it out of {self.root}",
+                ) from error
+        image = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255)
+        return {"image": image.contiguous(), "label": torch.from_numpy(self.labels[rows])}
+
+    def _decode(self, path: Path) -> np.ndarray:
+        """The centre of an image, its shorter side scaled to `size`: uint8 (size, size, C)."""
+        mode = "L" if self.channels == 1 else "RGB"
+        with Image.open(path, formats=_FORMATS) as image:
+            # JPEG can be decoded at a half, quarter or eighth: never below the size given here.
+            image.draft(mode, (self.size, self.size))
+            picture = _eight_bits(image).convert(mode)
+            fitted = ImageOps.fit(picture, (self.size, self.size), Image.Resampling.BILINEAR)
+        return np.asarray(fitted).reshape(self.size, self.size, self.channels)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits, which pillow's `convert` would cut off at 255."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    return image
+
+
+def image_folder(options: ImageFolder, folder: Path) -> Splits:
+    """A folder with a folder for each class: `image` float32 (C, size, size) in 0…1, `label` int64.
+
+    Classes are numbered in the order of their folders' names. With a `train` folder inside, that
+    and its neighbours `valid` and `test` are the splits; validation rows are cut from `train`
+    when `valid` is not there. Files are checked now and decoded when fetched.
+
+    Raises:
+        DataError: no images, an unknown folder, a link out of the folder, or (with `corrupt:
+            error`) an unreadable file.
+    """
+    root = (folder / options.path).resolve()
+    if not root.is_dir():
+        raise DataError(f"{options.path}: no such folder (looked for {root})")
+    given = _given_parts(root, options.path)
+    base = root / "train" if given else root
+    classes = _folders(base, root)
+    if not classes:
+        raise DataError(f"{options.path}: no class folders in {base}")
+
+    skipped: list[str] = []
+    found = {
+        part: _scan(root / part if given else root, root, classes, options, skipped)
+        for part in given or ("train",)
+    }
+    for number, name in enumerate(classes):
+        if number not in found["train"].labels:
+            raise DataError(f"{options.path}: no readable image of class {name!r} in {base}")
+    for part, files in found.items():
+        if not len(files):
+            raise DataError(f"{options.path}: no readable image in {part!r}")
+    if "valid" not in given:
+        everything = found["train"]
+        rows = split_rows(
+            len(everything),
+            valid=options.valid,
+            test=0 if given else options.test,
+            seed=options.split_seed,
+            name=options.path,
+            labels=everything.labels,
+        )
+        found |= {part: everything.take(rows) for part, rows in rows._asdict().items() if len(rows)}
+    return Splits(
+        train=found["train"],
+        valid=found["valid"],
+        test=found.get("test"),
+        shape=Shape(
+            row={"image": (options.channels, options.size, options.size), "label": ()}, classes=len(classes)
+        ),
+        notes=(f"Left out {len(skipped)} unreadable images: {listed(skipped, ', ')}.",) if skipped else (),
+    )
+
+
+def _given_parts(root: Path, name: str) -> list[str]:
+    """Which of train, valid and test are folders of their own; empty where none is."""
+    inside = _folders(root, root)
+    given = [part for part in _PARTS if part in inside]
+    if given and "train" not in given:
+        raise DataError(f"{name}: has a folder {given[0]!r}, but none named 'train'")
+    for other in inside:
+        if given and other not in _PARTS:
+            raise DataError(
+                f"{name}: unknown folder {other!r} beside 'train'.{did_you_mean(other, _PARTS)} "
+                f"Known: {', '.join(_PARTS)}"
+            )
+    return given
+
+
+def _entries(folder: Path, root: Path) -> list[Path]:
+    """What a folder holds, by name, without hidden files."""
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+    for entry in entries:
+        # Someone else's data set must not be able to show a job files that it was not given.
+        if entry.is_symlink() and not _real(entry).is_relative_to(root):
+            raise DataError(f"{entry.relative_to(root)}: is a link out of {root}; put the file itself there")
+    return entries
+
+
+def _real(link: Path) -> Path:
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError) as error:  # a loop of links
+        raise DataError(f"{link}: is a link that leads nowhere: {error}") from error
+
+
+def _folders(folder: Path, root: Path) -> list[str]:
+    return [entry.name for entry in _entries(folder, root) if entry.is_dir()]
+
+
+def _scan(
+    part: Path, root: Path, classes: list[str], options: ImageFolder, skipped: list[str]
+) -> _ImageFiles:
+    """The readable images under a part's class folders; adds the others' names to `skipped`."""
+    paths: list[Path] = []
+    labels: list[int] = []
+    for name in _folders(part, root):
+        if name not in classes:
+            raise DataError(
+                f"{(part / name).relative_to(root)}: class {name!r} is not in 'train'."
+                f"{did_you_mean(name, classes)} Known: {listed(classes, ', ')}"
+            )
+        for path in _entries(part / name, root):
+            where = str(path.relative_to(root))
+            if path.is_dir():
+                raise DataError(f"{where}: is a folder; images must lie in their class folder itself")
+            if path.suffix.lower() not in _SUFFIXES:
+                continue
+            problem = _damage(path)
+            if problem and options.corrupt == "error":
+                raise DataError(
+                    f"{where}: cannot be read: {problem}", hint="mend the file, or say corrupt: skip"
+                )
+            if problem:
+                skipped.append(where)
+                continue
+            paths.append(path)
+            labels.append(classes.index(name))
+    return _ImageFiles(paths, np.array(labels, dtype=np.int64), root, options.size, options.channels)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with an image file; empty for a good one.
+
+    PNG's checksums and JPEG's end mark are cheap to look at; any other file is decoded.
+    """
+    if not path.is_file():
+        return "not a file"
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.mode in ("I", "F"):
+                return f"pixels of pillow's mode {image.mode} have no known range"
+            if image.format == "PNG":
+                image.verify()
+            elif image.format != "JPEG" or not _has_jpeg_end(path):
+                image.load()
+    except Exception as error:  # pillow raises almost anything on a damaged file
+        return str(error) or type(error).__name__
+    return ""
+
+
+def _has_jpeg_end(path: Path) -> bool:
+    """Whether JPEG's end mark is among the last bytes (some cameras write more behind it)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        return b"\xff\xd9" in file.read()

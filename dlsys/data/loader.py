@@ -1,0 +1,137 @@
+"""Turns the order of rows into a worker's batches, ahead of time if asked to."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from dlsys.data import rowwise
+from dlsys.data.dataset import Dataset
+from dlsys.data.order import Order, shares
+from dlsys.zoo.workload import Batch
+
+
+@dataclass
+class MicroBatch:
+    """A worker's rows of one forward pass.
+
+    Attributes:
+        batch: fields by name, on the worker's device.
+        weight: rows that count, divided by the rows of the global batch: the loss's share.
+        real: rows that count; 0 for a stand-in.
+    """
+
+    batch: Batch
+    weight: float
+    real: int
+
+
+@dataclass
+class StepBatch:
+    """A worker's part of one global batch.
+
+    Attributes:
+        micros: one micro-batch for each forward pass; at least one.
+        rows: rows of the whole global batch, over all workers.
+    """
+
+    micros: list[MicroBatch]
+    rows: int
+
+
+class Loader:
+    """One split's batches for one worker.
+
+    Args:
+        dataset: the split.
+        order: its global batches.
+        rank, size: which worker of how many.
+        micro: micro-batches a step.
+        device: where batches go.
+        prefetch: batches made ahead by a thread; 0 makes each when it is asked for.
+        transform: applied to each micro-batch (augmentation).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        order: Order,
+        *,
+        rank: int = 0,
+        size: int = 1,
+        micro: int = 1,
+        device: torch.device | str = "cpu",
+        prefetch: int = 0,
+        transform: Callable[[Batch], Batch] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.order = order
+        self._place = (rank, size, micro)
+        self._device = torch.device(device)
+        self._prefetch = prefetch
+        self._transform = transform
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[StepBatch]:
+        """The batches of an epoch from step `start` on."""
+        steps = range(start, self.order.steps_per_epoch)
+        if not self._prefetch:
+            yield from (self._make(epoch, step) for step in steps)
+            return
+        yield from _ahead((self._make(epoch, step) for step in steps), self._prefetch)
+
+    def _make(self, epoch: int, step: int) -> StepBatch:
+        rows = self.order.step(epoch, step)
+        micros = []
+        for share in shares(rows, self.order.batch_size, *self._place):
+            batch = self.dataset.batch(share.rows)
+            batch["key"] = rowwise.keys(self.order.seed, epoch, share.rows)
+            if self._transform is not None:
+                batch = self._transform(batch)
+            if self._device.type != "cpu":
+                batch = {name: tensor.to(self._device) for name, tensor in batch.items()}
+            micros.append(MicroBatch(batch, share.real / len(rows), share.real))
+        return StepBatch(micros, len(rows))
+
+
+@dataclass
+class _Failure:
+    error: BaseException
+
+
+def _ahead(batches: Iterator[StepBatch], depth: int) -> Iterator[StepBatch]:
+    """Runs an iterator in a thread, at most `depth` items ahead; its errors arrive here."""
+    ready: queue.Queue[StepBatch | _Failure | None] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: StepBatch | _Failure | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in batches:
+                if not put(item):
+                    return
+            put(None)
+        except BaseException as error:
+            put(_Failure(error))
+
+    thread = threading.Thread(target=work, name="dlsys-prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+    finally:
+        stop.set()
+        thread.join(timeout=5)

@@ -1,0 +1,48 @@
+"""What all classifiers share: cross-entropy, accuracy, and the mean of predicted distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dlsys.errors import UsageError
+from dlsys.zoo.card import Shape
+from dlsys.zoo.metrics import correct
+from dlsys.zoo.workload import Batch, Carry, Loss, Workload, log_mean_probability, rows_of
+
+
+class Classifier(Workload):
+    """One input field, one of `shape.classes` classes in `label`; the model gives logits.
+
+    Args:
+        options: the checked `model:` section.
+        shape: what the data source hands out.
+
+    Raises:
+        UsageError: the source has no classes.
+    """
+
+    input = "image"
+
+    def __init__(self, options: Any, shape: Shape) -> None:
+        super().__init__(options, shape)
+        if shape.classes < 2:
+            raise UsageError(
+                f"data: a classifier needs labels of at least 2 classes, this source has {shape.classes}"
+            )
+
+    def forward(self, model: nn.Module, batch: Batch, carry: Carry) -> tuple[Tensor, Carry]:
+        return model(batch[self.input]), carry
+
+    def objective(self, outputs: Tensor, batch: Batch) -> Loss:
+        return Loss(F.cross_entropy(outputs, batch["label"]))
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        loss = self.objective(outputs, batch).value * rows_of(batch)
+        return {"loss": loss, "accuracy": correct(outputs, batch["label"])}
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        return log_mean_probability(outputs)

@@ -1,0 +1,141 @@
+"""From what a job file says under `workload:` to a `Workload`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+import dlsys
+from dlsys.errors import DlsysError, UsageError, WorkloadError
+from dlsys.registry import WORKLOADS, did_you_mean, import_string
+from dlsys.spec.section import Section
+from dlsys.zoo.card import Shape
+from dlsys.zoo.imported import PlainModel
+from dlsys.zoo.workload import Workload
+
+
+def load_workload(name: str, options: Mapping[str, Any], shape: Shape) -> Workload:
+    """The workload of a job.
+
+    Args:
+        name: a catalogue name, or `module:attr` of a `Workload` subclass, of an `nn.Module`
+            class, or of a function that returns an `nn.Module`. The working directory is
+            searched first, as `python -m` does.
+        options: the job's `model:` section.
+        shape: what the data source hands out.
+
+    Raises:
+        UsageError: unknown name, wrong options, or an attribute that is no workload.
+        WorkloadError: the user's module cannot be imported.
+    """
+    if ":" not in name:
+        card = WORKLOADS.load(name)
+        found: Any = import_string(card.workload)
+        return _workload(found, options, shape)
+    found = _import_user(name)
+    if isinstance(found, nn.Module):
+        raise UsageError(
+            f"workload: {name} is a model that is already built: its weights would come from the "
+            "import, not from the job's seed",
+            hint="name its class, or a function that returns a new one",
+        )
+    if isinstance(found, type) and issubclass(found, Workload):
+        return _workload(found, options, shape)
+    if not callable(found) or (isinstance(found, type) and not issubclass(found, nn.Module)):
+        raise UsageError(
+            f"workload: {name} is {found!r}: it must be a Workload class, an nn.Module class or a "
+            "function that returns an nn.Module"
+        )
+    _check_arguments(name, found, options)
+    return PlainModel(found, options, shape)
+
+
+def _workload(cls: type[Workload], options: Mapping[str, Any], shape: Shape) -> Workload:
+    return cls(_checked(cls.Options, options), shape)
+
+
+def _checked(model: type[Section], options: Mapping[str, Any]) -> Section:
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False):
+            path = ".".join(["model", *map(str, item["loc"])])
+            if item["type"] == "extra_forbidden":
+                known = list(model.model_fields)
+                near = did_you_mean(str(item["loc"][-1]), known)
+                lines.append(f"{path}: unknown option.{near} Known: {', '.join(known) or 'none'}")
+            elif item["type"] == "missing":
+                lines.append(f"{path}: is required and missing")
+            else:
+                lines.append(f"{path}: {item['msg']}, got {item['input']!r}")
+        raise UsageError("\n".join(lines)) from error
+
+
+def _check_arguments(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:
+        return  # written in C, and says nothing about its arguments
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise UsageError(f"model: {name}{signature}: {error}") from error
+
+
+def _import_user(target: str) -> Any:
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module_name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except DlsysError:
+        raise
+    except Exception as error:
+        raise WorkloadError(
+            f"workload: importing {module_name} failed: {type(error).__name__}: {error}",
+            traceback=user_traceback(error),
+        ) from error
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            known = [known for known in vars(found) if not known.startswith("_")]
+            raise WorkloadError(
+                f"workload: {module_name} ({getattr(module, '__file__', None) or 'no file'}) has no "
+                f"{attribute!r}.{did_you_mean(part, known)}"
+            )
+        found = getattr(found, part)
+    return found
+
+
+# Where code lies that is not the user's. Most of importlib is frozen and has no file.
+_NOT_USERS = (
+    *(package.__path__[0] + os.sep for package in (dlsys, torch, importlib)),
+    "<frozen importlib",
+)
+
+
+def user_traceback(error: BaseException) -> str:
+    """An exception's traceback, with those it came from, reduced to the user's own frames.
+
+    Frames of dlsys, torch and importlib are left out.
+    """
+    formatted = traceback.TracebackException.from_exception(error)
+    waiting = [formatted]
+    while waiting:
+        part = waiting.pop()
+        part.stack = traceback.StackSummary.from_list(
+            [frame for frame in part.stack if not frame.filename.startswith(_NOT_USERS)]
+        )
+        waiting += [cause for cause in (part.__cause__, part.__context__) if cause is not None]
+    return "".join(formatted.format())

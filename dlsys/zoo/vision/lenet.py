@@ -1,0 +1,49 @@
+"""LeNet-5 (LeCun et al. 1998, http://yann.lecun.com/exdb/publis/pdf/lecun-98.pdf).
+
+As it is built today: ReLU for tanh, max pooling for trained sub-sampling, a plain affine layer
+for the radial basis functions, all maps connected. Images smaller than the paper's are padded,
+see `lenet_padding`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from dlsys.zoo.classifier import Classifier
+from dlsys.zoo.vision.cards import LENET_5, LeNet5Options, lenet_padding, lenet_size, lenet_widths
+
+
+class LeNet5(Classifier):
+    """Logits (rows, classes) from `image` (rows, channels, height, width), 4 pixels or more a side."""
+
+    Options = LeNet5Options
+    card = LENET_5
+
+    def build(self) -> nn.Module:
+        channels, *size = self.shape.row["image"]
+        maps1, maps2, units1, units2 = lenet_widths(self.options)
+        height, width = lenet_size(tuple(size), 32)
+        half = (height // 2, width // 2)
+        height, width = lenet_size(half, 14)
+        pixels = (height // 2) * (width // 2)
+        dropout = self.options.dropout
+        return nn.Sequential(
+            OrderedDict(
+                conv1=nn.Sequential(
+                    nn.Conv2d(channels, maps1, 5, padding=lenet_padding(tuple(size), 32)),
+                    nn.ReLU(),
+                    nn.MaxPool2d(2),
+                ),
+                conv2=nn.Sequential(
+                    nn.Conv2d(maps1, maps2, 5, padding=lenet_padding(half, 14)),
+                    nn.ReLU(),
+                    nn.MaxPool2d(2),
+                    nn.Flatten(),
+                ),
+                dense1=nn.Sequential(nn.Linear(maps2 * pixels, units1), nn.ReLU(), nn.Dropout(dropout)),
+                dense2=nn.Sequential(nn.Linear(units1, units2), nn.ReLU(), nn.Dropout(dropout)),
+                output=nn.Linear(units2, self.shape.classes),
+            )
+        )

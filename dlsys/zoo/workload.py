@@ -1,0 +1,140 @@
+"""The protocol between a workload and the engine.
+
+A workload is single-device code: it builds a model, turns a batch into outputs, outputs into a
+loss, and says what to measure. It knows neither rank nor strategy. One class serves a classifier,
+a stateful RNN, a recommender of several inputs and a GAN:
+
+* several inputs are several entries of the batch, a plain dict of tensors;
+* carried state is the `carry` that `forward` takes and returns;
+* several optimizers are several `Phase`s;
+* a metric that is no mean over rows (AUC, covered modes) is a function of sums, `summarize`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlsys.spec.section import Section
+from dlsys.zoo.card import Card, Shape
+
+# One batch: field name to tensor, rows first. Besides the source's own fields it always has
+# `key`, int64 of shape (rows,): a number that only (seed, epoch, row) decide, for randomness that
+# must not depend on how rows are spread over workers (see `dlsys.data.rowwise`).
+Batch = dict[str, Tensor]
+
+# State carried from one batch to the next of the same stream: tensors, rows first, in nested
+# dicts or tuples; None at the start of an epoch and for workloads without state.
+Carry = Any
+
+
+@dataclass
+class Loss:
+    """The loss of a batch.
+
+    Attributes:
+        value: scalar, the MEAN over the batch's rows: the engine weights it by the number of rows.
+        metrics: further means over rows, logged as `train/<name>`.
+    """
+
+    value: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimizer's part of a step.
+
+    Attributes:
+        name: names its loss in the log when there is more than one phase.
+        loss: from (model, batch, carry) to (Loss, new carry).
+        parameters: prefixes of the parameter names that this phase trains; "" is all. The
+            others stay as they are and get no gradient.
+        every: the phase runs on each step whose number (from 1) is a multiple of this.
+    """
+
+    name: str
+    loss: Callable[[nn.Module, Batch, Carry], tuple[Loss, Carry]]
+    parameters: tuple[str, ...] = ("",)
+    every: int = 1
+
+
+class NoOptions(Section):
+    """A workload without options."""
+
+
+class Workload:
+    """Base of all workloads; a subclass overrides at least `build`, and `objective` or `phases`.
+
+    Args:
+        options: an instance of `Options`, the checked `model:` section.
+        shape: what the data source hands out.
+    """
+
+    Options: ClassVar[type[Section]] = NoOptions
+    card: ClassVar[Card | None] = None
+    # How rows are ordered: `shuffled` anew each epoch, or `streams`, where row i of a batch
+    # continues row i of the batch before (for carried state).
+    order: ClassVar[Literal["shuffled", "streams"]] = "shuffled"
+    # Best direction of each metric besides `loss`; a catalogue workload's are on its card.
+    metrics: ClassVar[dict[str, Literal["max", "min"]]] = {}
+
+    def __init__(self, options: Any, shape: Shape) -> None:
+        self.options = options
+        self.shape = shape
+
+    def build(self) -> nn.Module:
+        """The model, freshly initialised from torch's global generator, on the CPU."""
+        raise NotImplementedError
+
+    def forward(self, model: nn.Module, batch: Batch, carry: Carry) -> tuple[Any, Carry]:
+        """The model's outputs for a batch, and the state to carry on."""
+        raise NotImplementedError
+
+    def objective(self, outputs: Any, batch: Batch) -> Loss:
+        """The loss of outputs."""
+        raise NotImplementedError
+
+    def phases(self) -> Sequence[Phase]:
+        """The parts of a step, in order; one phase over all parameters unless overridden."""
+
+        def loss(model: nn.Module, batch: Batch, carry: Carry) -> tuple[Loss, Carry]:
+            outputs, carry = self.forward(model, batch, carry)
+            return self.objective(outputs, batch), carry
+
+        return [Phase("main", loss)]
+
+    def measure(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Sums over the batch's rows; the engine adds them over batches and workers.
+
+        The engine adds `rows` itself. Tensors may have any shape, the same for every batch.
+        """
+        loss = self.objective(outputs, batch).value
+        return {"loss": loss * rows_of(batch)}
+
+    def summarize(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Metrics from the sums over a whole split; by default each sum divided by `rows`."""
+        rows = float(sums["rows"])
+        return {name: float(value) / rows for name, value in sums.items() if name != "rows"}
+
+    def average(self, outputs: Sequence[Any]) -> Any:
+        """One output from several stochastic ones (Monte Carlo dropout); by default the mean."""
+        return torch.stack(list(outputs)).mean(0)
+
+    def samples(self, model: nn.Module, seed: int) -> dict[str, str | Tensor]:
+        """Something to look at when the run ends, by file name: text, or images as a float
+        tensor (N, C, H, W) in 0…1. Called on rank 0 with the model in eval mode."""
+        return {}
+
+
+def rows_of(batch: Batch) -> int:
+    return len(next(iter(batch.values())))
+
+
+def log_mean_probability(outputs: Sequence[Tensor]) -> Tensor:
+    """Logits of the mean of several predicted distributions; what classifiers `average` with."""
+    return torch.stack([o.log_softmax(-1) for o in outputs]).logsumexp(0)
