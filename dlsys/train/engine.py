@@ -1,0 +1,229 @@
+"""Builds the parts of a worker from a checked job, and runs the loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dlsys import data as sources
+from dlsys.data.augment import augment
+from dlsys.data.dataset import Dataset
+from dlsys.data.loader import Loader
+from dlsys.data.order import Order
+from dlsys.errors import UsageError
+from dlsys.registry import STRATEGIES, did_you_mean
+from dlsys.spec.job import TrainJob
+from dlsys.spec.rules import total_steps
+from dlsys.train.checkpoint import CheckpointStore, Position, Saved
+from dlsys.train.checkpoint.snapshot import distribute
+from dlsys.train.loop import Loop, Recorder, Result
+from dlsys.train.regularize import Regularizers
+from dlsys.train.schedule import Schedule
+from dlsys.train.strategies import Parts, Strategy
+from dlsys.train.world import World
+from dlsys.zoo.load import load_workload
+from dlsys.zoo.workload import Workload
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a worker is given besides its job and its world.
+
+    Attributes:
+        folder: where the job file's relative paths start.
+        recorder: where its figures go.
+        store: the run's checkpoints.
+        artifacts: where samples to look at are written.
+        stop_requested: whether the run is asked to end early.
+        beat: the watchdog's, called at each step.
+    """
+
+    folder: Path
+    recorder: Recorder
+    store: CheckpointStore
+    artifacts: Path
+    stop_requested: Callable[[], bool] = lambda: False
+    beat: Callable[[int], None] = lambda step: None
+
+
+def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
+    """Trains as one worker of `world`, from the newest good checkpoint if there is one.
+
+    Raises:
+        RunError: the run failed; the subclass says how.
+    """
+    torch.set_num_threads(max(1, int(job.resources.cpus)))
+    around.beat(0)
+    splits = sources.load(job.data, around.folder)
+    if world.is_main:
+        for note in splits.notes:
+            around.recorder.note(note)
+    workload = load_workload(job.workload, job.model, splits.shape)
+    modes = metric_modes(workload)
+    _check_metrics(job, modes)
+    regularizers = Regularizers(job.regularize)
+    assert job.strategy is not None, "a resolved job names its strategy"
+    strategy: Strategy = STRATEGIES.load(job.strategy.name)()
+    strategy.setup(Parts(job, workload, regularizers, world))
+
+    batch_size = len(splits.train) if job.batch_size == "all" else job.batch_size
+    _check_batch(batch_size, len(splits.train), world.size * job.gradient.accumulate)
+    train, valid, test = _loaders(job, splits, workload, world, regularizers, batch_size)
+    steps_per_epoch = train.order.steps_per_epoch
+    total = total_steps(job, steps_per_epoch)
+    schedule = Schedule(
+        job.schedule,
+        lr=job.optimizer.lr,
+        momentum=_momentum(job),
+        steps_per_epoch=steps_per_epoch,
+        total_steps=int(total) if total != float("inf") else None,
+        mode=modes.get(getattr(job.schedule, "metric", "").partition("/")[2], "min"),
+    )
+    loop = Loop(
+        job=job,
+        world=world,
+        workload=workload,
+        strategy=strategy,
+        schedule=schedule,
+        train=train,
+        valid=valid,
+        test=test,
+        store=around.store,
+        recorder=around.recorder,
+        modes=modes,
+        stop_requested=around.stop_requested,
+        beat=around.beat,
+        position=Position(),
+    )
+    if saved := _agreed_checkpoint(around.store, world):
+        _resume(loop, saved, job, batch_size)
+    around.beat(loop.position.step)
+    result = loop.run()
+    if world.is_main and result.reason != "interrupted":
+        _write_samples(workload, strategy, job, around.artifacts)
+    return result
+
+
+def metric_modes(workload: Workload) -> dict[str, Literal["max", "min"]]:
+    """The best direction of every metric of a split."""
+    named = workload.card.metrics if workload.card else workload.metrics
+    return {"loss": "min", **named}
+
+
+def _check_metrics(job: TrainJob, modes: dict[str, Literal["max", "min"]]) -> None:
+    """Metrics that a user's own workload does not have; a catalogue workload's are checked with the file."""
+    wanted = [*job.expect, *job.stop.target]
+    if job.checkpoint.best:
+        wanted.append(job.checkpoint.best)
+    for name in wanted:
+        split, _, metric = name.partition("/")
+        if split != "train" and metric not in modes:
+            near = did_you_mean(metric, modes)
+            raise UsageError(f"{job.workload} measures no {metric!r} ({name}).{near} Known: {', '.join(modes)}")
+
+
+def _check_batch(batch_size: int, rows: int, parts: int) -> None:
+    if batch_size > rows:
+        raise UsageError(f"batch_size: {batch_size} rows, but the training set has {rows}: use at most {rows}")
+    if batch_size < parts:
+        raise UsageError(f"batch_size: {batch_size} rows cannot be shared by {parts} micro-batches")
+
+
+def _momentum(job: TrainJob) -> float:
+    betas = getattr(job.optimizer, "betas", None)
+    return float(betas[0]) if betas else float(getattr(job.optimizer, "momentum", 0.0))
+
+
+def _loaders(
+    job: TrainJob,
+    splits: sources.Splits,
+    workload: Workload,
+    world: World,
+    regularizers: Regularizers,
+    batch_size: int,
+) -> tuple[Loader, Loader, Loader | None]:
+    def loader(dataset: Dataset, kind: Literal["shuffled", "sequential", "streams"], training: bool) -> Loader:
+        rows = min(batch_size, len(dataset))
+        augmentation = regularizers.augmentation if training else None
+        return Loader(
+            dataset,
+            Order(len(dataset), rows, kind, job.seed),
+            rank=world.rank,
+            size=world.size,
+            micro=job.gradient.accumulate if training else 1,
+            device=world.device,
+            prefetch=job.data.prefetch,
+            transform=partial(augment, options=augmentation) if augmentation else None,
+        )
+
+    still: Literal["sequential", "streams"] = "streams" if workload.order == "streams" else "sequential"
+    test = loader(splits.test, still, False) if splits.test is not None else None
+    return loader(splits.train, workload.order, True), loader(splits.valid, still, False), test
+
+
+def _agreed_checkpoint(store: CheckpointStore, world: World) -> Saved | None:
+    """The newest good checkpoint, chosen by rank 0 and handed to all: they never differ about it."""
+    if world.size == 1:
+        store.tidy()
+        return store.latest()
+    found: list[object] = [None, None]
+    if world.is_main:
+        store.tidy()
+        try:
+            found[0] = store.latest()
+        except Exception as error:
+            found[1] = error
+    torch.distributed.broadcast_object_list(found)
+    if isinstance(found[1], Exception):
+        raise found[1]
+    return found[0] if isinstance(found[0], Saved) else None
+
+
+def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
+    state, own = distribute(
+        saved, loop.world, batch_size=batch_size, micro=job.gradient.accumulate, seed=job.seed
+    )
+    loop.strategy.state_in(state)
+    loop.schedule.load_state_dict(saved.loop["schedule"])
+    loop.meter.load_state_dict(own.get("meter", {}))
+    loop.position = saved.position
+    loop.metrics = dict(saved.loop["metrics"])
+    loop.best = saved.loop["best"]
+    loop.mark_saved()
+    if loop.world.is_main:
+        loop.recorder.note(f"continues from the checkpoint of step {saved.position.step}")
+
+
+def _write_samples(workload: Workload, strategy: Strategy, job: TrainJob, folder: Path) -> None:
+    strategy.model.eval()
+    with torch.no_grad():
+        samples = workload.samples(strategy.model, job.seed)
+    for name, sample in samples.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / os.path.basename(name)
+        if isinstance(sample, Tensor):
+            _grid(sample).save(target.with_suffix(".png"))
+        else:
+            target.with_suffix(".txt").write_text(sample)
+
+
+def _grid(images: Tensor):  # type: ignore[no-untyped-def]  # pillow is imported only here
+    """Images (N, C, H, W) in 0…1 as one picture, in about a square."""
+    from PIL import Image
+
+    count, channels, height, width = images.shape
+    columns = max(1, int(count**0.5))
+    rows = -(-count // columns)
+    sheet = torch.zeros(channels, rows * (height + 1), columns * (width + 1))
+    for index, image in enumerate(images.cpu()):
+        y, x = index // columns * (height + 1), index % columns * (width + 1)
+        sheet[:, y : y + height, x : x + width] = image
+    pixels = (sheet.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)

@@ -1,0 +1,241 @@
+"""The training loop. It takes built parts, and knows neither the strategy nor the tracker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from dlsys.data.loader import Loader
+from dlsys.errors import NonFiniteError
+from dlsys.spec.job import TrainJob
+from dlsys.spec.section import Interval
+from dlsys.train.checkpoint import CheckpointStore, Position
+from dlsys.train.checkpoint.snapshot import collect
+from dlsys.train.meter import Meter, SystemMeter
+from dlsys.train.schedule import Schedule
+from dlsys.train.strategies import Strategy
+from dlsys.train.world import World
+from dlsys.zoo.workload import Workload
+
+# Workers agree about stopping this often: often enough for Ctrl-C, too rarely to cost anything.
+_AGREE_SECONDS = 0.5
+
+
+class Recorder(Protocol):
+    """Where figures go; it must return at once."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+
+@dataclass
+class Result:
+    """How a run ended.
+
+    Attributes:
+        reason: what ended it.
+        position: how far it came.
+        metrics: the last value of each metric.
+    """
+
+    reason: Literal["finished", "target", "time", "interrupted"]
+    position: Position
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Loop:
+    """Trains from `position` to the end.
+
+    Attributes:
+        modes: the best direction of each metric of a split (`loss`, `accuracy`).
+        stop_requested: whether someone asked this worker to end early.
+        beat: called with the number of each step begun, and after each long pause.
+    """
+
+    job: TrainJob
+    world: World
+    workload: Workload
+    strategy: Strategy
+    schedule: Schedule
+    train: Loader
+    valid: Loader
+    test: Loader | None
+    store: CheckpointStore
+    recorder: Recorder
+    modes: dict[str, Literal["max", "min"]]
+    stop_requested: Callable[[], bool] = lambda: False
+    beat: Callable[[int], None] = lambda step: None
+    position: Position = field(default_factory=Position)
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
+
+    def __post_init__(self) -> None:
+        self.meter = Meter()
+        self._system = SystemMeter(self.world.rank)
+        self._saved_at = self.position.step
+        self._evaluated_at = self._logged_at = -1
+        self._last_log = time.monotonic()
+
+    def mark_saved(self) -> None:
+        """The present position is on disk: it was just read from there."""
+        self._saved_at = self.position.step
+
+    def run(self) -> Result:
+        """Trains; returns when `stop` holds or someone asked for the end."""
+        self._agree_at = self.position.step + 1
+        self._agreed: Literal["time", "interrupted"] | None = None
+        reason = self._ended()
+        while reason is None:
+            reason = self._epoch()
+        if self._saved_at != self.position.step:
+            self.save()
+        if reason != "interrupted":
+            if self._evaluated_at != self.position.step and "valid/loss" not in self.metrics:
+                self.evaluate("valid", self.valid)
+            if self.test is not None:
+                self.evaluate("test", self.test)
+        self.store.wait()
+        return Result(reason, self.position, self.metrics)
+
+    def _epoch(self) -> Literal["finished", "target", "time", "interrupted"] | None:
+        position, steps = self.position, self.train.order.steps_per_epoch
+        if position.step_in_epoch == 0:
+            self.strategy.reset_carry()
+        begun = time.perf_counter()
+        for batch in self.train.epoch(position.epoch, position.step_in_epoch):
+            self.beat(position.step + 1)
+            fetched = time.perf_counter()
+            result = self.strategy.train_step(batch, position.step + 1, self.schedule.hyper)
+            lr = self.schedule.hyper["lr"]
+            self.schedule.step()
+            position.step += 1
+            position.step_in_epoch += 1
+            ended = position.step_in_epoch == steps
+            if ended:
+                position.epoch, position.step_in_epoch = position.epoch + 1, 0
+            done = time.perf_counter()
+            self.meter.add(result, batch.rows, fetched - begun, done - begun)
+            position.seconds += done - begun
+            if position.step % self.job.tracking.log_every == 0:
+                self.log(lr)
+            self._agree(done - begun)
+            improved = False
+            last = self._ended() is not None
+            if last or self._due(self.job.evaluate, ended):
+                improved = self.evaluate("valid", self.valid)
+            reason = self._ended()
+            if improved or reason or self._due(self.job.checkpoint.every, ended):
+                self.save(best=improved)
+            if reason or ended:
+                return reason
+            begun = time.perf_counter()
+        raise AssertionError("an epoch without a last step")
+
+    def _due(self, interval: Interval, epoch_ended: bool) -> bool:
+        if interval.unit == "step":
+            return self.position.step % interval.count == 0
+        return epoch_ended and self.position.epoch % interval.count == 0
+
+    def _ended(self) -> Literal["finished", "target", "time", "interrupted"] | None:
+        stop = self.job.stop
+        if stop.steps and self.position.step >= stop.steps:
+            return "finished"
+        if stop.epochs and self.position.epoch >= stop.epochs:
+            return "finished"
+        if stop.target and all(
+            name in self.metrics and bound.holds(self.metrics[name])
+            for name, bound in stop.target.items()
+        ):
+            return "target"
+        return self._agreed
+
+    def _agree(self, step_seconds: float) -> None:
+        """Brings the workers to one opinion about stopping, at a step that all of them know."""
+        if self.position.step < self._agree_at:
+            return
+        limit = self.job.stop.time
+        asked, late = self.stop_requested(), limit is not None and self.position.seconds >= limit
+        if self.world.any(asked):
+            self._agreed = "interrupted"
+        elif limit is not None and self.world.any(late):
+            self._agreed = "time"
+        slowest = self.world.max(step_seconds)
+        wait = int(_AGREE_SECONDS / max(slowest, 1e-6))
+        self._agree_at = self.position.step + min(max(wait, 1), 1000)
+
+    def log(self, lr: float | None) -> None:
+        """Logs means since the last log point; called on every worker at the same steps."""
+        values = self.meter.take(self.world)
+        now = time.monotonic()
+        times = self.meter.take_times(dict(self.strategy.communication()))
+        system = self._system.take(now - self._last_log)
+        self._last_log = now
+        self.metrics.update(values)
+        if self.world.is_main:
+            progress = {"train/epoch": self.position.epoch + self.position.step_in_epoch / self.train.order.steps_per_epoch}
+            system = {**values, "train/lr": float(lr or 0.0), **progress, **times, **system}
+        self.recorder.metrics(self.position.step, system)
+
+    def evaluate(self, split: str, loader: Loader) -> bool:
+        """Measures a split; returns whether `checkpoint.best`'s metric reached a new best.
+
+        Raises:
+            NonFiniteError: the split's loss is not finite.
+        """
+        sums = evaluate(self.strategy, loader, self.world, beat=lambda: self.beat(self.position.step))
+        values = {f"{split}/{name}": value for name, value in self.workload.summarize(sums).items()}
+        loss = values.get(f"{split}/loss")
+        if loss is not None and not abs(loss) < float("inf"):
+            raise NonFiniteError(f"step {self.position.step}: {split}/loss is {loss}")
+        self.metrics.update(values)
+        if self.world.is_main:
+            self.recorder.metrics(self.position.step, values)
+        if split == "valid":
+            self._evaluated_at = self.position.step
+            self.schedule.observe(self.metrics)
+        watched = self.job.checkpoint.best
+        if watched is None or watched not in values:
+            return False
+        value = values[watched]
+        mode = self.modes.get(watched.partition("/")[2], "min")
+        if self.best is None or (value > self.best if mode == "max" else value < self.best):
+            self.best = value
+            return True
+        return False
+
+    def save(self, *, best: bool = False) -> None:
+        """Saves the whole state; called on every worker."""
+        self.beat(self.position.step)
+        loop: dict[str, Any] = {
+            "schedule": self.schedule.state_dict(),
+            "best": self.best,
+            "metrics": self.metrics,
+        }
+        rank = {"meter": self.meter.state_dict()}
+        saved = collect(self.strategy.state_out(), self.position, loop, rank, self.world)
+        if saved is not None:
+            self.store.save(saved, best=best)
+        self._saved_at = self.position.step
+
+
+def evaluate(
+    strategy: Strategy, loader: Loader, world: World, *, beat: Callable[[], None] = lambda: None
+) -> dict[str, Tensor]:
+    """The sums of a whole split over all workers: the same on each, and with any number of them."""
+    totals: dict[str, Tensor] = {}
+    carries: dict[int, Any] = {}
+    for batch in loader.epoch(0):
+        for index, micro in enumerate(batch.micros):
+            sums, carries[index] = strategy.evaluate_step(micro, carries.get(index))
+            for name, value in sums.items():
+                value = value.detach().double()
+                totals[name] = totals[name] + value if name in totals else value
+        beat()
+    names = sorted(totals)
+    return dict(zip(names, world.sum_all([totals[name] for name in names]), strict=True))

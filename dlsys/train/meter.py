@@ -1,0 +1,108 @@
+"""Sums between two log points, and where a step's time goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from dlsys.train.strategies.base import StepResult
+from dlsys.train.world import World
+
+
+class Meter:
+    """Adds up what the loop logs as means.
+
+    The loss's sums are part of a checkpoint, so that the first point logged after a resume is
+    the mean over all of its steps; times are not.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._norm: Tensor = torch.zeros(())
+        self._clear_times()
+
+    def _clear_times(self) -> None:
+        self._data = self._total = 0.0
+        self._steps = self._rows = 0
+
+    def add(self, result: StepResult, rows: int, data_seconds: float, total_seconds: float) -> None:
+        for name, value in result.sums.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._norm = result.grad_norm
+        self._data += data_seconds
+        self._total += total_seconds
+        self._steps += 1
+        self._rows += rows
+
+    def take(self, world: World) -> dict[str, float]:
+        """The means since the last call, over all workers; called on all of them."""
+        names = sorted(self._sums)
+        sums = world.sum_all([self._sums[name] for name in names])
+        values = {
+            f"train/{name}": float(total) / self._counts[name]
+            for name, total in zip(names, sums, strict=True)
+        }
+        if names:
+            values["train/grad_norm"] = float(self._norm)
+        self._sums.clear()
+        self._counts.clear()
+        return values
+
+    def take_times(self, communication: dict[str, float]) -> dict[str, float]:
+        """This worker's mean step time in seconds and its split, and the global samples/s.
+
+        The parts add up to the whole: compute is what neither waits for data nor, uncovered by
+        computing, for other workers.
+        """
+        if not self._steps:
+            return {}
+        step, data = self._total / self._steps, self._data / self._steps
+        exposed = min(communication.get("exposed_seconds", 0.0), step - data)
+        values = {
+            "perf/samples_per_second": self._rows / self._total,
+            "perf/step_seconds": step,
+            "perf/data_seconds": data,
+            "perf/communication_seconds": exposed,
+            "perf/compute_seconds": step - data - exposed,
+        }
+        if "bytes" in communication:
+            values["perf/sent_bytes_per_step"] = communication["bytes"]
+        self._clear_times()
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sums = dict(state.get("sums", {}))
+        self._counts = {name: int(count) for name, count in state.get("counts", {}).items()}
+
+
+class SystemMeter:
+    """Memory and network of this worker's process and machine."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._peak = 0
+        self._process = psutil.Process()
+        self._last = psutil.net_io_counters()
+
+    def take(self, seconds: float) -> dict[str, float]:
+        """Peak memory in MB, and the machine's traffic in Gbit/s, over the last seconds."""
+        self._peak = max(self._peak, self._process.memory_info().rss)
+        now, last = psutil.net_io_counters(), self._last
+        self._last = now
+        gbit = 8e-9 / max(seconds, 1e-6)
+        prefix = f"system/rank{self._rank}"
+        values = {f"{prefix}/peak_memory_mb": self._peak / 1e6}
+        if torch.cuda.is_available():
+            values[f"{prefix}/peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+        if now is not None and last is not None:
+            values[f"{prefix}/net_recv_gbit"] = (now.bytes_recv - last.bytes_recv) * gbit
+            values[f"{prefix}/net_transmit_gbit"] = (now.bytes_sent - last.bytes_sent) * gbit
+        return values

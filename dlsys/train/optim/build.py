@@ -1,0 +1,42 @@
+"""From a checked `optimizer:` section to a torch optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+from torch import nn
+
+from dlsys.spec.optimizer import Optimizer
+from dlsys.train.optim.yogi import Yogi
+
+# The sections' fields carry torch's own argument names.
+_MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "gd": torch.optim.SGD,
+    "sgd": torch.optim.SGD,
+    "minibatch-sgd": torch.optim.SGD,
+    "momentum": torch.optim.SGD,
+    "nesterov": partial(torch.optim.SGD, nesterov=True),
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+    "adadelta": torch.optim.Adadelta,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adamax": torch.optim.Adamax,
+    "nadam": torch.optim.NAdam,
+    "yogi": Yogi,
+}
+
+
+def build(options: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of a section, over one parameter group.
+
+    Args:
+        options: the checked section; its `lr` is the rate until a schedule writes another.
+        parameters: at least one.
+
+    Raises:
+        ValueError: no parameters.
+    """
+    return _MAKERS[options.name](parameters, **options.model_dump(exclude={"name"}))

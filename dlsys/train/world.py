@@ -1,0 +1,69 @@
+"""Who this worker is among how many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """The workers of a run as one of them sees it; made by whoever launched it.
+
+    A world of more than one needs an initialised `torch.distributed` process group.
+
+    Attributes:
+        rank: this worker, from 0.
+        local_rank: this worker among those of its machine.
+        size: workers.
+        device: where its tensors live.
+        backend: `gloo` or `nccl`; empty for one worker.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
+    backend: str = ""
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all workers, in place; any shape."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def sum_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The sums over all workers of several tensors, in one message of float64."""
+        if self.size == 1 or not tensors:
+            return list(tensors)
+        flat = self.sum(torch.cat([t.detach().double().flatten() for t in tensors]))
+        parts = flat.split([t.numel() for t in tensors])
+        return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any worker: a decision that all of them must share."""
+        return self.max(float(flag)) > 0
+
+    def max(self, value: float) -> float:
+        """The largest value of all workers."""
+        if self.size == 1:
+            return value
+        found = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return float(found.item())
+
+    def gather(self, value: object) -> list[object]:
+        """Every worker's value on rank 0, in order of ranks; an empty list elsewhere."""
+        if self.size == 1:
+            return [value]
+        found: list[object] | None = [None] * self.size if self.is_main else None
+        dist.gather_object(value, found)
+        return found or []
