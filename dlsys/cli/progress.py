@@ -1,0 +1,111 @@
+"""What a person sees while a run goes on: read from the spool, so that training is not asked."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from dlsys.paths import RunPaths
+from dlsys.spec.job import TrainJob
+from dlsys.track.spool import records
+
+_LINE_EVERY = 5.0
+
+
+class Progress:
+    """A live bar on a terminal, plain lines elsewhere; on stderr.
+
+    Args:
+        paths: the run.
+        job: says how far there is to go.
+    """
+
+    def __init__(self, paths: RunPaths, job: TrainJob) -> None:
+        self._paths, self._job = paths, job
+        self._spool: Path = paths.spool / "rank-0.jsonl"
+        # What an earlier attempt at the run wrote is not news.
+        self._offset = self._spool.stat().st_size if self._spool.exists() else 0
+        self._latest: dict[str, float] = {}
+        self._step = 0
+        self._began = time.monotonic()
+        self._first_epoch: float | None = None
+        self._said = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="dlsys-progress", daemon=True)
+        self._live = sys.stderr.isatty()
+
+    def __enter__(self) -> Progress:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+        self.say(f"run {self._paths.id}")
+        self._status = self._console.status("starting …") if self._live else None
+        if self._status is not None:
+            self._status.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._read()
+        if self._status is not None:
+            self._status.stop()
+
+    def say(self, text: str) -> None:
+        """A sentence of its own line."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.2):
+            self._read()
+
+    def _read(self) -> None:
+        for record, end in records(self._spool, self._offset):
+            self._offset = end
+            if "note" in record:
+                self.say(str(record["note"]))
+                continue
+            self._latest.update(record.get("m", {}))
+            self._step = int(record.get("s", self._step))
+            if any(name.startswith("valid/") for name in record.get("m", {})):
+                self._line()
+        if not self._latest:
+            return
+        if self._first_epoch is None:
+            self._began, self._first_epoch = time.monotonic(), self._latest.get("train/epoch", 0.0)
+        if self._status is not None:
+            self._status.update(self._text())
+        elif time.monotonic() - self._said > _LINE_EVERY:
+            self._line()
+
+    def _line(self) -> None:
+        """Each evaluation, and now and then between two."""
+        self._said = time.monotonic()
+        self.say(self._text())
+
+    def _text(self) -> str:
+        latest, stop = self._latest, self._job.stop
+        epoch = latest.get("train/epoch", 0.0)
+        parts = [f"epoch {epoch:.1f}" + (f"/{stop.epochs}" if stop.epochs else "")]
+        parts.append(f"step {self._step:,}" + (f"/{stop.steps:,}" if stop.steps else ""))
+        losses = [name for name in latest if name.startswith("train/loss")]
+        parts += [f"{name.removeprefix('train/')} {latest[name]:.4g}" for name in losses]
+        parts += [f"{name} {latest[name]:.4g}" for name in sorted(latest) if name.startswith("valid/")]
+        if "perf/samples_per_second" in latest:
+            parts.append(f"{latest['perf/samples_per_second']:,.0f} samples/s")
+        if (left := self._left(epoch)) is not None:
+            parts.append(f"{left:.0f} s left")
+        return "  ".join(parts)
+
+    def _left(self, epoch: float) -> float | None:
+        done = epoch - (self._first_epoch or 0.0)
+        passed = time.monotonic() - self._began
+        if not self._job.stop.epochs or done <= 0 or passed < 1:
+            return None
+        return max(0.0, (self._job.stop.epochs - epoch) / done * passed)

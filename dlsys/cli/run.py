@@ -1,0 +1,94 @@
+"""`run`: train here and now."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from dlsys.cli import files
+from dlsys.errors import DlsysError, UsageError
+
+
+def run(
+    file: Annotated[str | None, typer.Argument(help="A job file, or the name of a ready one.")] = None,
+    overrides: files.Overrides = None,
+    resume: Annotated[
+        str | None, typer.Option("--resume", metavar="RUN", help="Continue this run from its last checkpoint.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster; by default RAY_ADDRESS, or a Ray of its own.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Train a job here and now, tracked in MLflow."""
+    from dlsys.cli.progress import Progress
+    from dlsys.jobs import run as runs
+    from dlsys.paths import RunPaths
+    from dlsys.spec.load import load
+
+    if resume is not None:
+        # With --resume the file is known, and every argument is an override.
+        changes = [*([file] if file else []), *(overrides or [])]
+        if wrong := [text for text in changes if "=" not in text]:
+            raise UsageError(f"{wrong[0]}: with --resume, give only overrides (stop.epochs=20)")
+        paths = RunPaths.find(resume)
+        loaded = load(paths.spec, changes)
+        runs.reopen(paths, loaded)
+    else:
+        if file is None:
+            raise UsageError("which job? Give a file or a ready name: dlsys run quickstart")
+        loaded = load(files.find(file), overrides or ())
+        paths = runs.prepare(loaded)
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    progress = Progress(paths, loaded.job)
+    with progress:
+        ended = runs.execute(paths, loaded.job, address=address, note=progress.say)
+    summarize(ended, as_json)
+    if isinstance(ended.error, DlsysError):
+        raise ended.error
+    if ended.error is not None:
+        raise ended.error
+
+
+def summarize(ended: Any, as_json: bool) -> None:
+    """The closing table, and what to do next."""
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "run": ended.run_id,
+                    "status": ended.status,
+                    "reason": ended.reason,
+                    "step": ended.step,
+                    "seconds": round(ended.seconds, 3),
+                    "attempts": ended.attempts,
+                    "metrics": ended.metrics,
+                }
+            )
+        )
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+        table.add_row("run", ended.run_id)
+        table.add_row("status", ended.status if ended.reason in ("finished", "error") else f"{ended.status} ({ended.reason})")
+        for name in sorted(ended.metrics):
+            if name.partition("/")[0] in ("valid", "test") or name == "train/loss":
+                table.add_row(name, f"{ended.metrics[name]:.4g}")
+        table.add_row("steps", f"{ended.step:,} in {ended.seconds:.1f} s")
+        if ended.attempts > 1:
+            table.add_row("attempts", str(ended.attempts))
+        Console(file=sys.stdout, highlight=False).print(table)
+    lines = []
+    if ended.status == "FINISHED":
+        lines += ["See it:       dlsys ui", f"Look it up:   dlsys runs show {ended.run_id}"]
+    else:
+        lines += [f"Continue it:  dlsys run --resume {ended.run_id}", f"Look it up:   dlsys runs show {ended.run_id}"]
+    if not ended.delivered:
+        lines.append(f"MLflow has not taken everything yet; later: dlsys runs sync {ended.run_id}")
+    print("\n".join(lines), file=sys.stderr)

@@ -1,0 +1,131 @@
+"""`runs`: what MLflow remembers."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from dlsys.errors import DlsysError, TrackingError, UsageError
+
+app = typer.Typer(help="Look at runs.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Uri = Annotated[str | None, typer.Option("--uri", help="An MLflow store; by default the one of this folder.")]
+
+
+@app.command("list")
+def list_runs(
+    as_json: AsJson = False,
+    uri: Uri = None,
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
+) -> None:
+    """List the newest runs."""
+    rows = [_row(run) for run in _store(uri).runs(limit=limit)]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("RUN", "STATUS", "WORKLOAD", "STARTED", "RESULT"):
+        table.add_column(title, no_wrap=title == "RUN")
+    for row in rows:
+        shown = [f"{k}={v:.4g}" for k, v in sorted(row["metrics"].items()) if k.startswith(("valid/", "test/"))]
+        table.add_row(row["run"], row["status"], row["workload"], row["started"], " ".join(shown))
+    Console(highlight=False).print(table if rows else "no runs yet: dlsys run quickstart")
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="The beginning of a run's id, dlsys's or MLflow's.")],
+    as_json: AsJson = False,
+    uri: Uri = None,
+) -> None:
+    """Show one run: status, parameters, last metrics, where its files are."""
+    from dlsys.paths import RunPaths
+
+    found = _find(_store(uri).runs(limit=1000), run)
+    row = {**_row(found), "params": dict(found.data.params), "tags": _own_tags(found.data.tags)}
+    own = [paths for paths in RunPaths.all() if paths.id == row["run"]]
+    row["folder"] = str(own[0].root) if own else None
+    if as_json:
+        print(json.dumps(row))
+        return
+    for name in ("run", "mlflow_run", "status", "cause", "workload", "started", "seconds", "folder"):
+        if row.get(name) is not None:
+            print(f"{name:12} {row[name]}")
+    print("metrics")
+    for name, value in sorted(row["metrics"].items()):
+        print(f"  {name:36} {value:.6g}")
+    print("parameters")
+    for name, value in sorted(row["params"].items()):
+        print(f"  {name:36} {value}")
+
+
+@app.command()
+def sync(
+    run: Annotated[str | None, typer.Argument(help="One run; by default all that are not delivered.")] = None,
+) -> None:
+    """Deliver to MLflow what it could not take before."""
+    from dlsys.paths import RunPaths, read_json
+    from dlsys.track.writer import alive
+    from dlsys.track.writer import sync as deliver
+
+    failed: DlsysError | None = None
+    for paths in [RunPaths.find(run)] if run else RunPaths.all():
+        writer = (read_json(paths.owner) or {}).get("writer")
+        if writer and alive(int(writer[0]), writer[1]):
+            if run:
+                print(f"{paths.id}: its own writer is at work")
+            continue
+        outcome, delivered = read_json(paths.outcome), read_json(paths.mlflow) or {}
+        if run is None and outcome and delivered.get("final") == outcome["status"]:
+            continue
+        try:
+            print(f"{paths.id}: {deliver(paths)} points delivered")
+        except TrackingError as error:
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+def _store(uri: str | None) -> Any:
+    import os
+
+    from dlsys.track.record import default_uri
+    from dlsys.track.store import Store
+
+    return Store(uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri())
+
+
+def _find(runs: list[Any], prefix: str) -> Any:
+    fitting = [r for r in runs if r.data.tags["dlsys.run_id"].startswith(prefix) or r.info.run_id.startswith(prefix)]
+    exact = [r for r in fitting if prefix in (r.data.tags["dlsys.run_id"], r.info.run_id)]
+    if len(exact or fitting) == 1:
+        return (exact or fitting)[0]
+    if not fitting:
+        raise UsageError(f"no run {prefix!r}", hint="See: dlsys runs list")
+    raise UsageError(f"{prefix!r} fits {len(fitting)} runs: give more of the id")
+
+
+def _row(run: Any) -> dict[str, Any]:
+    import datetime
+
+    started = datetime.datetime.fromtimestamp(run.info.start_time / 1000)
+    ended = run.info.end_time
+    return {
+        "run": run.data.tags["dlsys.run_id"],
+        "mlflow_run": run.info.run_id,
+        "status": run.info.status,
+        "cause": run.data.tags.get("dlsys.cause"),
+        "workload": run.data.tags.get("dlsys.workload", ""),
+        "started": started.isoformat(" ", "seconds"),
+        "seconds": round((ended - run.info.start_time) / 1000, 1) if ended else None,
+        "metrics": dict(run.data.metrics),
+    }
+
+
+def _own_tags(tags: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if not name.startswith("mlflow.log-model")}

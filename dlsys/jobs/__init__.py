@@ -1,0 +1,1 @@
+"""Running jobs: here and now, or on a cluster."""

@@ -1,0 +1,74 @@
+"""SIGINT and SIGTERM: a last checkpoint first, then the end, and never much later than asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+from dlsys.errors import Interrupted
+
+# A last checkpoint gets this long; after that the run ends from its last one.
+GRACE = 6.0
+_LAST = 2.5
+
+
+class Interrupts:
+    """While active, the first signal asks for the end; a second one, or time, forces it.
+
+    Attributes:
+        last_act: called just before the process is ended by force.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        self.exit_code = 130
+        self.last_act: Callable[[], None] = lambda: None
+        self._deadline = float("inf")
+        self._before: dict[int, Any] = {}
+        self._timer: threading.Timer | None = None
+
+    @property
+    def overdue(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    def __enter__(self) -> Interrupts:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            self._deadline = 0.0
+            raise Interrupted(exit_code=self.exit_code)
+        self.received = True
+        self.exit_code = 128 + number
+        self._deadline = time.monotonic() + GRACE
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
+        # Code that never comes back to Python cannot be interrupted from within.
+        self._timer = threading.Timer(GRACE + _LAST, self._force)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
+        raise Interrupted(exit_code=self.exit_code)
+
+    def _force(self) -> None:
+        self.last_act()
+        os._exit(self.exit_code)

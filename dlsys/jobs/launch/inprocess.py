@@ -1,0 +1,56 @@
+"""One local worker: this process. No Ray, no second interpreter, no waiting."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Iterator
+
+import torch
+
+from dlsys.jobs.launch.worker import Assignment, work
+from dlsys.train.loop import Result
+from dlsys.train.world import World
+
+
+def launch(assignment: Assignment, *, stop_requested: Callable[[], bool], on_hang: Callable[[str], None]) -> Result:
+    """Trains in this process.
+
+    Args:
+        stop_requested: whether the run is asked to end early.
+        on_hang: the watchdog's last call before it ends the process.
+    """
+    gpus = float(assignment.job["resources"]["gpus"])
+    device = torch.device("cuda", 0) if gpus and torch.cuda.is_available() else torch.device("cpu")
+    with _stdout_kept(assignment.paths.log(0)):
+        return work(assignment, World(device=device), stop_requested=stop_requested, on_hang=on_hang)
+
+
+class _Tee:
+    def __init__(self, terminal: IO[str], log: IO[str]) -> None:
+        self._terminal, self._log = terminal, log
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        return self._terminal.write(text)
+
+    def flush(self) -> None:
+        self._terminal.flush()
+        self._log.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._terminal, name)
+
+
+@contextmanager
+def _stdout_kept(path: Path) -> Iterator[None]:
+    """Whatever the user's code prints is shown, and kept as this worker's log too."""
+    terminal = sys.stdout
+    with open(path, "a", buffering=1, encoding="utf-8") as log:
+        sys.stdout = _Tee(terminal, log)  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            sys.stdout = terminal

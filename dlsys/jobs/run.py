@@ -1,0 +1,249 @@
+"""One run from its start to its end: `dlsys run`, here and now.
+
+What happens, in this order: the run's folder and record are made and owned; the writer to MLflow
+starts in a process of its own; attempts train until one ends well, or retries are used up; the
+outcome is written; the writer delivers it. Every way out passes through the last two.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from dlsys.errors import DlsysError, ExpectationError, Interrupted, UsageError
+from dlsys.jobs.interrupts import Interrupts
+from dlsys.jobs.ownership import Ownership
+from dlsys.paths import RunPaths, new_run_id, read_json, write_json
+from dlsys.spec.job import TrainJob
+from dlsys.spec.load import Loaded
+from dlsys.track import record as records
+
+# A resumed run must stay the same computation; anything else about it may change.
+_FIXED = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
+_WRITER_PATIENCE = 20.0
+
+
+@dataclass
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        run_id: dlsys's own id of the run.
+        status: FINISHED, FAILED or KILLED, as in MLflow.
+        reason: what ended training (`finished`, `target`, `time`, `interrupted`), or `error`.
+        metrics: the last value of each metric.
+        step: updates done.
+        seconds: this call's wall time.
+        attempts: how often workers were started.
+        delivered: whether MLflow has everything.
+        error: what is raised to the caller when status is not FINISHED.
+    """
+
+    run_id: str
+    status: str = "FAILED"
+    reason: str = "error"
+    metrics: dict[str, float] = field(default_factory=dict)
+    step: int = 0
+    seconds: float = 0.0
+    attempts: int = 0
+    delivered: bool = False
+    error: BaseException | None = None
+
+
+def prepare(loaded: Loaded) -> RunPaths:
+    """Makes a new run of a checked job: its id, its folder and its record."""
+    paths = RunPaths.create(new_run_id(loaded.job.name))
+    paths.source.write_text(loaded.source)
+    _write_spec(paths, loaded.job)
+    record = records.build(paths.id, loaded)
+    record["folder"] = str(loaded.path.parent)
+    record["overrides"] = list(loaded.overrides)
+    write_json(paths.record, record)
+    if diff := records.dirty_diff(loaded.path.parent):
+        (paths.root / "diff.patch").write_text(diff)
+    return paths
+
+
+def reopen(paths: RunPaths, loaded: Loaded) -> None:
+    """Takes a run up again, with a job that may differ where a resumed run's may.
+
+    Raises:
+        UsageError: the job would compute something else.
+    """
+    before = yaml.safe_load(paths.spec.read_text())
+    after = loaded.job.model_dump(mode="json")
+    changed = [key for key in _FIXED if before.get(key) != after.get(key)]
+    if changed:
+        raise UsageError(
+            f"{paths.id}: {', '.join(changed)} cannot change when a run is resumed",
+            hint="Start a new run for that: leave --resume out.",
+        )
+    _write_spec(paths, loaded.job)
+
+
+def _write_spec(paths: RunPaths, job: TrainJob) -> None:
+    paths.spec.write_text(yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+
+
+def execute(
+    paths: RunPaths, job: TrainJob, *, address: str | None, note: Callable[[str], None] = lambda text: None
+) -> Ended:
+    """Trains a prepared or reopened run to its end; never raises for what happens in training.
+
+    Args:
+        address: a running Ray cluster for runs of several workers; None embeds one.
+        note: gets sentences about retries.
+    """
+    began = time.monotonic()
+    ended = Ended(paths.id)
+    with Ownership(paths) as owner, Interrupts() as interrupts:
+        with suppress(FileNotFoundError):
+            (paths.root / "stop").unlink()
+        writer = _start_writer(paths)
+        owner.record_writer(writer.pid)
+        interrupts.last_act = lambda: _write_outcome(paths, ended, "KILLED", "interrupted, and did not stop in time")
+        try:
+            _attempts(paths, job, owner, interrupts, address, ended, note)
+            _settle(ended, job, interrupts)
+        except BaseException as error:
+            interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+            ended.status = "KILLED" if interrupted else "FAILED"
+            ended.error = Interrupted(exit_code=interrupts.exit_code) if interrupted else error
+        cause = _one_line(ended.error) if ended.error else ""
+        _write_outcome(paths, ended, ended.status, cause)
+        patience = 5.0 if ended.status == "KILLED" else _WRITER_PATIENCE
+        ended.delivered = _wait_for_writer(writer, patience)
+    ended.seconds = time.monotonic() - began
+    return ended
+
+
+def _attempts(
+    paths: RunPaths,
+    job: TrainJob,
+    owner: Ownership,
+    interrupts: Interrupts,
+    address: str | None,
+    ended: Ended,
+    note: Callable[[str], None],
+) -> None:
+    from dlsys.jobs.launch import inprocess, worker
+
+    record = read_json(paths.record) or {}
+    resources = job.resources
+    launcher: Any = None
+    first = 1 + len(list(paths.failures.glob("attempt-*"))) + len(list(paths.stacks.glob("attempt-*")))
+    try:
+        if resources.workers > 1 or address is not None:
+            from dlsys.jobs.launch.ray_train import RayLauncher
+
+            launcher = RayLauncher(owner, address)
+            launcher.start(resources.workers, resources.cpus, resources.gpus)
+        for attempt in range(job.failure.retries + 1):
+            ended.attempts += 1
+            assignment = worker.Assignment(
+                root=str(paths.root),
+                job=job.model_dump(mode="json"),
+                folder=record.get("folder", os.getcwd()),
+                directory=os.getcwd(),
+                attempt=first + attempt,
+                fence=owner.fence,
+            )
+            try:
+                if launcher is not None:
+                    result = launcher.run(assignment, watch=lambda: _relay(paths, interrupts))
+                else:
+                    result = inprocess.launch(
+                        assignment,
+                        stop_requested=lambda: interrupts.received,
+                        on_hang=lambda text: _hung(paths, ended, text),
+                    )
+            except DlsysError as error:
+                if not worker.is_retried(error) or attempt == job.failure.retries:
+                    raise
+                note(f"{error}; attempt {attempt + 2} of {job.failure.retries + 1} starts from the last checkpoint")
+                continue
+            ended.reason, ended.metrics, ended.step = result.reason, result.metrics, result.position.step
+            return
+    finally:
+        if launcher is not None:
+            launcher.stop()
+
+
+def _relay(paths: RunPaths, interrupts: Interrupts) -> None:
+    """Tells workers in other processes about Ctrl-C, and stops to wait for them in time."""
+    if interrupts.received:
+        (paths.root / "stop").touch()
+        if interrupts.overdue:
+            raise Interrupted
+
+
+def _hung(paths: RunPaths, ended: Ended, text: str) -> None:
+    """The watchdog's last act in a run without other processes."""
+    _write_outcome(paths, ended, "FAILED", text)
+    folder = paths.stacks
+    print(f"dlsys: {text}\nStacks: {folder}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _settle(ended: Ended, job: TrainJob, interrupts: Interrupts) -> None:
+    """The verdict on a run whose training ended by itself."""
+    if ended.reason == "interrupted":
+        raise Interrupted(exit_code=interrupts.exit_code)
+    missed = []
+    for name, bound in job.expect.items():
+        value = ended.metrics.get(name)
+        if value is None or not bound.holds(value):
+            shown = "never measured" if value is None else f"{value:.6g}"
+            missed.append(f"{name} is {shown}, expected {bound}")
+    if missed:
+        raise ExpectationError("; ".join(missed))
+    ended.status = "FINISHED"
+
+
+def _write_outcome(paths: RunPaths, ended: Ended, status: str, cause: str) -> None:
+    write_json(
+        paths.outcome,
+        {
+            "status": status,
+            "reason": ended.reason,
+            "cause": cause,
+            "attempts": ended.attempts,
+            "step": ended.step,
+            "metrics": ended.metrics,
+        },
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _start_writer(paths: RunPaths) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C on the terminal must not reach it.
+    with open(paths.logs / "writer.log", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "dlsys.track.writer", str(paths.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _wait_for_writer(writer: subprocess.Popen[bytes], patience: float) -> bool:
+    """Waits for the writer to deliver; it goes on by itself if that takes longer."""
+    try:
+        return writer.wait(timeout=patience) == 0
+    except subprocess.TimeoutExpired:
+        # It ends by itself; somebody must collect it if this process lives on.
+        threading.Thread(target=writer.wait, daemon=True).start()
+        return False

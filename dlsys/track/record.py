@@ -1,0 +1,131 @@
+"""What a run's record says besides its metrics: where it came from and what it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dlsys import __version__
+from dlsys.paths import home
+from dlsys.spec.load import Loaded
+
+_PACKAGES = ("torch", "ray", "mlflow", "deepspeed", "numpy", "safetensors")
+_SECRET_NAME = re.compile(r"(?i)(secret|token|passw|api[_-]?key|credential|private)")
+_SECRET_TEXT = re.compile(
+    r"(?i)(://[^/\s:@]+:)[^@\s]+(?=@)|"  # the password in a URL
+    r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})"
+)
+
+
+def tracking_uri(loaded: Loaded) -> str:
+    """The MLflow store: the job's, MLFLOW_TRACKING_URI, or a sqlite file under .dlsys."""
+    return loaded.job.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+
+
+def default_uri() -> str:
+    return f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
+    """The record of a run, as JSON; nothing in it looks like a secret."""
+    job = loaded.job
+    experiment = job.tracking.experiment
+    if experiment == "default":
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment
+    record: dict[str, Any] = {
+        "run_id": run_id,
+        "uri": tracking_uri(loaded),
+        "experiment": experiment,
+        "params": {name: mask(name, str(value)) for name, value in _flat(job.model_dump(mode="json")).items()},
+        "tags": {
+            "dlsys.run_id": run_id,
+            "dlsys.version": __version__,
+            "dlsys.kind": job.kind,
+            "dlsys.workload": job.workload,
+            "dlsys.file": str(loaded.path),
+            "dlsys.command": mask("", " ".join(sys.argv)),
+            "mlflow.source.name": loaded.path.name,
+            "mlflow.user": _user(),
+            **_git(loaded.path.parent),
+            **{f"version.{name}": version for name, version in _versions().items()},
+            **{f"hardware.{name}": value for name, value in _hardware().items()},
+        },
+    }
+    return record
+
+
+def mask(name: str, value: str) -> str:
+    """The value, without what looks like a secret."""
+    if name and _SECRET_NAME.search(name):
+        return "***"
+    return _SECRET_TEXT.sub(lambda found: f"{found[1] or ''}***", value)
+
+
+def dirty_diff(folder: Path) -> str:
+    """What the working tree changes against its commit; empty without git or changes."""
+    return mask("", _run_git(folder, "diff", "HEAD") or "")
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict) and tree:
+        parts = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in tree.items()]
+        return {name: value for part in parts for name, value in part.items()}
+    return {prefix: tree}
+
+
+def _run_git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+    return done.stdout
+
+
+def _git(folder: Path) -> dict[str, str]:
+    commit = _run_git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return {}
+    branch = _run_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or ""
+    dirty = bool((_run_git(folder, "status", "--porcelain") or "").strip())
+    return {
+        "mlflow.source.git.commit": commit.strip(),
+        "mlflow.source.git.branch": branch.strip(),
+        "dlsys.git.dirty": str(dirty).lower(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _hardware() -> dict[str, str]:
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "cpus": str(len(os.sched_getaffinity(0))),
+        "memory_gb": f"{psutil.virtual_memory().total / 1e9:.1f}",
+    }
+
+
+def _user() -> str:
+    try:
+        return psutil.Process().username()
+    except (KeyError, psutil.Error):
+        return str(os.getuid())
