@@ -17,7 +17,8 @@ def run(
     file: Annotated[str | None, typer.Argument(help="A job file, or the name of a ready one.")] = None,
     overrides: files.Overrides = None,
     resume: Annotated[
-        str | None, typer.Option("--resume", metavar="RUN", help="Continue this run from its last checkpoint.")
+        str | None,
+        typer.Option("--resume", metavar="RUN", help="Continue this run from its last checkpoint."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster; by default RAY_ADDRESS, or a Ray of its own.")
@@ -76,7 +77,10 @@ def summarize(ended: Any, as_json: bool) -> None:
 
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_row("run", ended.run_id)
-        table.add_row("status", ended.status if ended.reason in ("finished", "error") else f"{ended.status} ({ended.reason})")
+        table.add_row(
+            "status",
+            ended.status if ended.reason in ("finished", "error") else f"{ended.status} ({ended.reason})",
+        )
         for name in sorted(ended.metrics):
             if name.partition("/")[0] in ("valid", "test") or name == "train/loss":
                 table.add_row(name, f"{ended.metrics[name]:.4g}")
@@ -88,7 +92,10 @@ def summarize(ended: Any, as_json: bool) -> None:
     if ended.status == "FINISHED":
         lines += ["See it:       dlsys ui", f"Look it up:   dlsys runs show {ended.run_id}"]
     else:
-        lines += [f"Continue it:  dlsys run --resume {ended.run_id}", f"Look it up:   dlsys runs show {ended.run_id}"]
+        lines += [
+            f"Continue it:  dlsys run --resume {ended.run_id}",
+            f"Look it up:   dlsys runs show {ended.run_id}",
+        ]
     if not ended.delivered:
         lines.append(f"MLflow has not taken everything yet; later: dlsys runs sync {ended.run_id}")
     print("\n".join(lines), file=sys.stderr)

@@ -32,7 +32,9 @@ def list_runs(
     for title in ("RUN", "STATUS", "WORKLOAD", "STARTED", "RESULT"):
         table.add_column(title, no_wrap=title == "RUN")
     for row in rows:
-        shown = [f"{k}={v:.4g}" for k, v in sorted(row["metrics"].items()) if k.startswith(("valid/", "test/"))]
+        shown = [
+            f"{k}={v:.4g}" for k, v in sorted(row["metrics"].items()) if k.startswith(("valid/", "test/"))
+        ]
         table.add_row(row["run"], row["status"], row["workload"], row["started"], " ".join(shown))
     Console(highlight=False).print(table if rows else "no runs yet: dlsys run quickstart")
 
@@ -101,7 +103,9 @@ def _store(uri: str | None) -> Any:
 
 
 def _find(runs: list[Any], prefix: str) -> Any:
-    fitting = [r for r in runs if r.data.tags["dlsys.run_id"].startswith(prefix) or r.info.run_id.startswith(prefix)]
+    fitting = [
+        r for r in runs if r.data.tags["dlsys.run_id"].startswith(prefix) or r.info.run_id.startswith(prefix)
+    ]
     exact = [r for r in fitting if prefix in (r.data.tags["dlsys.run_id"], r.info.run_id)]
     if len(exact or fitting) == 1:
         return (exact or fitting)[0]

@@ -11,7 +11,9 @@ import typer
 
 def ui(
     port: Annotated[int, typer.Option(help="The port.")] = 5000,
-    host: Annotated[str, typer.Option(help="The address to listen on; only this machine by default.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; only this machine by default.")
+    ] = "127.0.0.1",
 ) -> None:
     """Open the MLflow UI on this folder's runs; Ctrl-C ends it."""
     from dlsys.track.record import default_uri

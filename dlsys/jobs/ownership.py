@@ -34,7 +34,7 @@ class Ownership:
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Ownership:
-        self._lock = open(self._paths.lock, "w")  # noqa: SIM115 - held until __exit__
+        self._lock = open(self._paths.lock, "w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

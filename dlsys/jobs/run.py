@@ -110,7 +110,9 @@ def execute(
             (paths.root / "stop").unlink()
         writer = _start_writer(paths)
         owner.record_writer(writer.pid)
-        interrupts.last_act = lambda: _write_outcome(paths, ended, "KILLED", "interrupted, and did not stop in time")
+        interrupts.last_act = lambda: _write_outcome(
+            paths, ended, "KILLED", "interrupted, and did not stop in time"
+        )
         try:
             _attempts(paths, job, owner, interrupts, address, ended, note)
             _settle(ended, job, interrupts)
@@ -169,7 +171,8 @@ def _attempts(
             except DlsysError as error:
                 if not worker.is_retried(error) or attempt == job.failure.retries:
                     raise
-                note(f"{error}; attempt {attempt + 2} of {job.failure.retries + 1} starts from the last checkpoint")
+                total = job.failure.retries + 1
+                note(f"{error}; attempt {attempt + 2} of {total} starts from the last checkpoint")
                 continue
             ended.reason, ended.metrics, ended.step = result.reason, result.metrics, result.position.step
             return
@@ -190,7 +193,8 @@ def _hung(paths: RunPaths, ended: Ended, text: str) -> None:
     """The watchdog's last act in a run without other processes."""
     _write_outcome(paths, ended, "FAILED", text)
     folder = paths.stacks
-    print(f"dlsys: {text}\nStacks: {folder}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"dlsys: {text}\n       Stacks: {folder}\n")
+    sys.stderr.flush()
     os._exit(1)
 
 

@@ -45,7 +45,9 @@ def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
         "run_id": run_id,
         "uri": tracking_uri(loaded),
         "experiment": experiment,
-        "params": {name: mask(name, str(value)) for name, value in _flat(job.model_dump(mode="json")).items()},
+        "params": {
+            name: mask(name, str(value)) for name, value in _flat(job.model_dump(mode="json")).items()
+        },
         "tags": {
             "dlsys.run_id": run_id,
             "dlsys.version": __version__,

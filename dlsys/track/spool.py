@@ -94,5 +94,3 @@ def records(path: Path, start: int = 0) -> list[tuple[dict[str, Any], int]]:
         if isinstance(record, dict):
             found.append((record, position))
     return found
-
-

@@ -81,7 +81,6 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
     schedule = Schedule(
         job.schedule,
         lr=job.optimizer.lr,
-        momentum=_momentum(job),
         steps_per_epoch=steps_per_epoch,
         total_steps=int(total) if total != float("inf") else None,
         mode=modes.get(getattr(job.schedule, "metric", "").partition("/")[2], "min"),
@@ -126,19 +125,18 @@ def _check_metrics(job: TrainJob, modes: dict[str, Literal["max", "min"]]) -> No
         split, _, metric = name.partition("/")
         if split != "train" and metric not in modes:
             near = did_you_mean(metric, modes)
-            raise UsageError(f"{job.workload} measures no {metric!r} ({name}).{near} Known: {', '.join(modes)}")
+            raise UsageError(
+                f"{job.workload} measures no {metric!r} ({name}).{near} Known: {', '.join(modes)}"
+            )
 
 
 def _check_batch(batch_size: int, rows: int, parts: int) -> None:
     if batch_size > rows:
-        raise UsageError(f"batch_size: {batch_size} rows, but the training set has {rows}: use at most {rows}")
+        raise UsageError(
+            f"batch_size: {batch_size} rows, but the training set has {rows}: use at most {rows}"
+        )
     if batch_size < parts:
         raise UsageError(f"batch_size: {batch_size} rows cannot be shared by {parts} micro-batches")
-
-
-def _momentum(job: TrainJob) -> float:
-    betas = getattr(job.optimizer, "betas", None)
-    return float(betas[0]) if betas else float(getattr(job.optimizer, "momentum", 0.0))
 
 
 def _loaders(
@@ -149,7 +147,9 @@ def _loaders(
     regularizers: Regularizers,
     batch_size: int,
 ) -> tuple[Loader, Loader, Loader | None]:
-    def loader(dataset: Dataset, kind: Literal["shuffled", "sequential", "streams"], training: bool) -> Loader:
+    def loader(
+        dataset: Dataset, kind: Literal["shuffled", "sequential", "streams"], training: bool
+    ) -> Loader:
         rows = min(batch_size, len(dataset))
         augmentation = regularizers.augmentation if training else None
         return Loader(

@@ -7,22 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from torch import Tensor
-
 from dlsys.data.loader import Loader
 from dlsys.errors import NonFiniteError
 from dlsys.spec.job import TrainJob
 from dlsys.spec.section import Interval
 from dlsys.train.checkpoint import CheckpointStore, Position
 from dlsys.train.checkpoint.snapshot import collect
+from dlsys.train.evaluate import evaluate
 from dlsys.train.meter import Meter, SystemMeter
 from dlsys.train.schedule import Schedule
+from dlsys.train.stop import Reason, Stopper
 from dlsys.train.strategies import Strategy
 from dlsys.train.world import World
 from dlsys.zoo.workload import Workload
-
-# Workers agree about stopping this often: often enough for Ctrl-C, too rarely to cost anything.
-_AGREE_SECONDS = 0.5
 
 
 class Recorder(Protocol):
@@ -43,7 +40,7 @@ class Result:
         metrics: the last value of each metric.
     """
 
-    reason: Literal["finished", "target", "time", "interrupted"]
+    reason: Reason
     position: Position
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -88,8 +85,7 @@ class Loop:
 
     def run(self) -> Result:
         """Trains; returns when `stop` holds or someone asked for the end."""
-        self._agree_at = self.position.step + 1
-        self._agreed: Literal["time", "interrupted"] | None = None
+        self._stopper = Stopper(self.job.stop, self.world, self.stop_requested, self.position.step + 1)
         reason = self._ended()
         while reason is None:
             reason = self._epoch()
@@ -103,7 +99,7 @@ class Loop:
         self.store.wait()
         return Result(reason, self.position, self.metrics)
 
-    def _epoch(self) -> Literal["finished", "target", "time", "interrupted"] | None:
+    def _epoch(self) -> Reason | None:
         position, steps = self.position, self.train.order.steps_per_epoch
         if position.step_in_epoch == 0:
             self.strategy.reset_carry()
@@ -124,10 +120,11 @@ class Loop:
             position.seconds += done - begun
             if position.step % self.job.tracking.log_every == 0:
                 self.log(lr)
-            self._agree(done - begun)
+            self._stopper.agree(position, done - begun)
             improved = False
-            last = self._ended() is not None
-            if last or self._due(self.job.evaluate, ended):
+            reason = self._ended()
+            # Who interrupts a run waits for its end: no time for more than a checkpoint.
+            if reason != "interrupted" and (reason or self._due(self.job.evaluate, ended)):
                 improved = self.evaluate("valid", self.valid)
             reason = self._ended()
             if improved or reason or self._due(self.job.checkpoint.every, ended):
@@ -137,37 +134,13 @@ class Loop:
             begun = time.perf_counter()
         raise AssertionError("an epoch without a last step")
 
+    def _ended(self) -> Reason | None:
+        return self._stopper.reason(self.position, self.metrics)
+
     def _due(self, interval: Interval, epoch_ended: bool) -> bool:
         if interval.unit == "step":
             return self.position.step % interval.count == 0
         return epoch_ended and self.position.epoch % interval.count == 0
-
-    def _ended(self) -> Literal["finished", "target", "time", "interrupted"] | None:
-        stop = self.job.stop
-        if stop.steps and self.position.step >= stop.steps:
-            return "finished"
-        if stop.epochs and self.position.epoch >= stop.epochs:
-            return "finished"
-        if stop.target and all(
-            name in self.metrics and bound.holds(self.metrics[name])
-            for name, bound in stop.target.items()
-        ):
-            return "target"
-        return self._agreed
-
-    def _agree(self, step_seconds: float) -> None:
-        """Brings the workers to one opinion about stopping, at a step that all of them know."""
-        if self.position.step < self._agree_at:
-            return
-        limit = self.job.stop.time
-        asked, late = self.stop_requested(), limit is not None and self.position.seconds >= limit
-        if self.world.any(asked):
-            self._agreed = "interrupted"
-        elif limit is not None and self.world.any(late):
-            self._agreed = "time"
-        slowest = self.world.max(step_seconds)
-        wait = int(_AGREE_SECONDS / max(slowest, 1e-6))
-        self._agree_at = self.position.step + min(max(wait, 1), 1000)
 
     def log(self, lr: float | None) -> None:
         """Logs means since the last log point; called on every worker at the same steps."""
@@ -178,9 +151,12 @@ class Loop:
         self._last_log = now
         self.metrics.update(values)
         if self.world.is_main:
-            progress = {"train/epoch": self.position.epoch + self.position.step_in_epoch / self.train.order.steps_per_epoch}
-            system = {**values, "train/lr": float(lr or 0.0), **progress, **times, **system}
+            progress = {"train/epoch": self._epochs_done(), "train/lr": float(lr or 0.0)}
+            system = {**values, **progress, **times, **system}
         self.recorder.metrics(self.position.step, system)
+
+    def _epochs_done(self) -> float:
+        return self.position.epoch + self.position.step_in_epoch / self.train.order.steps_per_epoch
 
     def evaluate(self, split: str, loader: Loader) -> bool:
         """Measures a split; returns whether `checkpoint.best`'s metric reached a new best.
@@ -195,7 +171,7 @@ class Loop:
             raise NonFiniteError(f"step {self.position.step}: {split}/loss is {loss}")
         self.metrics.update(values)
         if self.world.is_main:
-            self.recorder.metrics(self.position.step, values)
+            self.recorder.metrics(self.position.step, {**values, "train/epoch": self._epochs_done()})
         if split == "valid":
             self._evaluated_at = self.position.step
             self.schedule.observe(self.metrics)
@@ -222,20 +198,3 @@ class Loop:
         if saved is not None:
             self.store.save(saved, best=best)
         self._saved_at = self.position.step
-
-
-def evaluate(
-    strategy: Strategy, loader: Loader, world: World, *, beat: Callable[[], None] = lambda: None
-) -> dict[str, Tensor]:
-    """The sums of a whole split over all workers: the same on each, and with any number of them."""
-    totals: dict[str, Tensor] = {}
-    carries: dict[int, Any] = {}
-    for batch in loader.epoch(0):
-        for index, micro in enumerate(batch.micros):
-            sums, carries[index] = strategy.evaluate_step(micro, carries.get(index))
-            for name, value in sums.items():
-                value = value.detach().double()
-                totals[name] = totals[name] + value if name in totals else value
-        beat()
-    names = sorted(totals)
-    return dict(zip(names, world.sum_all([totals[name] for name in names]), strict=True))

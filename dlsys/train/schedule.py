@@ -35,8 +35,6 @@ class Schedule:
     Args:
         options: the checked `schedule:` section.
         lr: the optimizer's own rate.
-        momentum: the optimizer's own momentum. No curve depends on it: one-cycle brings its own
-            two values, and the others leave momentum alone.
         steps_per_epoch: updates in an epoch.
         total_steps: updates of the whole run; None where nothing bounds them.
         mode: the best direction of the metric that performance-schedule watches.
@@ -50,7 +48,6 @@ class Schedule:
         options: spec.Schedule,
         *,
         lr: float,
-        momentum: float,
         steps_per_epoch: int,
         total_steps: int | None,
         mode: Literal["min", "max"] = "min",
@@ -64,7 +61,7 @@ class Schedule:
         self._steps = 0
         self._cuts = 0
         self._end = total_steps - 1 if total_steps and options.name in spec.NEEDS_TOTAL else None
-        self._optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=momentum)
+        self._optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
         self._scheduler = _scheduler(options, self._optimizer, lr, steps_per_epoch, self._end, mode)
         # Idle, but torch warns when a scheduler moves before its optimizer has.
         self._optimizer.step()

@@ -20,7 +20,7 @@ def seed_all(seed: int, stream: int = 0) -> None:
 def random_state() -> dict[str, Any]:
     """All three generators' states as tensors and plain numbers."""
     version, internal, gauss = random.getstate()
-    numpy_state = np.random.get_state(legacy=True)
+    numpy_state: Any = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": {"version": version, "internal": list(internal), "gauss": gauss},
         "numpy": {

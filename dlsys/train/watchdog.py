@@ -114,7 +114,8 @@ def where(frame: FrameType | None) -> tuple[str, bool]:
     """
     frames = traceback.extract_stack(frame) if frame else []
     own = [
-        f for f in frames
+        f
+        for f in frames
         if not f.filename.startswith((*_LIBRARIES, _OURS, "<")) and "site-packages" not in f.filename
     ]
     # The start of the program is the user's file too when dlsys is called from a script.

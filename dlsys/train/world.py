@@ -45,7 +45,7 @@ class World:
         if self.size == 1 or not tensors:
             return list(tensors)
         flat = self.sum(torch.cat([t.detach().double().flatten() for t in tensors]))
-        parts = flat.split([t.numel() for t in tensors])
+        parts = torch.split(flat, [t.numel() for t in tensors])
         return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
     def any(self, flag: bool) -> bool:

@@ -60,7 +60,9 @@ class Saved:
         return {"position": asdict(self.position), "loop": self.loop}
 
 
-def collect(state: State, position: Position, loop: dict[str, Any], rank: dict[str, Any], world: World) -> Saved | None:
+def collect(
+    state: State, position: Position, loop: dict[str, Any], rank: dict[str, Any], world: World
+) -> Saved | None:
     """Brings every worker's part together on rank 0; None on the others. Called on all of them.
 
     Args:
@@ -79,7 +81,9 @@ def collect(state: State, position: Position, loop: dict[str, Any], rank: dict[s
     return Saved(position, state.model, state.optimizers, carries, ranks, loop)
 
 
-def distribute(saved: Saved, world: World, *, batch_size: int, micro: int, seed: int) -> tuple[State, dict[str, Any]]:
+def distribute(
+    saved: Saved, world: World, *, batch_size: int, micro: int, seed: int
+) -> tuple[State, dict[str, Any]]:
     """This worker's state out of a checkpoint, and its own part besides.
 
     Also sets this worker's random state.
@@ -93,7 +97,10 @@ def distribute(saved: Saved, world: World, *, batch_size: int, micro: int, seed:
     parts = world.size * micro
     edges = [batch_size * i // parts for i in range(parts + 1)]
     carry = {
-        phase: {i: _cut(tree, edges[world.rank * micro + i], edges[world.rank * micro + i + 1]) for i in range(micro)}
+        phase: {
+            i: _cut(tree, edges[world.rank * micro + i], edges[world.rank * micro + i + 1])
+            for i in range(micro)
+        }
         for phase, tree in saved.carry.items()
         if tree is not None
     }

@@ -76,9 +76,7 @@ class CheckpointStore:
         tied, unique = _untie(saved.model)
         for name, tensor in unique.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise NonFiniteError(
-                    f"step {saved.position.step}: {name} is not finite; nothing was saved"
-                )
+                raise NonFiniteError(f"step {saved.position.step}: {name} is not finite; nothing was saved")
         tensors: dict[str, Tensor] = {}
         rest = {"optimizers": saved.optimizers, "carry": saved.carry, "ranks": saved.ranks}
         tree = flatten(rest, tensors, "")

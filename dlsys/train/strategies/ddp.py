@@ -34,7 +34,7 @@ class DDPStrategy(SingleStrategy):
             static_graph=options.static_graph,
             gradient_as_bucket_view=True,
         )
-        wrapped._set_ddp_runtime_logging_sample_rate(_TIMED_EVERY)
+        wrapped._set_ddp_runtime_logging_sample_rate(_TIMED_EVERY)  # type: ignore[no-untyped-call]
         return wrapped
 
     def accumulating(self, module: nn.Module) -> AbstractContextManager[None]:
@@ -47,7 +47,7 @@ class DDPStrategy(SingleStrategy):
         size = self._parts.world.size
         for trained in self._phases:
             if isinstance(trained.module, DistributedDataParallel):
-                data = trained.module._get_ddp_logging_data()
+                data = trained.module._get_ddp_logging_data()  # type: ignore[no-untyped-call]
                 seconds += float(data.get("avg_backward_comm_time", 0)) / 1e9
                 hidden += float(data.get("avg_backward_compute_comm_overlap_time", 0)) / 1e9
             gradient = sum(p.numel() * p.element_size() for p in trained.parameters)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import NonFiniteError
-from dlsys.train import optim
+from dlsys.train.optim import build as build_optimizer
 from dlsys.train.regularize import clip
 from dlsys.train.schedule import apply
 from dlsys.train.seeding import seed_all
@@ -47,7 +47,7 @@ class _Trained:
             if parameter.requires_grad and name.startswith(phase.parameters)
         ]
         self.parameters = [parameter for _, parameter in self.named]
-        self.optimizer = optim.build(parts.job.optimizer, self.parameters)
+        self.optimizer = build_optimizer(parts.job.optimizer, self.parameters)
         self.module: nn.Module = PhaseModule(model, phase)
         self.carries: dict[int, Carry] = {}
 

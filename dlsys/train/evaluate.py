@@ -1,0 +1,29 @@
+"""Measures a split with all workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from dlsys.data.loader import Loader
+from dlsys.train.strategies import Strategy
+from dlsys.train.world import World
+
+
+def evaluate(
+    strategy: Strategy, loader: Loader, world: World, *, beat: Callable[[], None] = lambda: None
+) -> dict[str, Tensor]:
+    """The sums of a whole split over all workers: the same on each, and with any number of them."""
+    totals: dict[str, Tensor] = {}
+    carries: dict[int, Any] = {}
+    for batch in loader.epoch(0):
+        for index, micro in enumerate(batch.micros):
+            sums, carries[index] = strategy.evaluate_step(micro, carries.get(index))
+            for name, value in sums.items():
+                value = value.detach().double()
+                totals[name] = totals[name] + value if name in totals else value
+        beat()
+    names = sorted(totals)
+    return dict(zip(names, world.sum_all([totals[name] for name in names]), strict=True))

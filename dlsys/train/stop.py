@@ -1,0 +1,55 @@
+"""When a run ends: one decision that all workers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from dlsys.spec.job import Stop
+from dlsys.train.checkpoint import Position
+from dlsys.train.world import World
+
+Reason = Literal["finished", "target", "time", "interrupted"]
+
+# Workers agree about time and Ctrl-C this often: often enough for people, too rarely to cost.
+_AGREE_SECONDS = 0.5
+
+
+class Stopper:
+    """Holds `stop:` against the run's position.
+
+    Steps, epochs and metrics are the same on every worker. The clock and Ctrl-C are not: about
+    them the workers agree at steps that all of them know.
+
+    Args:
+        requested: whether someone asked this worker to end early.
+        first: the first step to agree at.
+    """
+
+    def __init__(self, stop: Stop, world: World, requested: Callable[[], bool], first: int) -> None:
+        self._stop, self._world, self._requested = stop, world, requested
+        self._agree_at = first
+        self._agreed: Reason | None = None
+
+    def reason(self, position: Position, metrics: Mapping[str, float]) -> Reason | None:
+        """Why the run ends here; None while it goes on."""
+        stop = self._stop
+        if (stop.steps and position.step >= stop.steps) or (stop.epochs and position.epoch >= stop.epochs):
+            return "finished"
+        if stop.target and all(
+            name in metrics and bound.holds(metrics[name]) for name, bound in stop.target.items()
+        ):
+            return "target"
+        return self._agreed
+
+    def agree(self, position: Position, step_seconds: float) -> None:
+        """Called after each step on every worker."""
+        if position.step < self._agree_at:
+            return
+        late = self._stop.time is not None and position.seconds >= self._stop.time
+        # 2 outranks 1: who asked for the end gets it, whatever the clock says.
+        vote = self._world.max(2.0 if self._requested() else float(late))
+        self._agreed = {0.0: None, 1.0: "time", 2.0: "interrupted"}[vote]  # type: ignore[assignment]
+        slowest = self._world.max(step_seconds)
+        wait = int(_AGREE_SECONDS / max(slowest, 1e-6))
+        self._agree_at = position.step + min(max(wait, 1), 1000)

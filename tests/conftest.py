@@ -1,0 +1,76 @@
+"""Hygiene for every test: its own DLSYS_HOME, no leaked thread, process, variable or handler."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent
+_MAY_CHANGE = {"PYTEST_CURRENT_TEST", "HYPOTHESIS_STORAGE_DIRECTORY"}
+_MAY_APPEAR = ("RAY_", "MLFLOW_", "GIT_PYTHON_REFRESH", "KMP_", "TORCHINDUCTOR_", "ARROW_", "TF_", "CUDA_")
+
+
+@pytest.fixture(autouse=True)
+def home(hygiene: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs of a test stay in its own folder."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / ".dlsys"
+    monkeypatch.setenv("DLSYS_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def hygiene() -> Iterator[None]:
+    """Fails a test that leaves something of dlsys's behind."""
+    environment = dict(os.environ)
+    interrupt = signal.getsignal(signal.SIGINT)
+    yield
+    leaked = [t.name for t in threading.enumerate() if t.name.startswith("dlsys-") and t.is_alive()]
+    changed = {
+        name
+        for name in environment.keys() | os.environ.keys()
+        if environment.get(name) != os.environ.get(name)
+        and name not in _MAY_CHANGE
+        and not name.startswith(_MAY_APPEAR)
+    }
+    writers = [
+        process.pid
+        for process in psutil.Process().children(recursive=True)
+        if "dlsys.track.writer" in _command(process)
+    ]
+    for pid in writers:
+        psutil.Process(pid).kill()
+    assert not leaked, f"threads left: {leaked}"
+    assert not changed, f"environment changed: {changed}"
+    assert not writers, f"writer processes left: {writers}"
+    assert signal.getsignal(signal.SIGINT) is interrupt, "the SIGINT handler was not put back"
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def workers() -> Iterator[None]:
+    """Ends the processes that `harness.in_workers` keeps."""
+    yield
+    harness = sys.modules.get("harness")
+    if harness is not None:
+        harness.POOL.close()
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository."""
+    return ROOT

@@ -1,0 +1,181 @@
+"""Runs the engine without Ray or files: one process, or several joined by gloo."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from dlsys.spec import yaml
+from dlsys.spec.job import TrainJob
+from dlsys.spec.load import apply_overrides, check
+from dlsys.train import stop
+from dlsys.train.checkpoint import CheckpointStore
+from dlsys.train.engine import Surroundings, run_worker
+from dlsys.train.loop import Result
+from dlsys.train.world import World
+
+QUICK = """
+kind: train
+name: test
+workload: softmax-regression
+data: {source: digits}
+batch_size: 48
+optimizer: {name: sgd, lr: 0.1}
+stop: {steps: 12}
+tracking: {log_every: 1}
+"""
+
+
+def job(text: str = QUICK, *overrides: str) -> TrainJob:
+    document = yaml.read(text, "test.yaml")
+    apply_overrides(document, overrides)
+    return check(document)
+
+
+@dataclass
+class Memory:
+    """A recorder that keeps everything."""
+
+    points: dict[str, dict[int, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.points.setdefault(name, {})[step] = value
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@dataclass
+class Trained:
+    """What a run of the engine left."""
+
+    result: Result
+    points: dict[str, dict[int, float]]
+    notes: list[str]
+    weights: dict[str, torch.Tensor]
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Every step's training losses, of all phases, added up."""
+        names = [name for name in self.points if name.startswith("train/loss")]
+        return {
+            step: sum(self.points[name].get(step, 0.0) for name in names) for step in self.points[names[0]]
+        }
+
+
+def train(
+    job: TrainJob,
+    folder: Path,
+    *,
+    world: World = World(),  # noqa: B008 - immutable
+    stop_after: int | None = None,
+) -> Trained:
+    """Trains as one worker, with checkpoints in `folder`; asks for the end after some steps."""
+    if stop_after is not None:
+        # Workers then agree about stopping at every step.
+        stop._AGREE_SECONDS = 0.0
+    recorder = Memory()
+    store = CheckpointStore(folder / "checkpoints", keep=job.checkpoint.keep, note=recorder.note)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    seen = 0
+
+    def beat(step: int) -> None:
+        nonlocal seen
+        seen = step
+
+    around = Surroundings(
+        folder=folder,
+        recorder=recorder,
+        store=store,
+        artifacts=folder / "artifacts",
+        stop_requested=lambda: stop_after is not None and seen >= stop_after,
+        beat=beat,
+    )
+    result = run_worker(job, world, around)
+    weights = {}
+    if world.is_main and (saved := store.latest()):
+        weights = saved.model
+    return Trained(result, recorder.points, recorder.notes, weights)
+
+
+class _Pool:
+    """Processes that stay, because importing torch takes longer than most tests."""
+
+    def __init__(self) -> None:
+        self._context = mp.get_context("spawn")
+        self._members: list[tuple[Any, Any]] = []
+
+    def call(self, size: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:
+        while len(self._members) < size:
+            ours, theirs = self._context.Pipe()
+            member = self._context.Process(target=_member, args=(theirs,), daemon=True)
+            member.start()
+            theirs.close()
+            self._members.append((member, ours))
+        with tempfile.TemporaryDirectory() as folder:
+            for rank, (_, pipe) in enumerate(self._members[:size]):
+                # As bytes: torch would share memory between the processes.
+                pipe.send_bytes(pickle.dumps((rank, size, f"{folder}/meet", function, arguments)))
+            found = [pickle.loads(pipe.recv_bytes()) for _, pipe in self._members[:size]]
+        failed = [text for _, text in found if text]
+        assert not failed, "\n".join(failed)
+        return [value for value, _ in found]
+
+    def close(self) -> None:
+        for member, pipe in self._members:
+            pipe.close()
+            member.kill()  # they hold nothing worth a tidy end
+            member.join()
+        self._members.clear()
+
+
+def _member(pipe: Any) -> None:
+    torch.set_num_threads(1)
+    while True:
+        try:
+            rank, size, meet, function, arguments = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        try:
+            dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=size)
+            value = function(World(rank=rank, local_rank=rank, size=size, backend="gloo"), *arguments)
+            pipe.send_bytes(pickle.dumps((value, None)))
+        except BaseException:
+            pipe.send_bytes(pickle.dumps((None, traceback.format_exc())))
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+
+POOL = _Pool()
+
+
+def in_workers(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Calls `function(world, *arguments)` in `size` processes; returns their values by rank.
+
+    The function must be importable; values travel by pickle.
+    """
+    return POOL.call(size, function, arguments)
+
+
+def train_worker(world: World, job: TrainJob, folder: str, stop_after: int | None = None) -> Trained:
+    """`train` for `in_workers`."""
+    return train(job, Path(folder), world=world, stop_after=stop_after)
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    """Bit for bit."""
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
