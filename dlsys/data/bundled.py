@@ -15,7 +15,7 @@ from dlsys.spec.data import BreastCancer, Digits
 from dlsys.zoo.card import Shape
 
 
-def digits(options: Digits, folder: Path) -> Splits:
+def digits(options: Digits, folder: Path) -> Splits:  # noqa: ARG001
     """1,797 handwritten digits (Alpaydin and Kaynak 1998): `image` float32 (1, size, size) in
     0…1, `label` int64."""
     found = load_digits()
@@ -36,7 +36,7 @@ def digits(options: Digits, folder: Path) -> Splits:
     return tensor_splits({"image": image, "label": torch.from_numpy(found.target).long()}, parts, shape)
 
 
-def breast_cancer(options: BreastCancer, folder: Path) -> Splits:
+def breast_cancer(options: BreastCancer, folder: Path) -> Splits:  # noqa: ARG001
     """569 tumours (Street, Wolberg and Mangasarian 1993): `features` float32 (30,), standardised
     with the training rows' mean and deviation; `label` int64, 0 malignant and 1 benign."""
     found = load_breast_cancer()

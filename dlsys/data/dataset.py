@@ -15,6 +15,12 @@ from dlsys.registry import SOURCES
 from dlsys.zoo.card import Shape
 
 
+# One batch: field name to tensor, rows first. Besides the source's own fields, what the loader
+# hands out always has `key`, int64 of shape (rows,): a number that only (seed, epoch, row)
+# decide, for randomness that must not depend on how rows are spread over workers (`rowwise`).
+Batch = dict[str, Tensor]
+
+
 class Dataset(Protocol):
     """Rows that are fetched a batch at a time."""
 

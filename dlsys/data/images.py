@@ -55,8 +55,6 @@ def idx_files(options: IDXFiles, folder: Path) -> Splits:
             f"{options.path}: training images have {_by(train_images.shape[1:])} pixels, "
             f"test images {_by(test_images.shape[1:])}"
         )
-    if 0 in train_images.shape[1:]:
-        raise DataError(f"{options.path}: images have {_by(train_images.shape[1:])} pixels")
     parts = split_rows(
         len(train_labels),
         valid=options.valid,
@@ -68,10 +66,10 @@ def idx_files(options: IDXFiles, folder: Path) -> Splits:
     return Splits(
         train=_ByteImages(train_images[parts.train], train_labels[parts.train]),
         valid=_ByteImages(train_images[parts.valid], train_labels[parts.valid]),
-        test=_ByteImages(test_images, test_labels) if len(test_labels) else None,
+        test=_ByteImages(test_images, test_labels),
         shape=Shape(
             row={"image": (1, *train_images.shape[1:]), "label": ()},
-            classes=int(max(train_labels.max(), test_labels.max(initial=0))) + 1,
+            classes=int(max(train_labels.max(), test_labels.max())) + 1,
         ),
     )
 
@@ -105,6 +103,8 @@ def _idx(path: str, folder: Path, stem: str, *, dims: int) -> tuple[np.ndarray, 
         raise DataError(f"{name}: ends in its header: {len(data)} of {start} bytes")
     sizes = [int(size) for size in np.frombuffer(data, ">u4", dims, offset=4)]
     expected = math.prod(sizes)
+    if not expected:
+        raise DataError(f"{name}: is empty: its dims are {_by(sizes)}")
     if len(data) - start != expected:
         raise DataError(
             f"{name}: the header says {_by(sizes)} = {expected} bytes, the file has {len(data) - start}"
@@ -120,7 +120,10 @@ _SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 )
 # Whatever a file is called, pillow tries no other decoder on it (its EPS one starts Ghostscript).
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+# With formats named, pillow only asks decoders that are already loaded.
+Image.init()
+
 _PARTS = ("train", "valid", "test")
 
 
@@ -254,16 +257,19 @@ def _entries(folder: Path, root: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
     for entry in entries:
         # Someone else's data set must not be able to show a job files that it was not given.
-        if entry.is_symlink() and not _real(entry).is_relative_to(root):
-            raise DataError(f"{entry.relative_to(root)}: is a link out of {root}; put the file itself there")
+        if entry.is_symlink() and not _leads_into(entry, root):
+            raise DataError(
+                f"{entry.relative_to(root)}: is a link out of {root}, or in a circle; "
+                "put the file itself there"
+            )
     return entries
 
 
-def _real(link: Path) -> Path:
+def _leads_into(link: Path, root: Path) -> bool:
     try:
-        return link.resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links
-        raise DataError(f"{link}: is a link that leads nowhere: {error}") from error
+        return link.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a circle; RuntimeError before Python 3.13
+        return False
 
 
 def _folders(folder: Path, root: Path) -> list[str]:

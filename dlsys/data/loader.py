@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from dlsys.data import rowwise
-from dlsys.data.dataset import Dataset
+from dlsys.data.dataset import Batch, Dataset
 from dlsys.data.order import Order, shares
-from dlsys.zoo.workload import Batch
 
 
 @dataclass

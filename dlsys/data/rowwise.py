@@ -18,7 +18,8 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 def _mix(x: np.ndarray) -> np.ndarray:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    mixed: np.ndarray = x ^ (x >> np.uint64(31))
+    return mixed
 
 
 def keys(seed: int, epoch: int, rows: np.ndarray) -> Tensor:
@@ -54,4 +55,5 @@ def _uniform(keys: Tensor, draws: int, stream: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         mixed = _mix(_mix(base + np.uint64(stream) * np.uint64(0xD1B54A32D192ED03)) + index * _GAMMA)
     # 24 bits: the most that float32 keeps below 1.
-    return (mixed >> np.uint64(40)).astype(np.float64) / float(1 << 24)
+    unit: np.ndarray = (mixed >> np.uint64(40)).astype(np.float64) / float(1 << 24)
+    return unit

@@ -34,7 +34,7 @@ def split_rows(
         seed: which rows go where.
         name: the source, as messages say it.
         labels: class of each row, shape (rows,); each part then gets every class's share of
-            rows, give or take one.
+            rows, give or take two.
 
     Raises:
         DataError: no row is left to train on.
@@ -47,26 +47,27 @@ def split_rows(
             "leave none to train on",
             hint="give more rows, or lower data.valid and data.test",
         )
-    order = np.random.default_rng(seed).permutation(rows)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(rows)
     if labels is not None:
-        # Systematic sampling: spread each class evenly over 0…1 and cut that line. Unlike
-        # scikit-learn's train_test_split it takes classes of one row, and more classes than
-        # validation rows.
-        order = order[np.argsort(_place_in_class(labels[order]), kind="stable")]
-    first, second = n_valid, n_valid + n_test
+        order = order[np.argsort(labels[order], kind="stable")]
+    valid_places = _spread(n_valid, rows, generator)
+    rest = np.delete(order, valid_places)
+    test_places = _spread(n_test, len(rest), generator)
     return RowSplit(
-        train=np.sort(order[second:]), valid=np.sort(order[:first]), test=np.sort(order[first:second])
+        train=np.sort(np.delete(rest, test_places)),
+        valid=np.sort(order[valid_places]),
+        test=np.sort(rest[test_places]),
     )
 
 
-def _place_in_class(labels: np.ndarray) -> np.ndarray:
-    """(i + ½) / n for the i-th of a class's n rows: float64, shape of `labels`."""
-    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    starts = np.cumsum(counts) - counts
-    by_class = np.argsort(classes, kind="stable")
-    nth = np.empty(len(labels))
-    nth[by_class] = np.arange(len(labels)) - starts[classes[by_class]]
-    return (nth + 0.5) / counts[classes]
+def _spread(count: int, places: int, generator: np.random.Generator) -> np.ndarray:
+    """Evenly spread numbers of 0…places − 1, from a random start (systematic sampling).
+
+    Over rows in the order of their classes this takes each class's share. scikit-learn's
+    train_test_split does too, but refuses a class of one row and more classes than places.
+    """
+    return (np.arange(count) * places + generator.integers(places)) // max(count, 1)
 
 
 def tensor_splits(fields: Mapping[str, Tensor], parts: RowSplit, shape: Shape) -> Splits:

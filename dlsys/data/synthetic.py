@@ -16,21 +16,24 @@ from dlsys.zoo.card import Shape
 # Criteo's layout: 13 counts and 26 categories, and about a quarter of the rows are clicks.
 _NUMBERS, _CATEGORIES, _CLICKS = 13, 26, 0.25
 
-# The planted logit: the variance of each of its parts. They add up to 1.
-_LINEAR, _EFFECTS, _PAIRS = 0.15, 0.15, 0.7
-# The columns whose hidden vectors are multiplied, each with its neighbour, and their length.
-_PAIRED, _LENGTH = 4, 2
+# The planted logit: the variance of each of its parts, over many data seeds. They add up to 1.
+# Without the categories' own effects, products of two unknowns would give gradient descent
+# nothing to start from.
+_LINEAR, _EFFECTS, _PAIRS = 0.1, 0.2, 0.7
+# The columns that matter, the first ones: column 0 is multiplied with 1, 2 with 3, 4 with 5.
+_PAIRED = 6
 
 
-def ctr(options: SyntheticCTR, folder: Path) -> Splits:
+def ctr(options: SyntheticCTR, folder: Path) -> Splits:  # noqa: ARG001
     """Synthetic clicks in Criteo's layout: nobody clicked on anything.
 
     Rows are `dense` float32 (13,), log(1 + x) of log-normal counts; `sparse` int64 (26,), each
     drawn with Zipf's law (the commonest is 0); and `label` float32, 1 for a click. A row is a
     click when `planted_logit` plus Gaussian noise is among the largest quarter, so that with
-    `noise: 0` a right model is always right. Most of the logit is products of hidden vectors of
-    two categories, which no linear model can see and a model of pairs (a factorization machine,
-    DLRM) can.
+    `noise: 0` a right model is always right. The planted logit is a weighted sum of `dense`, a
+    hidden number of each category of the first six columns, and, for most of its variance, the
+    products of the hidden numbers in columns 0 and 1, 2 and 3, 4 and 5. No linear model can see
+    those; a model of pairs (a factorization machine, DLRM) can. The other columns mean nothing.
     """
     generator = np.random.default_rng(options.data_seed)
     dense = np.log1p(generator.lognormal(size=(options.rows, _NUMBERS))).astype(np.float32)
@@ -70,28 +73,27 @@ def planted_logit(dense: np.ndarray, sparse: np.ndarray, data_seed: int) -> np.n
     weights = np.random.default_rng([data_seed, _NUMBERS]).standard_normal(_NUMBERS)
     # 0.52: the standard deviation of log(1 + x) for a log-normal x.
     linear = dense @ (weights / np.linalg.norm(weights) / 0.52)
-    effects = sum(_hidden(sparse, column, 1, data_seed, kind=0)[:, 0] for column in range(_CATEGORIES))
-    vectors = [_hidden(sparse, column, _LENGTH, data_seed, kind=1) for column in range(_PAIRED)]
-    pairs = [(vectors[i] * vectors[i + 1]).sum(1) for i in range(0, _PAIRED, 2)]
-    logit = (
+    hidden = np.stack([_hidden(sparse[:, column], column, data_seed) for column in range(_PAIRED)], axis=1)
+    pairs = hidden[:, 0::2] * hidden[:, 1::2]
+    return np.asarray(
         np.sqrt(_LINEAR) * linear
-        + np.sqrt(_EFFECTS / _CATEGORIES) * effects
-        + np.sqrt(_PAIRS / (len(pairs) * _LENGTH)) * sum(pairs)
+        + np.sqrt(_EFFECTS / _PAIRED) * hidden.sum(1)
+        + np.sqrt(_PAIRS / pairs.shape[1]) * pairs.sum(1),
+        dtype=np.float64,
     )
-    return np.asarray(logit, dtype=np.float64)
 
 
-def _hidden(sparse: np.ndarray, column: int, length: int, data_seed: int, *, kind: int) -> np.ndarray:
-    """A standard normal vector of each row's category: (N, length).
+def _hidden(categories: np.ndarray, column: int, data_seed: int) -> np.ndarray:
+    """A standard normal number of each row's category: (N,).
 
-    Hashed rather than kept in a table, which ten million categories would make gigabytes.
+    Hashed rather than kept in a table, which for ten million categories would be large.
     """
-    values, rows = np.unique(sparse[:, column], return_inverse=True)
-    keys = rowwise.keys(data_seed, 2 * column + kind, values)
-    return rowwise.normal(keys, length).numpy()[rows]
+    values, rows = np.unique(categories, return_inverse=True)
+    numbers = rowwise.normal(rowwise.keys(data_seed, column, values), 1)
+    return np.asarray(numbers[torch.from_numpy(rows), 0])
 
 
-def gaussian_ring(options: GaussianRing, folder: Path) -> Splits:
+def gaussian_ring(options: GaussianRing, folder: Path) -> Splits:  # noqa: ARG001
     """Synthetic points in the plane: equal Gaussians at equal angles on a circle, the first at
     angle 0. Rows are `point` float32 (2,)."""
     generator = np.random.default_rng(options.data_seed)

@@ -162,7 +162,7 @@ def _choose(header: list[str], place: str, options: CSVFile) -> tuple[list[str],
 
 
 def _is_missing(cell: str) -> bool:
-    return not cell or cell.lower() == "nan"
+    return cell.lower() in ("", "nan", "+nan", "-nan")
 
 
 def _number(cell: str) -> float | None:
@@ -190,9 +190,7 @@ def _encode(table: _Table, name: str, train: np.ndarray) -> np.ndarray:
             f"{table.path}: column {name!r} is empty in all training rows; leave it out of data.columns"
         )
     if all(numbers[row] is not None for row in train):
-        values = _standardised(_finite(table, name, cells, numbers), train)
-        if not np.isfinite(values[~np.isnan(values)]).all():
-            raise DataError(f"{table.path}: column {name!r} has numbers too large to standardise")
+        values = _standardised(table, name, _finite(table, name, cells, numbers), train)
     else:
         values = _one_hot(table, name, cells, train)
     # A number's mean is 0 now; a category's is how often each one occurs.
@@ -212,10 +210,13 @@ def _finite(table: _Table, name: str, cells: list[str], numbers: list[float | No
     return np.array(numbers, dtype=np.float64)
 
 
-def _standardised(numbers: np.ndarray, train: np.ndarray) -> np.ndarray:
+def _standardised(table: _Table, name: str, numbers: np.ndarray, train: np.ndarray) -> np.ndarray:
     column = numbers[:, None]
     with np.errstate(over="ignore", invalid="ignore"):
-        return StandardScaler().fit(column[train]).transform(column).astype(np.float32)
+        scaled: np.ndarray = StandardScaler().fit(column[train]).transform(column).astype(np.float32)
+    if not (np.isfinite(scaled) | np.isnan(column)).all():
+        raise DataError(f"{table.path}: column {name!r} has numbers too large to standardise")
+    return scaled
 
 
 def _one_hot(table: _Table, name: str, cells: list[str], train: np.ndarray) -> np.ndarray:
@@ -226,8 +227,13 @@ def _one_hot(table: _Table, name: str, cells: list[str], train: np.ndarray) -> n
             f"{table.path}: column {name!r} has {len(categories)} categories; at most {_MOST_CATEGORIES} "
             "can become features; leave it out of data.columns"
         )
-    values = (np.array(cells)[:, None] == np.array(categories)).astype(np.float32)
-    values[[_is_missing(cell) for cell in cells]] = np.nan
+    code = {category: index for index, category in enumerate(categories)}
+    values = np.zeros((len(cells), len(categories)), dtype=np.float32)
+    for row, cell in enumerate(cells):
+        if cell in code:
+            values[row, code[cell]] = 1
+        elif _is_missing(cell):
+            values[row] = np.nan
     return values
 
 

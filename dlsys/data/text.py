@@ -17,7 +17,7 @@ from dlsys.zoo.card import Shape
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
-def pydoc(options: Pydoc, folder: Path) -> Splits:
+def pydoc(options: Pydoc, folder: Path) -> Splits:  # noqa: ARG001
     """The topics of Python's `help()`, joined in the order of their names.
 
     The text, and so the vocabulary, is that of the running Python's version.

@@ -19,13 +19,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from dlsys.data.dataset import Batch as Batch  # users import it from here
 from dlsys.spec.section import Section
 from dlsys.zoo.card import Card, Shape
-
-# One batch: field name to tensor, rows first. Besides the source's own fields it always has
-# `key`, int64 of shape (rows,): a number that only (seed, epoch, row) decide, for randomness that
-# must not depend on how rows are spread over workers (see `dlsys.data.rowwise`).
-Batch = dict[str, Tensor]
 
 # State carried from one batch to the next of the same stream: tensors, rows first, in nested
 # dicts or tuples; None at the start of an epoch and for workloads without state.

@@ -14,7 +14,7 @@ from dlsys.zoo.cost import Cost, perceptron
 class GANOptions(Section):
     """The sizes of generator and discriminator, and the ring that samples are measured against."""
 
-    noise: Count = 16
+    noise: Count = 2
     """Random numbers that a sample is made from."""
     hidden: Count = 128
     """Units of each hidden layer, in both nets."""

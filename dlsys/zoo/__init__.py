@@ -1,0 +1,1 @@
+"""The catalogue of workloads: cards without torch, models, and the protocol between them."""

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dlsys.data import rowwise
+from dlsys.data.augment import augment
+from dlsys.errors import DataError
+from dlsys.spec.regularizer import DataAugmentation
+
+
+def options(**given: object) -> DataAugmentation:
+    return DataAugmentation(name="data-augmentation", **given)
+
+
+def make(rows: int, channels: int = 2, epoch: int = 0) -> dict[str, torch.Tensor]:
+    image = torch.rand(rows, channels, 5, 6, generator=torch.Generator().manual_seed(0))
+    key = rowwise.keys(0, epoch, np.arange(rows))
+    return {"image": image, "label": torch.arange(rows), "key": key}
+
+
+ALL = options(shift=2, flip=True, noise=0.1)
+
+
+def test_a_row_is_varied_alike_in_any_batch() -> None:
+    batch = make(40)
+    whole = augment(batch, ALL)["image"]
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
+    for rows in (order[:7], order[7:8], order[8:]):
+        part = augment({name: tensor[rows] for name, tensor in batch.items()}, ALL)
+        assert torch.equal(part["image"], whole[rows])
+
+
+def test_each_epoch_varies_anew_and_each_row_its_own_way() -> None:
+    first, second = (augment(make(40, epoch=epoch), ALL)["image"] for epoch in (0, 1))
+    assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    batch = make(40)
+    batch["image"] = batch["image"][:1].repeat(40, 1, 1, 1)
+    assert len({tuple(image.flatten().tolist()) for image in augment(batch, ALL)["image"]}) == 40
+
+
+def test_the_input_and_the_other_fields_stay() -> None:
+    batch = make(8)
+    before = {name: tensor.clone() for name, tensor in batch.items()}
+    after = augment(batch, ALL)
+    assert all(torch.equal(batch[name], before[name]) for name in before)
+    assert torch.equal(after["label"], batch["label"])
+    assert torch.equal(after["key"], batch["key"])
+
+
+def test_nothing_asked_nothing_done() -> None:
+    batch = make(8)
+    assert torch.equal(augment(batch, options())["image"], batch["image"])
+
+
+def test_half_are_mirrored() -> None:
+    batch = make(2000)
+    image, varied = batch["image"], augment(batch, options(flip=True))["image"]
+    same = (varied == image).flatten(1).all(1)
+    mirrored = (varied == image.flip(-1)).flatten(1).all(1)
+    assert (same ^ mirrored).all()
+    assert 0.45 < mirrored.double().mean() < 0.55
+
+
+def moved(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Straight from the definition: pixel (r, c) goes to (r + down, c + right)."""
+    found = torch.zeros_like(image)
+    for r in range(image.shape[1]):
+        for c in range(image.shape[2]):
+            if 0 <= r + down < image.shape[1] and 0 <= c + right < image.shape[2]:
+                found[:, r + down, c + right] = image[:, r, c]
+    return found
+
+
+def test_every_shift_is_as_likely() -> None:
+    batch = make(1800)
+    varied = augment(batch, options(shift=1))["image"]
+    counts = {}
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            expected = torch.stack([moved(image, down, right) for image in batch["image"][:60]])
+            hits = (varied[:60] == expected).flatten(1).all(1)
+            counts[down, right] = int(hits.sum())
+    assert sum(counts.values()) == 60
+    assert min(counts.values()) > 0
+
+
+def test_a_shift_may_be_larger_than_the_image() -> None:
+    varied = augment(make(200), options(shift=20))["image"]
+    assert varied.shape == (200, 2, 5, 6)
+    assert (varied.flatten(1) == 0).all(1).any()
+
+
+def test_noise_is_gaussian() -> None:
+    batch = make(1000)
+    noise = (augment(batch, options(noise=0.3))["image"] - batch["image"]).flatten()
+    assert abs(float(noise.mean())) < 0.006
+    assert abs(float(noise.std()) - 0.3) < 0.005
+    assert abs(float((noise.abs() < 0.3).double().mean()) - 0.683) < 0.01
+
+
+def test_needs_images() -> None:
+    batch = {"features": torch.zeros(2, 3), "label": torch.zeros(2), "key": torch.zeros(2, dtype=torch.int64)}
+    with pytest.raises(DataError) as error:
+        augment(batch, ALL)
+    assert str(error.value) == (
+        "data-augmentation varies the field 'image', and this source's rows have: features, label"
+    )

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from dlsys.data.bundled import breast_cancer, digits
+from dlsys.spec.data import BreastCancer, Digits
+
+
+def test_digits_are_scikit_learns() -> None:
+    splits = digits(Digits(source="digits"), Path())
+    batches = [part.batch(np.arange(len(part))) for part in (splits.train, splits.valid, splits.test)]
+    ours = torch.cat([batch["image"].flatten(1) for batch in batches])
+    theirs = torch.from_numpy(load_digits().data).float() / 16
+    assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, theirs.tolist()))
+
+
+def test_digits_are_resized() -> None:
+    small, large = (digits(Digits(source="digits", size=size), Path()).valid for size in (8, 32))
+    rows = np.arange(20)
+    image = large.batch(rows)["image"]
+    assert image.shape == (20, 1, 32, 32)
+    back = torch.nn.functional.avg_pool2d(image, 4)
+    assert (back - small.batch(rows)["image"]).abs().mean() < 0.1
+
+
+def test_digits_are_stratified() -> None:
+    splits = digits(Digits(source="digits"), Path())
+    labels = splits.valid.batch(np.arange(len(splits.valid)))["label"]
+    assert labels.bincount().min() >= 16
+    assert labels.bincount().max() <= 20
+
+
+def test_breast_cancer_is_standardised_with_training_rows_only() -> None:
+    splits = breast_cancer(BreastCancer(source="breast_cancer", valid=0.3), Path())
+    train = splits.train.batch(np.arange(len(splits.train)))["features"].double()
+    assert torch.allclose(train.mean(0), torch.zeros(30, dtype=torch.double), atol=1e-5)
+    assert torch.allclose(train.std(0, correction=0), torch.ones(30, dtype=torch.double), atol=1e-5)
+    valid = splits.valid.batch(np.arange(len(splits.valid)))["features"]
+    assert valid.mean(0).abs().max() > 0.01

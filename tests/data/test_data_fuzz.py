@@ -1,0 +1,102 @@
+"""Whatever bytes a file holds, reading it gives rows or a DataError, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlsys.data import Splits
+from dlsys.data.images import idx_files, image_folder
+from dlsys.data.tables import csv_file
+from dlsys.data.text import text_file
+from dlsys.errors import DataError
+from dlsys.spec.data import CSVFile, IDXFiles, ImageFolder, TextFile
+
+quick = settings(max_examples=60, deadline=None)
+
+
+def use(splits: Splits) -> None:
+    for part in (splits.train, splits.valid):
+        for tensor in part.batch(np.arange(len(part))).values():
+            assert tensor.isfinite().all()
+
+
+@quick
+@given(
+    data=st.binary(max_size=200) | st.text("ab\r\n\0é", max_size=200).map(str.encode),
+    encoding=st.sampled_from(
+        ["utf-8", "utf-16", "utf-7", "unicode_escape", "punycode", "idna", "rot13", "\0"]
+    ),
+    window=st.integers(1, 5),
+)
+def test_text(data: bytes, encoding: str, window: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        Path(folder, "a").write_bytes(data)
+        use(text_file(TextFile(source="text", path="a", encoding=encoding, window=window), Path(folder)))
+
+
+cells = st.sampled_from(
+    ["1", "-2.5", "x", "", "nan", "-nan", "inf", "1e308", "-1e308", '"', '"a"', "1_0", "\0", "é"]
+)
+rows = st.lists(st.lists(cells, min_size=2, max_size=2).map(",".join), max_size=12)
+
+
+@quick
+@given(
+    data=st.binary(max_size=200).map(lambda data: b"x,y\n" + data)
+    | rows.map(lambda lines: "\n".join(["x,y", *lines]).encode()),
+    task=st.sampled_from(["classification", "regression"]),
+    missing=st.sampled_from(["error", "mean", "drop"]),
+    delimiter=st.sampled_from([",", "\n", '"', "\0", "é"]),
+)
+def test_csv(data: bytes, task: str, missing: str, delimiter: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        Path(folder, "a").write_bytes(data)
+        options = CSVFile(source="csv", path="a", target="y", task=task, missing=missing, delimiter=delimiter)
+        use(csv_file(options, Path(folder)))
+
+
+size = st.sampled_from([0, 1, 2, 3, 2**31, 2**32 - 1])
+idx = st.builds(
+    lambda magic, sizes, body: (
+        struct.pack(">I", magic) + b"".join(struct.pack(">I", s) for s in sizes) + body
+    ),
+    st.sampled_from([0x801, 0x803, 0xD03]),
+    st.lists(size, max_size=3),
+    st.binary(max_size=30),
+)
+
+
+@quick
+@given(
+    images=st.binary(max_size=40) | idx,
+    labels=st.binary(max_size=40) | idx,
+    suffix=st.sampled_from(["", ".gz"]),
+)
+def test_idx(images: bytes, labels: bytes, suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        for part in ("train", "t10k"):
+            Path(folder, f"{part}-images-idx3-ubyte{suffix}").write_bytes(images)
+            Path(folder, f"{part}-labels-idx1-ubyte{suffix}").write_bytes(labels)
+        use(idx_files(IDXFiles(source="idx", path="."), Path(folder)))
+
+
+heads = st.sampled_from(
+    [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"BM", b"GIF89a", b"P6\n2 2\n255\n", b"II*\0"]
+)
+
+
+@quick
+@given(data=st.tuples(heads, st.binary(max_size=60)).map(b"".join))
+def test_images(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        for name in "ab":
+            Path(folder, name).mkdir()
+            Path(folder, name, "0.png").write_bytes(data)
+        use(image_folder(ImageFolder(source="image-folder", path="."), Path(folder)))
