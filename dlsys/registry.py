@@ -19,8 +19,9 @@ from dlsys.errors import UsageError
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` with the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    spelled = {text.lower(): text for text in known}
+    near = difflib.get_close_matches(str(name).lower(), list(spelled), n=1, cutoff=0.6)
+    return f" Did you mean {spelled[near[0]]!r}?" if near else ""
 
 
 def import_string(target: str) -> Any:

@@ -80,7 +80,8 @@ class CSVFile(_SplitSource):
     columns: tuple[Text, ...] = ()
     """The columns to learn from; empty takes all but the target."""
     missing: Literal["error", "mean", "drop"] = "error"
-    """What an empty cell does: stop with its line, take the column's training mean, drop the row."""
+    """What an empty cell (or `nan`) does: stop with its line, take the column's training mean
+    (for categories: how often each occurs), drop the row."""
     delimiter: Annotated[str, Field(strict=True, min_length=1, max_length=1)] = ","
     """The character between two cells."""
 

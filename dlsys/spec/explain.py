@@ -55,12 +55,10 @@ class _Place:
     """
 
     def __init__(self, root: _Schema, owner: str) -> None:
-        self.path: Path = ()
-        self.schema = root
-        self.section = root
-        self.owner = owner
-        self._tag = owner
         self._definitions: dict[str, _Schema] = root.get("$defs", {})
+        self.path: Path = ()
+        self.schema = self.section = self.inner(root)
+        self.owner = self._tag = owner
 
     def enter(self, part: str | int) -> None:
         schema = self.schema
@@ -96,17 +94,18 @@ class _Place:
 
     def example(self, value: Any) -> str:
         """What to say where a section is chosen by its name, or a list of such: `{name: adam}`."""
-        schema = self.schema
-        if "items" in schema:
-            return f"[{example}]" if (example := self._example(schema["items"], value)) else ""
-        return self._example(schema, value)
+        if "items" in self.schema:
+            item = self._example(self.inner(self.schema["items"]), value)
+            return item and f"[{item}]"
+        return self._example(self.schema, value)
 
     def _example(self, schema: _Schema, value: Any) -> str:
-        tags = list(self._variants(schema))
-        if not tags:
+        if "discriminator" not in schema:
             return ""
-        tag = value if isinstance(value, str) and value in tags else tags[0]
-        return f"{{{schema['discriminator']['propertyName']}: {tag}}}"
+        key, tags = schema["discriminator"]["propertyName"], self._variants(schema)
+        first = self.inner(schema["oneOf"][0])["properties"][key]
+        plain = first["const"] if "const" in first else first["enum"][0]
+        return f"{{{key}: {value if isinstance(value, str) and value in tags else plain}}}"
 
 
 def _sentence(place: _Place, item: Any) -> tuple[Path, str]:
@@ -123,14 +122,17 @@ def _sentence(place: _Place, item: Any) -> tuple[Path, str]:
         return (*path, key), f"unknown {what}.{did_you_mean(value[key], tags)} Known: {', '.join(tags)}"
     if kind == "value_error":
         return path, str(item["ctx"]["error"])
-    rule = _rule(place.schema, place)
-    if kind == "missing":
+    missing = kind == "missing"  # and then the value is the mapping around it
+    rule = _rule(place.schema, place, None if missing else value)
+    if example := place.example(None if missing else value):
+        rule = f"{'a list' if example.startswith('[') else 'a mapping'}, say {example}"
+    if missing:
         return path, f"is required and missing: {rule}"
-    if example := place.example(value):
-        rule = f"{'a list' if kind == 'tuple_type' else 'a mapping'}, say {example}"
     got = show(value)
     if isinstance(value, str) and rule.startswith(("a number", "a whole number", "true")):
         got = f"the text {got}"
+    if rule.startswith("text") and isinstance(value, int | float):
+        got += ": put it in quotes"
     near = did_you_mean(value, place.schema.get("enum", ())) if isinstance(value, str) else ""
     return path, f"must be {rule}, got {got}{'.' if near else ''}{near}"
 
@@ -142,22 +144,25 @@ def _unknown_key(place: _Place) -> str:
     return f"unknown key{whose}.{did_you_mean(key, known)} Known: {names}"
 
 
-def _rule(schema: _Schema, place: _Place) -> str:
+def _rule(schema: _Schema, place: _Place, value: Any) -> str:
     """What a value must be, as the end of a sentence."""
     schema = place.inner(schema)
     if branches := schema.get("anyOf"):
-        return ", or ".join(_rule(branch, place) for branch in branches)
+        return ", or ".join(_rule(branch, place, value) for branch in branches)
     if "const" in schema:
         return show(schema["const"])
     if "enum" in schema:
-        return " or ".join(show(value) for value in schema["enum"])
+        return " or ".join(show(choice) for choice in schema["enum"])
     kind = schema.get("type")
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
     if kind == "string":
-        return "text" + _length(schema, "character")
+        # How long it may be is worth saying to one who wrote text.
+        return "text" + (_length(schema, "character") if isinstance(value, str) else "")
     if kind == "array":
         return "a list" + _length(schema, "value")
+    if kind == "object" and (keys := sorted(schema.get("properties", ()))):
+        return f"a mapping of {', '.join(keys[:-1])}{' and ' * (len(keys) > 1)}{keys[-1]}"
     return {"boolean": "true or false", "null": "null"}.get(str(kind), "a mapping of keys to values")
 
 

@@ -76,7 +76,8 @@ def apply_overrides(document: yaml.Document, overrides: Iterable[str]) -> None:
         key = key.strip()
         parts = key.split(".")
         try:
-            if not equals or not all(parts) or len(parts) > yaml.MAX_DEPTH:
+            plain = key.isprintable() and len(parts) <= yaml.MAX_DEPTH
+            if not (equals and plain and all(parts)):
                 raise _BadOverride("", f"{show(text)} is not an override: say dotted.path=value")
             _set(document, parts, _value(key, value))
         except _BadOverride as error:
@@ -162,18 +163,20 @@ def check(document: yaml.Document) -> TrainJob:
     broken = {str(path[0]) for path in (*(path for path, _ in wrong), *document.unread) if path}
     wrong += islice(rules.check(job or _without(data, broken), broken), yaml.MAX_PROBLEMS)
     problems += [document.problem(path, text) for path, text in wrong if path not in document.unread]
+    if len(wrong) >= yaml.MAX_PROBLEMS:
+        text = f"has more problems; here are the first {len(problems)}"
+        problems.append(Problem(document.file, 0, "", text))
     if problems or job is None:
         raise SpecError(problems)
     return rules.resolve(job)
 
 
 def _bad_kind(data: dict[str, Any]) -> str:
-    known = ", ".join(KINDS)
+    known = " or ".join(map(show, KINDS))
     if "kind" not in data:
-        return f"is required and missing. Known: {known}"
-    kind = data["kind"]
-    near = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
-    return f"unknown kind {show(kind)}.{near} Known: {known}"
+        return f"is required and missing: {known}"
+    near = did_you_mean(data["kind"], KINDS) if isinstance(data["kind"], str) else ""
+    return f"must be {known}, got {show(data['kind'])}{'.' if near else ''}{near}"
 
 
 def _without(data: dict[str, Any], broken: set[str]) -> TrainJob | None:

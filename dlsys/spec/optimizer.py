@@ -161,6 +161,6 @@ class Yogi(_Optimizer):
 
 
 Optimizer = Annotated[
-    GD | SGD | Momentum | Nesterov | Adagrad | RMSprop | Adadelta | Adam | AdamW | Adamax | NAdam | Yogi,
+    SGD | GD | Momentum | Nesterov | Adagrad | RMSprop | Adadelta | Adam | AdamW | Adamax | NAdam | Yogi,
     Field(discriminator="name"),
 ]

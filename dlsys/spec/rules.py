@@ -72,7 +72,7 @@ def _batch_divides(job: TrainJob) -> Found:
     if job.batch_size % parts:
         below, above = job.batch_size // parts * parts, -(-job.batch_size // parts) * parts
         near = f"{below} or {above}" if below else str(above)
-        shares = f"{workers} workers"
+        shares = f"{workers} worker{'s' if workers > 1 else ''}"
         if accumulate > 1:
             shares += f" × {accumulate} micro-batches = {parts}"
         yield (

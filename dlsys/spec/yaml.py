@@ -298,7 +298,9 @@ class _Dumper(yaml.SafeDumper):
             quoted = plain(text) != text
         except ValueError:
             quoted = True
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style="'" if quoted else None)
+        # Only double quotes have escapes for line breaks such as U+0085.
+        style = '"' if not text.isprintable() else "'" if quoted else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

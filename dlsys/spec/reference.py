@@ -1,0 +1,135 @@
+"""The reference of job files, from the sections themselves: every field, its rule and its default.
+
+python -m dlsys.spec.reference > docs/spec.md
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from dlsys.registry import WORKLOADS
+from dlsys.spec.job import TrainJob
+from dlsys.spec.section import Interval, Section
+
+_TAGS = ("name", "source")
+_HEAD = """\
+# The job file
+
+Made from the typed sections by `python -m dlsys.spec.reference`: edit those, not this file.
+`dlsys check FILE` holds a file against all of this and against the rules between fields;
+`dlsys schema` prints it for editors.
+
+- An *interval* is `1 epoch` or `200 steps`. A step is one update of the weights.
+- A *time* is in seconds, or such as `90 s`, `10 minutes`, `2 hours`.
+- A *condition* is a bound in quotes: `">= 0.97"`; also `>`, `<=`, `<` and `==`.
+- Metrics are named `split/metric`: `train/loss`, `valid/accuracy`, `test/loss`.
+- A section with a `name` (or, for `data`, a `source`) takes the keys listed under that name.
+"""
+
+
+def reference() -> str:
+    """All of docs/spec.md."""
+    lines = [_HEAD, "## `kind: train`\n", *_table(TrainJob)]
+    for field, info in TrainJob.model_fields.items():
+        if sections := list(_sections(info)):
+            lines += [f"## `{field}`\n", f"{info.description}\n"]
+        for section in sections:
+            if tag := _tag(section):
+                lines.append("### " + ", ".join(f"`{name}`" for name in _choices(section, tag)) + "\n")
+                lines.append(f"{_about(section)}\n")
+            lines += _table(section, without=tag)
+    lines.append("## `model`\n\nThe options of each workload in the catalogue.\n")
+    for name in WORKLOADS.names():
+        card = WORKLOADS.load(name)
+        lines += [f"### `workload: {name}`\n", f"{card.title}\n", *_table(card.options)]
+    return "\n".join(lines)
+
+
+def _table(section: type[Section], *, without: str = "") -> list[str]:
+    schema = section.model_json_schema()
+    rows = []
+    for name, info in section.model_fields.items():
+        if name != without:
+            rule = _rule(schema["properties"][name], info)
+            cells = (f"`{name}`", rule, _default(info), " ".join(str(info.description).split()))
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    if not rows:
+        return ["No keys.\n"]
+    return ["| key | value | default | meaning |", "|---|---|---|---|", *rows, ""]
+
+
+def _sections(info: FieldInfo) -> Iterator[type[Section]]:
+    """The sections that may stand in a field, in the order of the listing."""
+    waiting: list[Any] = [info.annotation]
+    while waiting:
+        kind = waiting.pop(0)
+        if inspect.isclass(kind) and issubclass(kind, Section):
+            yield kind
+        waiting = [*get_args(kind), *waiting]
+
+
+def _tag(section: type[Section]) -> str:
+    """The key that chooses the section among others; empty for one that stands alone."""
+    fields = section.model_fields.items()
+    return next((key for key, info in fields if get_origin(info.annotation) is Literal and key in _TAGS), "")
+
+
+def _choices(section: type[Section], tag: str) -> tuple[str, ...]:
+    return get_args(section.model_fields[tag].annotation)
+
+
+def _about(section: type[Section]) -> str:
+    return inspect.cleandoc(section.__doc__ or "")
+
+
+def _rule(schema: dict[str, Any], info: FieldInfo) -> str:
+    if any(_sections(info)):
+        return "a list of sections" if schema.get("type") == "array" else "a section"
+    return "an interval" if info.annotation is Interval else _words(schema)
+
+
+def _words(schema: dict[str, Any]) -> str:
+    """A field's JSON schema as a few words; `null` is what leaving the key out means."""
+    branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
+    if any("pattern" in branch for branch in branches):
+        return "a time"
+    if branches:
+        return " or ".join(map(_words, branches))
+    if choices := schema.get("enum", [schema["const"]] if "const" in schema else ()):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    kind = schema["type"]
+    if kind in ("integer", "number"):
+        return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
+    if kind == "object":
+        return "conditions by metric" if schema["additionalProperties"] is not True else "a mapping"
+    if kind == "array" and "minItems" in schema:
+        return f"a list of {schema['minItems']}"
+    return {"boolean": "true or false", "string": "text", "array": "a list"}[kind]
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    found = [f"{sign} {schema[key]:,}" for key, sign in signs.items() if key in schema]
+    return f" {' and '.join(found)}" if found else ""
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    value = info.get_default(call_default_factory=True)
+    if isinstance(value, Section):
+        tag = _tag(type(value))
+        return f"`{getattr(value, tag)}`" if tag else ""
+    if value is None or value in ((), {}):
+        return ""
+    return f"`{value}`" if isinstance(value, str | Interval) else f"`{json.dumps(value)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

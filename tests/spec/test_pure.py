@@ -1,0 +1,60 @@
+"""Checking a job needs neither the machine that runs it nor the libraries that do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HEAVY = ["torch", "ray", "mlflow", "numpy", "deepspeed", "sklearn", "pandas"]
+
+JOB = """\
+kind: train
+name: pure
+workload: lenet-5
+data: {source: digits}
+batch_size: 6400
+resources: {workers: 64, cpus: 4000, gpus: 64}
+stop: {epochs: 1}
+tracking: {uri: "http://no.such.host:1"}
+"""
+
+
+def python(code: str, *arguments: str, cwd: Path) -> str:
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+LOAD = f"""
+import sys, json
+import dlsys.spec
+from dlsys.spec import load, schema
+job = load(sys.argv[1]).job
+schema.schema()
+heavy = [name for name in {HEAVY!r} if name in sys.modules]
+print(json.dumps([heavy, job.model_dump(mode="json")]))
+"""
+
+
+def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    heavy, job = json.loads(python(LOAD, str(path), cwd=tmp_path))
+    assert heavy == []
+    assert job["resources"]["gpus"] == 64
+
+
+def test_a_file_means_the_same_where_nothing_heavy_is_installed(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(JOB)
+    without = f"""
+import sys
+for name in {HEAVY!r}:
+    sys.modules[name] = None  # any import of it fails
+{LOAD}"""
+    _, here = json.loads(python(LOAD, str(path), cwd=tmp_path))
+    _, there = json.loads(python(without.replace("in sys.modules]", "in ()]"), str(path), cwd=tmp_path))
+    assert here == there

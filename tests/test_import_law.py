@@ -1,0 +1,146 @@
+"""Rooms import only from rooms before them, and each heavy library has its rooms.
+
+The order is that of the data: a file becomes a spec, a plan, data, a model, a run. Imports inside
+functions and under TYPE_CHECKING count; the lazy strings of the registry do not.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "dlsys").rglob("*.py"))
+MAX_LINES = 400
+
+# A room's rank. Rooms of one rank may import each other, except those that are apart.
+RANKS = {
+    "base": 0,
+    "spec": 1,
+    "plan": 2,
+    "cards": 2,
+    "data": 3,
+    "track": 4,
+    "zoo": 5,
+    "train": 6,
+    "tune": 7,
+    "rl": 7,
+    "cluster": 7,
+    "jobs": 8,
+    "cli": 9,
+}
+APART = {"tune", "rl", "cluster"}
+# Which rooms may import a heavy library; all others may not.
+AFTER_CARDS = {room for room, rank in RANKS.items() if rank > RANKS["cards"]}
+LIBRARIES = {
+    "torch": AFTER_CARDS,
+    "ray": AFTER_CARDS - {"train"},
+    "mlflow": {"track"},
+}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(module: str) -> str:
+    """The room of a dotted module name below `dlsys`."""
+    parts = module.split(".")
+    if len(parts) == 1 or parts[1] in ("errors", "registry", "paths"):
+        return "base"
+    if parts[1] == "zoo":
+        # A package's own file is run whenever a card in it is imported.
+        package = (ROOT.joinpath(*parts) / "__init__.py").is_file() or len(parts) == 2
+        return "cards" if package or parts[-1] in ("card", "cards", "cost") else "zoo"
+    return parts[1]
+
+
+def imports(source: str, module: str, *, package: bool = False) -> Iterator[tuple[int, str]]:
+    """Each imported module as (line, dotted name); of `from a import b`, both `a` and `a.b`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".")[: -node.level + package or None] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            yield node.lineno, base
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def violations(source: str, module: str, *, package: bool = False) -> list[str]:
+    here = room(module)
+    found = []
+    for line, target in imports(source, module, package=package):
+        top = target.split(".")[0]
+        if top == "dlsys":
+            if not is_module(target):
+                continue
+            there = room(target)
+            later = RANKS[there] > RANKS[here]
+            apart = here != there and {here, there} <= APART
+            if later or apart:
+                found.append(f"{module}:{line}: {here} imports {target} of {there}")
+        elif top in LIBRARIES and here not in LIBRARIES[top]:
+            found.append(f"{module}:{line}: {here} imports {top}")
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_law(path: Path) -> None:
+    package = path.name == "__init__.py"
+    assert violations(path.read_text(), module_name(path), package=package) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_files_are_short(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= MAX_LINES, f"{lines} lines: split it by concept"
+
+
+def test_every_room_has_a_rank() -> None:
+    assert {room(module_name(path)) for path in MODULES} <= RANKS.keys()
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("dlsys.errors", "import dlsys.spec"),
+        ("dlsys.spec.job", "from dlsys.data import order"),
+        ("dlsys.spec.job", "from dlsys import data"),
+        ("dlsys.spec.job", "from ..data import order"),
+        ("dlsys.spec.job", "def f():\n    import torch.nn"),
+        ("dlsys.spec.job", "if TYPE_CHECKING:\n    from ray import tune"),
+        ("dlsys.zoo.vision.cards", "import torch"),
+        ("dlsys.zoo.vision.cards", "from dlsys.zoo.workload import Workload"),
+        ("dlsys.data.order", "from dlsys.zoo import workload"),
+        ("dlsys.train.loop", "import ray"),
+        ("dlsys.train.loop", "try:\n    import mlflow\nexcept ImportError: ..."),
+        ("dlsys.cli.ui", "from mlflow import server"),
+    ],
+)
+def test_a_broken_law_is_noticed(module: str, source: str) -> None:
+    assert len(violations(source, module)) >= 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("dlsys.spec.job", "from dlsys.errors import SpecError"),
+        ("dlsys.spec.job", "from . import data"),
+        ("dlsys.data.order", "from dlsys.zoo.card import Shape\nimport torch"),
+        ("dlsys.track.store", "import mlflow"),
+        ("dlsys.train.loop", "from dlsys.zoo.workload import Workload"),
+        ("dlsys.registry", "TARGET = 'dlsys.zoo.vision.cards:LENET_5'"),
+    ],
+)
+def test_a_kept_law_is_not(module: str, source: str) -> None:
+    assert violations(source, module) == []
