@@ -18,12 +18,10 @@ Overrides = Annotated[
 
 
 def ready_folder() -> Path:
-    """Where the ready job files lie: beside the package in a checkout, inside it when installed."""
+    """Where the ready job files lie: a link to jobs/ in a checkout, a copy of it in a wheel."""
     import dlsys
 
-    package = Path(dlsys.__file__).parent
-    installed = package / "ready" / "jobs"
-    return installed if installed.is_dir() else package.parent / "jobs"
+    return Path(dlsys.__file__).parent / "ready" / "jobs"
 
 
 def find(name: str) -> Path:
@@ -65,9 +63,9 @@ def show(
     if as_json:
         print(json.dumps(job, indent=2))
     else:
-        import yaml
+        from dlsys.spec import yaml
 
-        print(yaml.safe_dump(job, sort_keys=False), end="")
+        print(yaml.dump(job), end="")
 
 
 def schema() -> None:

@@ -9,7 +9,8 @@ import typer
 
 from dlsys import __version__
 from dlsys.cli import files, run, runs, ui, zoo
-from dlsys.errors import DlsysError, SpecError, WorkloadError
+from dlsys.cli.report import report
+from dlsys.errors import DlsysError
 
 app = typer.Typer(
     name="dlsys",
@@ -32,20 +33,6 @@ app.command("ui")(ui.ui)
 def version() -> None:
     """Print the version."""
     print(__version__)
-
-
-def report(error: DlsysError) -> None:
-    """Says on stderr what is wrong, and how to mend it."""
-    if isinstance(error, WorkloadError) and error.traceback:
-        print(error.traceback.rstrip(), file=sys.stderr)
-    if isinstance(error, SpecError):
-        print(error, file=sys.stderr)
-        return
-    print(f"dlsys: {error}", file=sys.stderr)
-    for line in getattr(error, "__notes__", ()):
-        print(line.rstrip(), file=sys.stderr)
-    if error.hint:
-        print(f"       {error.hint}", file=sys.stderr)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dlsys.cli import files
+from dlsys.cli.report import report
 from dlsys.errors import DlsysError, UsageError
 
 
@@ -48,11 +49,13 @@ def run(
     progress = Progress(paths, loaded.job)
     with progress:
         ended = runs.execute(paths, loaded.job, address=address, note=progress.say)
-    summarize(ended, as_json)
-    if isinstance(ended.error, DlsysError):
+    if ended.error is not None and not isinstance(ended.error, DlsysError):
         raise ended.error
     if ended.error is not None:
-        raise ended.error
+        report(ended.error)
+    summarize(ended, as_json)
+    if ended.error is not None:
+        raise typer.Exit(ended.error.exit_code)
 
 
 def summarize(ended: Any, as_json: bool) -> None:

@@ -17,15 +17,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from dlsys.errors import DlsysError, ExpectationError, Interrupted, UsageError
 from dlsys.jobs.interrupts import Interrupts
+from dlsys.jobs.launch.resources import check_machine
 from dlsys.jobs.ownership import Ownership
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
+from dlsys.spec import yaml
 from dlsys.spec.job import TrainJob
 from dlsys.spec.load import Loaded
-from dlsys.track import record as records
+from dlsys.track import record as provenance
+from dlsys.track.spool import records
 
 # A resumed run must stay the same computation; anything else about it may change.
 _FIXED = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
@@ -64,11 +65,11 @@ def prepare(loaded: Loaded) -> RunPaths:
     paths = RunPaths.create(new_run_id(loaded.job.name))
     paths.source.write_text(loaded.source)
     _write_spec(paths, loaded.job)
-    record = records.build(paths.id, loaded)
+    record = provenance.build(paths.id, loaded)
     record["folder"] = str(loaded.path.parent)
     record["overrides"] = list(loaded.overrides)
     write_json(paths.record, record)
-    if diff := records.dirty_diff(loaded.path.parent):
+    if diff := provenance.dirty_diff(loaded.path.parent):
         (paths.root / "diff.patch").write_text(diff)
     return paths
 
@@ -79,7 +80,7 @@ def reopen(paths: RunPaths, loaded: Loaded) -> None:
     Raises:
         UsageError: the job would compute something else.
     """
-    before = yaml.safe_load(paths.spec.read_text())
+    before = yaml.read(paths.spec.read_text(), str(paths.spec)).data
     after = loaded.job.model_dump(mode="json")
     changed = [key for key in _FIXED if before.get(key) != after.get(key)]
     if changed:
@@ -91,7 +92,7 @@ def reopen(paths: RunPaths, loaded: Loaded) -> None:
 
 
 def _write_spec(paths: RunPaths, job: TrainJob) -> None:
-    paths.spec.write_text(yaml.safe_dump(job.model_dump(mode="json"), sort_keys=False))
+    paths.spec.write_text(yaml.dump(job.model_dump(mode="json")))
 
 
 def execute(
@@ -120,6 +121,7 @@ def execute(
             interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
             ended.status = "KILLED" if interrupted else "FAILED"
             ended.error = Interrupted(exit_code=interrupts.exit_code) if interrupted else error
+            ended.step = ended.step or _last_step(paths)
         cause = _one_line(ended.error) if ended.error else ""
         _write_outcome(paths, ended, ended.status, cause)
         patience = 5.0 if ended.status == "KILLED" else _WRITER_PATIENCE
@@ -137,6 +139,8 @@ def _attempts(
     ended: Ended,
     note: Callable[[str], None],
 ) -> None:
+    if address is None:
+        check_machine(job.resources)
     from dlsys.jobs.launch import inprocess, worker
 
     record = read_json(paths.record) or {}
@@ -225,6 +229,12 @@ def _write_outcome(paths: RunPaths, ended: Ended, status: str, cause: str) -> No
             "metrics": ended.metrics,
         },
     )
+
+
+def _last_step(paths: RunPaths) -> int:
+    """How far a run came that did not end by itself, as far as it was recorded."""
+    steps = [int(record["s"]) for record, _ in records(paths.spool / "rank-0.jsonl") if "s" in record]
+    return max(steps, default=0)
 
 
 def _one_line(error: BaseException) -> str:

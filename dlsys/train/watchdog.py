@@ -74,9 +74,11 @@ class Watchdog:
 
     @property
     def limit(self) -> float:
-        if self._limit is not None:
-            return self._limit
-        return max(_AT_LEAST, _TIMES_LONGEST * self._longest)
+        if self._limit is None:
+            return max(_AT_LEAST, _TIMES_LONGEST * self._longest)
+        # Until the first step is done there is loading and compiling, which steps' times say
+        # nothing about.
+        return self._limit if self._step > 1 else max(_AT_LEAST, self._limit)
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self.limit / 4)):

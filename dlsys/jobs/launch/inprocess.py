@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Iterator
+from typing import IO
 
 import torch
 
@@ -15,7 +15,9 @@ from dlsys.train.loop import Result
 from dlsys.train.world import World
 
 
-def launch(assignment: Assignment, *, stop_requested: Callable[[], bool], on_hang: Callable[[str], None]) -> Result:
+def launch(
+    assignment: Assignment, *, stop_requested: Callable[[], bool], on_hang: Callable[[str], None]
+) -> Result:
     """Trains in this process.
 
     Args:
@@ -49,7 +51,7 @@ def _stdout_kept(path: Path) -> Iterator[None]:
     """Whatever the user's code prints is shown, and kept as this worker's log too."""
     terminal = sys.stdout
     with open(path, "a", buffering=1, encoding="utf-8") as log:
-        sys.stdout = _Tee(terminal, log)  # type: ignore[assignment]
+        sys.stdout = _Tee(terminal, log)
         try:
             yield
         finally:

@@ -85,7 +85,12 @@ class RayLauncher:
                 ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
                 total = ray.cluster_resources()
                 _check_fits(
-                    workers, cpus, gpus, total.get("CPU", 0.0), total.get("GPU", 0.0), f"the cluster at {self._address}"
+                    workers,
+                    cpus,
+                    gpus,
+                    total.get("CPU", 0.0),
+                    total.get("GPU", 0.0),
+                    f"the cluster at {self._address}",
                 )
         except DlsysError:
             raise
@@ -222,7 +227,9 @@ def _local_gpus() -> float:
     return float(torch.cuda.device_count())
 
 
-def _check_fits(workers: int, cpus: float, gpus: float, have_cpus: float, have_gpus: float, place: str) -> None:
+def _check_fits(
+    workers: int, cpus: float, gpus: float, have_cpus: float, have_gpus: float, place: str
+) -> None:
     for what, each, have in (("CPUs", cpus, have_cpus), ("GPUs", gpus, have_gpus)):
         if workers * each > have:
             raise ResourceError(

@@ -112,9 +112,7 @@ def work(
         os._exit(EXIT_CODE)
 
     try:
-        with Watchdog(
-            stacks, world.rank, world.size, limit=job.failure.hang_after, on_hang=hang
-        ) as watchdog:
+        with Watchdog(stacks, world.rank, world.size, limit=job.failure.hang_after, on_hang=hang) as watchdog:
             return run_worker(
                 job,
                 world,
@@ -136,7 +134,7 @@ def work(
         raise translated from error
     finally:
         if lost := spool.close():
-            print(f"{lost} records could not be written to {spool.path}", file=sys.stderr)
+            sys.stderr.write(f"{lost} records could not be written to {spool.path}\n")
 
 
 def translate(error: Exception) -> Exception:
@@ -168,7 +166,9 @@ def report_error(assignment: Assignment, rank: int, error: Exception) -> None:
     report(assignment, rank, kind, str(error) or repr(error), detail=detail, hint=getattr(error, "hint", ""))
 
 
-def report(assignment: Assignment, rank: int, kind: str, text: str, *, detail: str = "", hint: str = "") -> None:
+def report(
+    assignment: Assignment, rank: int, kind: str, text: str, *, detail: str = "", hint: str = ""
+) -> None:
     folder = assignment.attempt_folder(assignment.paths.failures)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(
