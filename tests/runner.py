@@ -51,7 +51,8 @@ class Mine(Workload):
         if torch.is_grad_enabled():
             Mine.steps += 1
             time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
-            if str(Mine.steps) == os.environ.get("FAULT_STEP") and str(rank()) == os.environ.get("FAULT_RANK", "0"):
+            here = str(rank()) == os.environ.get("FAULT_RANK", "0")
+            if here and str(Mine.steps) == os.environ.get("FAULT_STEP"):
                 fault(os.environ["FAULT"])
                 if os.environ["FAULT"] == "nan":
                     loss = loss * float("nan")

@@ -14,7 +14,6 @@ from torch import Tensor
 from dlsys.registry import SOURCES
 from dlsys.zoo.card import Shape
 
-
 # One batch: field name to tensor, rows first. Besides the source's own fields, what the loader
 # hands out always has `key`, int64 of shape (rows,): a number that only (seed, epoch, row)
 # decide, for randomness that must not depend on how rows are spread over workers (`rowwise`).

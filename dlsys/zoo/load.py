@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -123,13 +124,18 @@ _NOT_USERS = (
     *(package.__path__[0] + os.sep for package in (dlsys, torch, importlib)),
     "<frozen importlib",
 )
+_INSTALLED = tuple(sysconfig.get_paths()[kind] + os.sep for kind in ("stdlib", "purelib", "platlib"))
 
 
 def user_traceback(error: BaseException) -> str:
     """An exception's traceback, with those it came from, reduced to the user's own frames.
 
-    Frames of dlsys, torch and importlib are left out.
+    Frames of dlsys, torch and importlib are left out. Empty when the error did not pass through
+    a user's code at all: a frame outside of installed packages and of the standard library.
     """
+    frames = traceback.extract_tb(error.__traceback__)
+    if all(frame.filename.startswith((*_NOT_USERS, *_INSTALLED)) for frame in frames):
+        return ""
     formatted = traceback.TracebackException.from_exception(error)
     waiting = [formatted]
     while waiting:

@@ -23,7 +23,8 @@ def auc_histogram(logits: Tensor, labels: Tensor) -> Tensor:
     """Counts of negatives and positives by score: float64, shape (2, AUC_BINS).
 
     The bins are even in x / (1 + |x|) of the logit x. A sigmoid would put all scores beyond
-    ±9 into one bin; this map still tells 20 from 21.
+    ±9 into one bin; this map still tells 20 from 21. A bin at x is (1 + |x|)² / 4096 wide:
+    scores that differ by less than a few of these (a nearly constant model far from 0) are ties.
 
     Args:
         logits: shape (rows,).

@@ -168,7 +168,10 @@ def test_resume_can_go_further_but_not_elsewhere(folder: Folder) -> None:
     [
         (["resources.cpus=64"], "1 workers × 64 CPUs"),
         (["batch_size=5000"], "5000 rows, but the training set has 1437"),
-        (["expect={valid/acuracy: '> 0'}"], "measures no 'acuracy' (valid/acuracy). Did you mean 'accuracy'?"),
+        (
+            ["expect={valid/acuracy: '> 0'}"],
+            "measures no 'acuracy' (valid/acuracy). Did you mean 'accu",
+        ),
         (["checkpoint.best=valid/f1"], "measures no 'f1'"),
         (["model={depth: 3}"], "model.depth"),
         (["workload=mine:Nine"], "defines no 'Nine'. Did you mean 'Mine'?"),
@@ -207,7 +210,9 @@ def test_a_plain_factory_is_a_workload(folder: Folder) -> None:
 def test_secrets_are_not_logged(folder: Folder) -> None:
     secret = "hf_abcdefghijklmnopqrstuvwxyz0123"
     uri = "http://user:opensesame@127.0.0.1:9"
-    done = folder.dlsys("run", "job.yaml", "stop.steps=2", f"tracking.experiment={secret}", API_TOKEN="opensesame")
+    done = folder.dlsys(
+        "run", "job.yaml", "stop.steps=2", f"tracking.experiment={secret}", API_TOKEN="opensesame"
+    )
     assert done.code == 0, done.err
     (run,) = folder.mlflow_runs()
     logged = json.dumps([run.data.params, run.data.tags])

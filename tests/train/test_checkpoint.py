@@ -182,9 +182,9 @@ def test_a_manifest_cannot_lead_out_of_its_folder(store: CheckpointStore, tmp_pa
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nothing_that_is_not_finite_is_saved(value: float, store: CheckpointStore) -> None:
     store.save(saved(1))
-    with pytest.raises(NonFiniteError, match="w is not finite"):
-        store.save(saved(2, w=torch.tensor([1.0, value])))
-    store.wait()
+    store.save(saved(2, w=torch.tensor([1.0, value])))
+    with pytest.raises(NonFiniteError, match="step 2: w is not finite"):
+        store.wait()
     assert store.latest().position.step == 1
 
 

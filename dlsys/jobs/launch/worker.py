@@ -142,14 +142,14 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, DlsysError):
         return error
     text = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    lost = ("Connection closed by peer", "Connection reset by peer", "Read error", "Broken pipe", "gloo")
+    if isinstance(error, RuntimeError) and any(sign in text for sign in lost):
+        return WorkerDiedError("lost another worker of this run")
     own = user_traceback(error)
     if own:
         return WorkloadError(f"your code raised {type(error).__name__}: {text}", traceback=own)
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower():
         return RunError(f"out of memory: {text}", hint="Use a smaller batch_size or model.")
-    lost = ("Connection closed by peer", "Connection reset by peer", "Read error", "Broken pipe", "gloo")
-    if isinstance(error, RuntimeError) and any(sign in text for sign in lost):
-        return WorkerDiedError(f"lost another worker: {text[:200]}")
     if isinstance(error, OSError) and error.strerror:
         return RunError(f"{error.filename or 'the system'}: {error.strerror}")
     return error
@@ -187,7 +187,8 @@ def reported(assignment: Assignment) -> DlsysError | None:
     first = min(found, key=lambda value: (value["kind"] == "died", value["kind"] == "hang", value["time"]))
     if first["kind"] == "hang":
         first = _hanging(assignment, found) or first
-    text = first["text"] if len(found) == 1 else f"rank {first['rank']}: {first['text']}"
+    several = assignment.job["resources"]["workers"] > 1 and first["kind"] != "hang"
+    text = f"rank {first['rank']}: {first['text']}" if several else first["text"]
     cls = _KINDS[first["kind"]]
     if issubclass(cls, WorkloadError):
         return cls(text, traceback=first["detail"])

@@ -69,14 +69,10 @@ class CheckpointStore:
             best: whether it becomes the best checkpoint.
 
         Raises:
-            NonFiniteError: a tensor holds a NaN or an infinity.
-            CheckpointError: the previous checkpoint could not be written.
+            NonFiniteError, CheckpointError: the previous checkpoint was not written, as in `wait`.
         """
         self.wait()
         tied, unique = _untie(saved.model)
-        for name, tensor in unique.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise NonFiniteError(f"step {saved.position.step}: {name} is not finite; nothing was saved")
         tensors: dict[str, Tensor] = {}
         rest = {"optimizers": saved.optimizers, "carry": saved.carry, "ranks": saved.ranks}
         tree = flatten(rest, tensors, "")
@@ -86,6 +82,7 @@ class CheckpointStore:
 
         def work() -> None:
             try:
+                _check_finite(model, saved.position.step)
                 self._write(saved.position.step, model, state, document, best)
             except BaseException as error:
                 self._error = error
@@ -97,6 +94,7 @@ class CheckpointStore:
         """Returns when everything handed to `save` is durable.
 
         Raises:
+            NonFiniteError: a tensor held a NaN or an infinity; it was not written.
             CheckpointError: it could not be written; earlier checkpoints are whole.
         """
         if self._thread is not None:
@@ -253,6 +251,12 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{file}: {size} bytes, the manifest says {told.get('bytes')}")
         if _digest(file) != told.get("sha256"):
             raise CheckpointError(f"{file}: its checksum differs from the manifest's")
+
+
+def _check_finite(model: dict[str, Tensor], step: int) -> None:
+    for name, tensor in model.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NonFiniteError(f"step {step}: {name} is not finite; nothing was saved")
 
 
 def _untie(model: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -51,5 +51,4 @@ class LeNet5(Classifier):
             if isinstance(module, nn.Conv2d | nn.Linear):
                 # Glorot and Bengio 2010, meant for tanh: variance is kept both ways.
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
         return model
