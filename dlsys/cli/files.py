@@ -44,7 +44,7 @@ def find(name: str) -> Path:
 
 
 def check(file: File, overrides: Overrides = None) -> None:
-    """Validate a job file; every problem is shown at once (exit code 2)."""
+    """Validate a job file: all problems at once (exit code 2)."""
     from dlsys.spec import load
 
     load(find(file), overrides or ())

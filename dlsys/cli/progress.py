@@ -30,8 +30,6 @@ class Progress:
         self._offset = self._spool.stat().st_size if self._spool.exists() else 0
         self._latest: dict[str, float] = {}
         self._step = 0
-        self._began = time.monotonic()
-        self._first_epoch: float | None = None
         self._said = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="dlsys-progress", daemon=True)
@@ -77,8 +75,6 @@ class Progress:
                 self._line()
         if not self._latest:
             return
-        if self._first_epoch is None:
-            self._began, self._first_epoch = time.monotonic(), self._latest.get("train/epoch", 0.0)
         if self._status is not None:
             self._status.update(self._text())
         elif time.monotonic() - self._said > _LINE_EVERY:
@@ -104,8 +100,10 @@ class Progress:
         return "  ".join(parts)
 
     def _left(self, epoch: float) -> float | None:
-        done = epoch - (self._first_epoch or 0.0)
-        passed = time.monotonic() - self._began
-        if not self._job.stop.epochs or done <= 0 or passed < 1:
+        """Seconds, from the last steps' pace; evaluations and checkpoints come on top."""
+        pace, stop = self._latest.get("perf/step_seconds"), self._job.stop
+        if pace is None or epoch <= 0:
             return None
-        return max(0.0, (self._job.stop.epochs - epoch) / done * passed)
+        ends: list[float] = [stop.steps] if stop.steps else []
+        ends += [stop.epochs * self._step / epoch] if stop.epochs else []
+        return max(0.0, (min(ends) - self._step) * pace) if ends else None

@@ -15,7 +15,9 @@ from dlsys.errors import DlsysError, UsageError
 
 
 def run(
-    file: Annotated[str | None, typer.Argument(help="A job file, or the name of a ready one.")] = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A job file, or the name of a ready one.")
+    ] = None,
     overrides: files.Overrides = None,
     resume: Annotated[
         str | None,
@@ -75,22 +77,19 @@ def summarize(ended: Any, as_json: bool) -> None:
             )
         )
     else:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        table.add_row("run", ended.run_id)
-        table.add_row(
-            "status",
-            ended.status if ended.reason in ("finished", "error") else f"{ended.status} ({ended.reason})",
-        )
+        status = ended.status
+        rows = {"run": ended.run_id}
+        rows["status"] = status if ended.reason in ("finished", "error") else f"{status} ({ended.reason})"
         for name in sorted(ended.metrics):
-            if name.partition("/")[0] in ("valid", "test") or name == "train/loss":
-                table.add_row(name, f"{ended.metrics[name]:.4g}")
-        table.add_row("steps", f"{ended.step:,} in {ended.seconds:.1f} s")
+            if name.partition("/")[0] in ("valid", "test") or name.startswith("train/loss"):
+                rows[name] = f"{ended.metrics[name]:.4g}"
+        rows["steps"] = f"{ended.step:,}"
+        rows["time"] = f"{ended.seconds:.1f} s, of which training {ended.trained:.1f} s"
         if ended.attempts > 1:
-            table.add_row("attempts", str(ended.attempts))
-        Console(file=sys.stdout, highlight=False).print(table)
+            rows["attempts"] = str(ended.attempts)
+        width = max(map(len, rows))
+        for name, value in rows.items():
+            print(f"{name:{width}}  {value}")
     lines = []
     if ended.status == "FINISHED":
         lines += ["See it:       dlsys ui", f"Look it up:   dlsys runs show {ended.run_id}"]

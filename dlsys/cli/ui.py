@@ -25,6 +25,6 @@ def ui(
         return
     Store(uri)  # makes the store if this is the first look
     print(f"MLflow UI on http://{host}:{port} (Ctrl-C ends it)", file=sys.stderr)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--registry-store-uri", uri]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
     os.execve(sys.executable, [*command, "--host", host, "--port", str(port)], environment)

@@ -38,7 +38,7 @@ def show(name: Annotated[str, typer.Argument(help="A workload's name.")], as_jso
         "sources": list(card.sources),
         "metrics": ["loss", *card.metrics],
         "strategies": list(card.strategies),
-        "same_on_any_number_of_workers": card.exact or card.inexact_because,
+        "same_on_any_number_of_workers": _sameness(card),
     }
     options = {
         field: {"default": info.get_default(call_default_factory=True), "about": info.description}
@@ -52,3 +52,9 @@ def show(name: Annotated[str, typer.Argument(help="A workload's name.")], as_jso
     print("options of model:")
     for field, option in options.items():
         print(f"  {field:12} {option['default']!s:12} {option['about']}")
+
+
+def _sameness(card: Any) -> str:
+    if not card.exact:
+        return str(card.inexact_because)
+    return "yes, but for dropout" if card.has_dropout else "yes"

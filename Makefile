@@ -1,0 +1,61 @@
+# Needs python3 (3.11 or newer) and make; everything else goes into .venv.
+# Another interpreter: make env PYTHON=python3.12. pip's own settings (PIP_*) are honoured.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOG := $(VENV)/install.log
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test quick faults lint bench clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(INSTALLED)  ## make .venv with dlsys and all that it needs; once, and again when the pins change
+
+run: env  ## train the quickstart: real digits, two workers, about a minute
+	@$(BIN)/dlsys run quickstart
+
+test: lint  ## linters, types and the tests: what CI runs (no GPU, no `make faults`)
+	@$(BIN)/pytest -m "not gpu and not faults"
+
+quick: env  ## the tests that start no Ray and break nothing: an answer while you work
+	@$(BIN)/pytest -m "not ray and not faults and not slow and not gpu"
+
+faults: env  ## only the tests that kill processes, fill disks and cut networks
+	@$(BIN)/pytest -m faults
+
+lint: env  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: env  ## run every benchmark, one after the other
+	@for file in benchmarks/*.py; do \
+		test -f "$$file" || { echo "no benchmarks yet"; break; }; \
+		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
+	done
+
+clean:  ## remove .venv, build products and caches; runs in .dlsys stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call quietly,what it is,command): pip's chatter is kept, and shown when something fails.
+define quietly
+@echo "$(1)"
+@$(2) >> $(LOG) 2>&1 || { tail -n 40 $(LOG); echo "failed: $(1); all of it is in $(LOG)"; exit 1; }
+endef
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) not found: install Python 3.11 or newer"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+		f"dlsys needs Python 3.11 or newer, $(PYTHON) is {v[0]}.{v[1]}: make env PYTHON=python3.12")'
+	@mkdir -p $(VENV) && : > $(LOG)
+	$(call quietly,making $(VENV),$(PYTHON) -m venv $(VENV))
+	$(call quietly,installing torch,$(BIN)/pip install -c constraints.txt torch)
+	$(call quietly,installing dlsys and the rest (one or two minutes),\
+		$(BIN)/pip install -c constraints.txt -e '.[dev]')
+	@touch $@
+	@echo "ready: $(BIN)/dlsys --help"

@@ -1,0 +1,113 @@
+"""The documents say what is true: links lead somewhere, examples run, the reference is fresh."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dlsys.cli import files
+from dlsys.jobs.run import Ended
+from dlsys.spec import load
+from dlsys.spec.reference import reference
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted(ROOT.glob("docs/*.md")),
+]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def anchors(text: str) -> set[str]:
+    """Headings as GitHub links to them."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.is_relative_to(ROOT), f"{link} leads out of the repository"
+        assert target.exists(), f"{link} leads nowhere"
+        assert not anchor or anchor in anchors(target.read_text()), f"{link}: no such heading"
+
+
+def test_the_reference_is_fresh() -> None:
+    fresh = (ROOT / "docs" / "spec.md").read_text() == reference()
+    assert fresh, "make it anew: python -m dlsys.spec.reference > docs/spec.md"
+
+
+def test_the_quickstart_is_explained_as_it_is() -> None:
+    ready = yaml.safe_load((ROOT / "jobs" / "quickstart.yaml").read_text())
+    assert ready in [yaml.safe_load(block) for block in blocks(README, "yaml")]
+
+
+def test_every_command_that_is_named_exists() -> None:
+    from dlsys.cli.main import app
+
+    known = {command.name for command in app.registered_commands}
+    known |= {command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups}
+    named = {
+        verb
+        for document in DOCUMENTS
+        for block in blocks(document.read_text(), "sh")
+        for verb in re.findall(r"(?:^|\s)dlsys ([a-z]+)", block)
+    }
+    assert named >= {"run", "check", "show", "runs", "ui"}
+    assert named <= known
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for document in DOCUMENTS:
+        named = re.findall(r"(?:^|`)make ([a-z]+)", document.read_text(), re.MULTILINE)
+        assert set(named) <= targets
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with the README's `my_model.py`."""
+    (module,) = [block for block in blocks(README, "python") if "class Perceptron" in block]
+    (tmp_path / "my_model.py").write_text(module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_model", raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_job_files_in_documents_are_sound(document: Path, folder: Path) -> None:
+    for block in blocks(document.read_text(), "yaml"):
+        if block.startswith("kind: train"):
+            (folder / "job.yaml").write_text(block)
+            files.check("job.yaml")
+
+
+@pytest.mark.parametrize("workload", ["my_model:Perceptron", "torch.nn:Linear"])
+def test_examples_train(workload: str, folder: Path) -> None:
+    from dlsys.jobs import run
+
+    (text,) = [block for block in blocks(README, "yaml") if f"workload: {workload}" in block]
+    (folder / "my_job.yaml").write_text(text)
+    loaded = load(files.find("my_job.yaml"), ["stop.epochs=2", "expect={}"])
+    ended: Ended = run.execute(run.prepare(loaded), loaded.job, address=None)
+    assert ended.error is None
+    assert ended.status == "FINISHED"
+    assert {"train/loss", "valid/accuracy", "test/accuracy"} <= ended.metrics.keys()
+    assert ended.metrics["valid/accuracy"] > 0.7  # the larger class alone is 0.63
