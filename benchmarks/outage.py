@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -38,14 +39,18 @@ class Server:
     """An MLflow server of our own, which can be stopped in its tracks."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self._folder, self._port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts the server on the same address and store, and waits for it to answer."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-        command += ["--port", str(self.port), "--backend-store-uri", f"sqlite:///{folder}/server.db"]
+        command += ["--port", str(self._port), "--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         self._process = subprocess.Popen(
-            [*command, "--default-artifact-root", str(folder / "artifacts")],
-            cwd=folder,
+            [*command, "--default-artifact-root", str(self._folder / "artifacts")],
+            cwd=self._folder,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -64,7 +69,8 @@ class Server:
         os.killpg(self._process.pid, number)
 
     def close(self) -> None:
-        self.signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
         self._process.wait()
 
 

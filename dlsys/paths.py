@@ -23,7 +23,7 @@ def home() -> Path:
 
 def new_run_id(name: str) -> str:
     """`name-date-time-random`: unique, sortable, and a safe file name."""
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    stamp = time.strftime("%Y%m%d-%H%M%S")
     return f"{name}-{stamp}-{secrets.token_hex(2)}"
 
 
@@ -154,6 +154,11 @@ class RunPaths:
     def artifacts(self) -> Path:
         """What the run made for people to look at: samples, exported weights."""
         return self.root / "artifacts"
+
+    @property
+    def ballast(self) -> Path:
+        """Room that is given back when the disk is full, so that a run can still say how it ended."""
+        return self.root / "ballast"
 
     def log(self, rank: int) -> Path:
         return self.logs / f"rank-{rank}.log"

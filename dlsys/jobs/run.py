@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dlsys.errors import DlsysError, ExpectationError, Interrupted, UsageError
@@ -31,6 +32,7 @@ from dlsys.track.spool import records
 # A resumed run must stay the same computation; anything else about it may change.
 _FIXED = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
 _WRITER_PATIENCE = 20.0
+_BALLAST = 64 * 1024
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Ended:
         metrics: the last value of each metric.
         step: updates done.
         seconds: this call's wall time.
+        trained: seconds spent in training steps, over all attempts at the run.
         attempts: how often workers were started.
         delivered: whether MLflow has everything.
         error: what is raised to the caller when status is not FINISHED.
@@ -55,6 +58,7 @@ class Ended:
     metrics: dict[str, float] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
+    trained: float = 0.0
     attempts: int = 0
     delivered: bool = False
     error: BaseException | None = None
@@ -69,7 +73,7 @@ def prepare(loaded: Loaded) -> RunPaths:
     record["folder"] = str(loaded.path.parent)
     record["overrides"] = list(loaded.overrides)
     write_json(paths.record, record)
-    if diff := provenance.dirty_diff(loaded.path.parent):
+    if diff := provenance.dirty_diff(Path.cwd()):
         (paths.root / "diff.patch").write_text(diff)
     return paths
 
@@ -107,8 +111,9 @@ def execute(
     began = time.monotonic()
     ended = Ended(paths.id)
     with Ownership(paths) as owner, Interrupts() as interrupts:
-        with suppress(FileNotFoundError):
-            (paths.root / "stop").unlink()
+        (paths.root / "stop").unlink(missing_ok=True)
+        with suppress(OSError):
+            paths.ballast.write_bytes(bytes(_BALLAST))
         writer = _start_writer(paths)
         owner.record_writer(writer.pid)
         interrupts.last_act = lambda: _write_outcome(
@@ -126,6 +131,7 @@ def execute(
         _write_outcome(paths, ended, ended.status, cause)
         patience = 5.0 if ended.status == "KILLED" else _WRITER_PATIENCE
         ended.delivered = _wait_for_writer(writer, patience)
+        paths.ballast.unlink(missing_ok=True)
     ended.seconds = time.monotonic() - began
     return ended
 
@@ -178,7 +184,8 @@ def _attempts(
                 total = job.failure.retries + 1
                 note(f"{error}; attempt {attempt + 2} of {total} starts from the last checkpoint")
                 continue
-            ended.reason, ended.metrics, ended.step = result.reason, result.metrics, result.position.step
+            ended.reason, ended.metrics = result.reason, result.metrics
+            ended.step, ended.trained = result.position.step, result.position.seconds
             return
     finally:
         if launcher is not None:
@@ -218,17 +225,19 @@ def _settle(ended: Ended, job: TrainJob, interrupts: Interrupts) -> None:
 
 
 def _write_outcome(paths: RunPaths, ended: Ended, status: str, cause: str) -> None:
-    write_json(
-        paths.outcome,
-        {
-            "status": status,
-            "reason": ended.reason,
-            "cause": cause,
-            "attempts": ended.attempts,
-            "step": ended.step,
-            "metrics": ended.metrics,
-        },
-    )
+    outcome = {
+        "status": status,
+        "reason": ended.reason,
+        "cause": cause,
+        "attempts": ended.attempts,
+        "step": ended.step,
+        "metrics": ended.metrics,
+    }
+    try:
+        write_json(paths.outcome, outcome)
+    except OSError:
+        paths.ballast.unlink(missing_ok=True)
+        write_json(paths.outcome, outcome)
 
 
 def _last_step(paths: RunPaths) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-import re
 import socket
 import subprocess
 import sys
@@ -17,18 +17,22 @@ import psutil
 from dlsys import __version__
 from dlsys.paths import home
 from dlsys.spec.load import Loaded
+from dlsys.track.mask import mask
 
 _PACKAGES = ("torch", "ray", "mlflow", "deepspeed", "numpy", "safetensors")
-_SECRET_NAME = re.compile(r"(?i)(secret|token|passw|api[_-]?key|credential|private)")
-_SECRET_TEXT = re.compile(
-    r"(?i)(://[^/\s:@]+:)[^@\s]+(?=@)|"  # the password in a URL
-    r"\b(?:AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})"
-)
 
 
 def tracking_uri(loaded: Loaded) -> str:
-    """The MLflow store: the job's, MLFLOW_TRACKING_URI, or a sqlite file under .dlsys."""
-    return loaded.job.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+    """The MLflow store: the command line's, MLFLOW_TRACKING_URI, the file's, or one under .dlsys."""
+    return _chosen(loaded, "uri", "MLFLOW_TRACKING_URI") or default_uri()
+
+
+def _chosen(loaded: Loaded, field: str, variable: str) -> str | None:
+    """A setting by rank: the command line, the environment, the file."""
+    told: str | None = getattr(loaded.job.tracking, field)
+    if any(text.startswith(("tracking=", f"tracking.{field}=")) for text in loaded.overrides):
+        return told
+    return os.environ.get(variable) or told
 
 
 def default_uri() -> str:
@@ -38,15 +42,12 @@ def default_uri() -> str:
 def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
     """The record of a run, as JSON; nothing in it looks like a secret."""
     job = loaded.job
-    experiment = job.tracking.experiment
-    if experiment == "default":
-        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment
     record: dict[str, Any] = {
         "run_id": run_id,
         "uri": tracking_uri(loaded),
-        "experiment": experiment,
+        "experiment": _chosen(loaded, "experiment", "MLFLOW_EXPERIMENT_NAME"),
         "params": {
-            name: mask(name, str(value)) for name, value in _flat(job.model_dump(mode="json")).items()
+            name: mask(name, _plain(value)) for name, value in _flat(job.model_dump(mode="json")).items()
         },
         "tags": {
             "dlsys.run_id": run_id,
@@ -57,19 +58,12 @@ def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
             "dlsys.command": mask("", " ".join(sys.argv)),
             "mlflow.source.name": loaded.path.name,
             "mlflow.user": _user(),
-            **_git(loaded.path.parent),
+            **_git(Path.cwd()),
             **{f"version.{name}": version for name, version in _versions().items()},
             **{f"hardware.{name}": value for name, value in _hardware().items()},
         },
     }
     return record
-
-
-def mask(name: str, value: str) -> str:
-    """The value, without what looks like a secret."""
-    if name and _SECRET_NAME.search(name):
-        return "***"
-    return _SECRET_TEXT.sub(lambda found: f"{found[1] or ''}***", value)
 
 
 def dirty_diff(folder: Path) -> str:
@@ -82,6 +76,13 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
         parts = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in tree.items()]
         return {name: value for part in parts for name, value in part.items()}
     return {prefix: tree}
+
+
+def _plain(value: Any) -> str:
+    """A value as the file would write it."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return str(value)
 
 
 def _run_git(folder: Path, *arguments: str) -> str | None:

@@ -120,6 +120,11 @@ class Store:
                 elif path.is_file():
                     self.client.log_artifact(run_id, str(path), place or None)
 
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Uploads a text as a file of this name."""
+        with _translated(self.uri):
+            self.client.log_text(run_id, text, name)
+
     def finish(self, run_id: str, status: str, tags: dict[str, str]) -> None:
         """Sets the final status: FINISHED, FAILED or KILLED."""
         with _translated(self.uri):

@@ -9,9 +9,11 @@ pauses; what it could not deliver stays in the spool for `dlsys runs sync`.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import psutil
 
 from dlsys.errors import TrackingError
 from dlsys.paths import RunPaths, read_json, write_json
+from dlsys.track.mask import mask
 from dlsys.track.spool import records
 
 _POLL = 0.25
@@ -66,7 +69,10 @@ class Writer:
     def finish(self, outcome: dict[str, Any]) -> None:
         """Uploads the run's files and sets its final status."""
         paths = self._paths
-        files = [(paths.source, ""), (paths.spec, ""), (paths.logs, "logs"), (paths.root / "diff.patch", "")]
+        for file in (paths.source, paths.spec, paths.root / "diff.patch"):
+            if file.is_file():
+                self._store.log_text(self.run_id, mask("", file.read_text()), file.name)
+        files = [(paths.logs, "logs")]
         for folder, place in ((paths.artifacts, "samples"), (paths.stacks, "stacks")):
             if folder.is_dir() and any(folder.iterdir()):
                 files.append((folder, place))
@@ -138,8 +144,10 @@ def run(paths: RunPaths) -> int:
                 writer.finish(outcome)
                 return 0
             pause = _POLL
-        except TrackingError as error:
-            write_json(paths.root / "tracking-error.json", {"error": str(error), "time": time.time()})
+        except (TrackingError, OSError) as error:
+            # MLflow is away, or our own disk is full: both pass.
+            with suppress(OSError):
+                write_json(paths.root / "tracking-error.json", {"error": str(error), "time": time.time()})
             if ended_at is not None and time.monotonic() - ended_at > _GRACE:
                 return 3
             pause = min(pause * 2, _PAUSE_MOST if ended_at is None else 1.0)
@@ -173,6 +181,7 @@ def _outcome(paths: RunPaths) -> dict[str, Any] | None:
 def main() -> int:
     # Ctrl-C reaches the whole group of processes; the driver decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(5)  # MLflow's imports must not hold up the start of the workers
     return run(RunPaths(Path(sys.argv[1])))
 
 

@@ -133,8 +133,10 @@ def user_traceback(error: BaseException) -> str:
     Frames of dlsys, torch and importlib are left out. Empty when the error did not pass through
     a user's code at all: a frame outside of installed packages and of the standard library.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    if all(frame.filename.startswith((*_NOT_USERS, *_INSTALLED)) for frame in frames):
+    places = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append(error.filename)  # the file was read, but none of it ran
+    if all(place.startswith((*_NOT_USERS, *_INSTALLED)) for place in places):
         return ""
     formatted = traceback.TracebackException.from_exception(error)
     waiting = [formatted]

@@ -217,7 +217,7 @@ def test_secrets_are_not_logged(folder: Folder) -> None:
     (run,) = folder.mlflow_runs()
     logged = json.dumps([run.data.params, run.data.tags])
     assert secret not in logged
-    from dlsys.track.record import mask
+    from dlsys.track.mask import mask
 
     assert "opensesame" not in mask("tracking.uri", uri)
     assert os.environ.get("API_TOKEN") is None

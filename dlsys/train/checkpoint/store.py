@@ -141,7 +141,7 @@ class CheckpointStore:
             self._before_commit()
             if place.exists():
                 # Only a damaged one, or the same state again after a resume.
-                os.rename(place, self._folder / f".old-{step:010d}-{os.getpid()}")
+                os.rename(place, self._aside(place.name))
             os.rename(beside, place)
             if best:
                 self._set_best(place.name)
@@ -156,11 +156,15 @@ class CheckpointStore:
         _sync(beside)
         os.replace(beside, self._folder / "best")
 
+    def _aside(self, name: str) -> Path:
+        return self._folder / f".old-{name}-{os.getpid()}"
+
     def _prune(self) -> None:
         best = self.best()
         for path in self.list()[: -self._keep]:
             if best is None or path != best:
-                shutil.rmtree(path, ignore_errors=True)
+                # Renamed first: a process killed while deleting must not leave half a checkpoint.
+                os.rename(path, self._aside(path.name))
         for path in self._folder.glob(".old-*"):
             shutil.rmtree(path, ignore_errors=True)
 
