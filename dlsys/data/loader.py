@@ -7,11 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from dlsys.data import rowwise
 from dlsys.data.dataset import Batch, Dataset
 from dlsys.data.order import Order, shares
+
+_KEYS_AT_ONCE = 1_000_000
 
 
 @dataclass
@@ -73,6 +76,7 @@ class Loader:
         self._device = torch.device(device)
         self._prefetch = prefetch
         self._transform = transform
+        self._epoch_keys: tuple[int, torch.Tensor] | None = None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[StepBatch]:
         """The batches of an epoch from step `start` on."""
@@ -82,12 +86,21 @@ class Loader:
             return
         yield from _ahead((self._make(epoch, step) for step in steps), self._prefetch)
 
+    def _keys(self, epoch: int, rows: np.ndarray) -> torch.Tensor:
+        """The rows' keys; of a split that is not huge, all are made at once, which is cheaper."""
+        if len(self.dataset) > _KEYS_AT_ONCE:
+            return rowwise.keys(self.order.seed, epoch, rows)
+        if self._epoch_keys is None or self._epoch_keys[0] != epoch:
+            every = np.arange(len(self.dataset))
+            self._epoch_keys = (epoch, rowwise.keys(self.order.seed, epoch, every))
+        return self._epoch_keys[1][torch.from_numpy(rows)]
+
     def _make(self, epoch: int, step: int) -> StepBatch:
         rows = self.order.step(epoch, step)
         micros = []
         for share in shares(rows, self.order.batch_size, *self._place):
             batch = self.dataset.batch(share.rows)
-            batch["key"] = rowwise.keys(self.order.seed, epoch, share.rows)
+            batch["key"] = self._keys(epoch, share.rows)
             if self._transform is not None:
                 batch = self._transform(batch)
             if self._device.type != "cpu":

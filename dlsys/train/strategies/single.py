@@ -86,7 +86,8 @@ class SingleStrategy(Strategy):
             trained.carries.clear()
 
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        self._model.train()
+        if not self._model.training:
+            self._model.train()
         sums: dict[str, Tensor] = {}
         norm = torch.zeros(())
         for trained in self._phases:
@@ -148,7 +149,8 @@ class SingleStrategy(Strategy):
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         workload, regularizers = self._parts.workload, self._parts.regularizers
         world, dtype = self._parts.world, self._parts.dtype
-        self._model.eval()
+        if self._model.training:
+            self._model.eval()
         carry = _fit(carry, len(micro.batch["key"]))
         with torch.no_grad(), torch.autocast(world.device.type, dtype, enabled=dtype is not None):
             if regularizers.mc_samples:
