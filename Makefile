@@ -32,10 +32,9 @@ lint: env  ## ruff and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: env  ## run every benchmark, one after the other
-	@for file in benchmarks/*.py; do \
-		test -f "$$file" || { echo "no benchmarks yet"; break; }; \
-		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
+bench: env  ## compare with the peers, side by side: ratios, and benchmarks/results/*.json
+	@for file in startup tracking checkpoint launch outage; do \
+		$(BIN)/python benchmarks/$$file.py || exit 1; \
 	done
 
 clean:  ## remove .venv, build products and caches; runs in .dlsys stay

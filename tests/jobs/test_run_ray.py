@@ -40,6 +40,15 @@ def test_two_workers_are_tracked_as_one_run(whole: Folder) -> None:
     assert {"logs/rank-0.log", "logs/rank-1.log"} <= logs
 
 
+def test_ray_trains_own_launcher_computes_the_same(whole: Folder, folder: Folder) -> None:
+    done = folder.dlsys("run", "job.yaml", *TWO, "resources.launcher=train")
+    assert done.code == 0, done.err
+    assert_equal(whole.weights(), folder.weights())
+    for line in (done.out + done.err).splitlines():
+        assert "ray" not in line.lower(), line
+    folder.assert_alone()
+
+
 def test_a_killed_worker_costs_nothing_but_time(whole: Folder, folder: Folder) -> None:
     """kill -9 of rank 1 in the middle of an epoch: the same weights, one run, each step once."""
     done = folder.dlsys("run", "job.yaml", "--json", *TWO, FAULT="kill", FAULT_STEP="33", FAULT_RANK="1")

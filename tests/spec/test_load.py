@@ -120,7 +120,7 @@ def test_an_override_leaves_an_aliased_twin_alone(tmp_path: Path) -> None:
             "unknown key: sgd has no 'nesterv'. Did you mean 'nesterov'?",
         ),
         ("optimzer.lr=1", "optimzer", "unknown key. Did you mean 'optimizer'?"),
-        ("resources.disks=1", "resources.disks", "unknown key. Known: cpus, gpus, workers"),
+        ("resources.disks=1", "resources.disks", "unknown key. Known: cpus, gpus, launcher, workers"),
         ("batch_size.x=1", "batch_size", "is 64 and has no 'x' inside"),
         ("regularize.2.strength=1", "regularize", "is a list of 2: '2' is no index (from 0) into it"),
         ("regularize.-1.strength=1", "regularize", "is a list of 2: '-1' is no index (from 0) into it"),

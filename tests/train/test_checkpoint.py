@@ -57,7 +57,10 @@ def test_the_state_may_change_as_soon_as_save_returns(store: CheckpointStore) ->
     state = saved(1)
     store.save(state)
     state.model["w"].zero_()
+    state.position.step = 9
     store.wait()
+    assert [path.name[-1] for path in store.list()] == ["1"]
+    assert store.latest().position.step == 1
     assert torch.equal(store.latest().model["w"], torch.full((3, 2), 1.0))
 
 

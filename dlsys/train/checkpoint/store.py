@@ -80,10 +80,12 @@ class CheckpointStore:
         state = {name: self._copy(f"state:{name}", tensor) for name, tensor in tensors.items()}
         document = {**saved.header(), "tied": tied, "tree": tree}
 
+        step = saved.position.step
+
         def work() -> None:
             try:
-                _check_finite(model, saved.position.step)
-                self._write(saved.position.step, model, state, document, best)
+                _check_finite(model, step)
+                self._write(step, model, state, document, best)
             except BaseException as error:
                 self._error = error
 
