@@ -52,7 +52,9 @@ class Mine(Workload):
             Mine.steps += 1
             time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
             here = str(rank()) == os.environ.get("FAULT_RANK", "0")
-            if here and str(Mine.steps) == os.environ.get("FAULT_STEP"):
+            now = here and str(Mine.steps) == os.environ.get("FAULT_STEP")
+            if now and not os.path.exists("fault-struck"):
+                open("fault-struck", "w").close()
                 fault(os.environ["FAULT"])
                 if os.environ["FAULT"] == "nan":
                     loss = loss * float("nan")

@@ -1,0 +1,183 @@
+"""Several workers as plain Ray actors in one placement group.
+
+Ray Train's controller, its two helpers and its workers are fresh interpreters, started one stage
+after the other, and each imports Ray Data, pandas and pyarrow. An actor with no runtime environment
+of its own takes an interpreter that Ray has already started, and imports what it trains with.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from dlsys.errors import RunError
+from dlsys.jobs.launch.worker import Assignment
+
+# Workers that lost a dead one tell so within this time; then they are ended.
+_LAST_WORDS = 1.0
+_LOOK = 0.1
+_PLACED_WITHIN = 60.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an actor is.
+
+    Attributes:
+        node: Ray's id of its machine.
+        host: the machine's address.
+        gpus: the ids of its GPUs on that machine.
+    """
+
+    node: str
+    host: str
+    gpus: tuple[str, ...]
+
+
+def fit(assignment: Assignment, watch: Callable[[], None]) -> None:
+    """Runs one attempt's workers to their end, and leaves none behind.
+
+    Args:
+        watch: called several times a second; raises to end the attempt.
+
+    Raises:
+        RunError: the workers found no room.
+        ray.exceptions.RayError: a worker failed or died.
+    """
+    resources = assignment.job["resources"]
+    bundle = {"CPU": float(resources["cpus"])}
+    if resources["gpus"]:
+        bundle["GPU"] = float(resources["gpus"])
+    group = placement_group([bundle] * resources["workers"])
+    actors: list[Any] = []
+    try:
+        _await_room(group, watch)
+        actors = [
+            ray.remote(_Worker)
+            .options(
+                num_cpus=bundle["CPU"],
+                num_gpus=bundle.get("GPU", 0.0),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
+            )
+            .remote()
+            for index in range(resources["workers"])
+        ]
+        _work(actors, assignment, watch)
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+        with suppress(Exception):  # a cluster that is gone has no group either
+            remove_placement_group(group)
+
+
+def _await_room(group: PlacementGroup, watch: Callable[[], None]) -> None:
+    deadline = time.monotonic() + _PLACED_WITHIN
+    while not group.wait(_LOOK):
+        watch()
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"Ray found no room for the workers in {_PLACED_WITHIN:g} s: others use the cluster",
+                hint="Wait, or use fewer workers.",
+            )
+
+
+def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None]) -> None:
+    found = _all([actor.place.remote() for actor in actors], watch)
+    # Ranks of one machine are neighbours: what a ring or a shard group sends stays on it.
+    ranked = sorted(zip(found, actors, strict=True), key=lambda pair: (pair[0].node, pair[0].gpus))
+    places = [place for place, _ in ranked]
+    port = _all([ranked[0][1].listen.remote(places[0].host, len(actors))], watch)[0]
+    _all(
+        [
+            actor.work.remote(assignment.to_dict(), rank, places, port)
+            for rank, (_, actor) in enumerate(ranked)
+        ],
+        watch,
+    )
+
+
+def _all(calls: list[Any], watch: Callable[[], None]) -> list[Any]:
+    """The calls' results; the first error of one of them."""
+    waiting = list(calls)
+    while waiting:
+        watch()
+        done, waiting = ray.wait(waiting, timeout=_LOOK)
+        try:
+            ray.get(done)
+        except Exception:
+            if waiting:
+                ray.wait(waiting, num_returns=len(waiting), timeout=_LAST_WORDS)
+            raise
+    return list(ray.get(calls))
+
+
+class _Worker:
+    """One worker's process."""
+
+    def place(self) -> Place:
+        import dlsys.jobs.launch.ray_worker  # noqa: F401 - all workers import at the same time
+
+        context = ray.get_runtime_context()
+        gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
+        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return Place(context.get_node_id(), host, gpus)
+
+    def listen(self, host: str, size: int) -> int:
+        """Opens, on rank 0, the store through which the workers find each other; its port."""
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        self._store = TCPStore(host, 0, size, is_master=True, wait_for_workers=False)
+        return int(self._store.port)
+
+    def work(self, config: dict[str, Any], rank: int, places: list[Place], port: int) -> None:
+        import torch
+        from torch import distributed
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        from dlsys.jobs.launch.ray_worker import serve
+        from dlsys.train.world import World
+
+        nodes = list(dict.fromkeys(place.node for place in places))
+        here = [index for index, place in enumerate(places) if place.node == places[rank].node]
+        local_rank = here.index(rank)
+        # As torchrun names them: libraries ask the environment.
+        os.environ.update(
+            MASTER_ADDR=places[0].host,
+            MASTER_PORT=str(port),
+            RANK=str(rank),
+            WORLD_SIZE=str(len(places)),
+            LOCAL_RANK=str(local_rank),
+            LOCAL_WORLD_SIZE=str(len(here)),
+            NODE_RANK=str(nodes.index(places[rank].node)),
+        )
+        device, backend = torch.device("cpu"), "gloo"
+        if places[rank].gpus:
+            # NCCL's direct copies need every worker to see its neighbours' GPUs.
+            visible = list(dict.fromkeys(gpu for index in here for gpu in places[index].gpus))
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
+            device, backend = torch.device("cuda", visible.index(places[rank].gpus[0])), "nccl"
+            torch.cuda.set_device(device)
+        if rank:
+            self._store = TCPStore(places[0].host, port, len(places), is_master=False)
+        if len(places) > 1:
+            distributed.init_process_group(backend, store=self._store, rank=rank, world_size=len(places))
+        serve(
+            Assignment(**config),
+            World(
+                rank=rank,
+                local_rank=local_rank,
+                size=len(places),
+                device=device,
+                backend=backend if len(places) > 1 else "",
+            ),
+        )
+        if len(places) > 1:
+            distributed.destroy_process_group()

@@ -1,0 +1,35 @@
+"""One worker in a process of Ray's."""
+
+from __future__ import annotations
+
+import os
+
+from dlsys.jobs.launch.worker import Assignment, log_to_file, report_error, watch_driver, work
+from dlsys.paths import write_json
+from dlsys.train.world import World
+
+
+def serve(assignment: Assignment, world: World) -> None:
+    """Trains as one worker of an initialised world; rank 0 leaves the result for the driver.
+
+    Raises:
+        DlsysError: the run failed.
+    """
+    paths = assignment.paths
+    log_to_file(paths.log(world.rank))
+    watch_driver(assignment)
+    if os.path.isdir(assignment.directory):
+        os.chdir(assignment.directory)
+    try:
+        result = work(assignment, world, stop_requested=(paths.root / "stop").exists)
+    except Exception as error:
+        if world.size == 1:
+            report_error(assignment, world.rank, error)
+        raise
+    if world.is_main:
+        folder = assignment.attempt_folder(paths.failures)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(
+            folder / "result.json",
+            {"reason": result.reason, "position": vars(result.position), "metrics": result.metrics},
+        )
