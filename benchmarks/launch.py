@@ -4,8 +4,8 @@
 
 Every way trains LeNet-5 on digits on 2 workers, for the same number of steps, and evaluates and
 saves after each epoch. The ways take turns, so that what else the machine does falls on all of them
-alike; a figure is the median, a ratio the median of the ratios within a turn. *Attached* ways
-use a Ray that is already running. Results also go to `benchmarks/results/launch.json`.
+alike. *Attached* ways use a Ray that is already running. TorchTrainer is raw Ray Train, with the
+settings of its documentation.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import shutil
 import signal
 import socket
 import statistics
@@ -24,17 +22,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
 import yaml
+from side_by_side import Row, report
 
 _HERE = Path(__file__).parent
 _BIN = Path(sys.executable).parent
 _PEERS = _HERE / "peers"
 _WARM_UP = 50
-# A load average above this says that others use the machine too.
-_QUIET = 0.5
 
 
 def job_file(folder: Path, steps: int) -> Path:
@@ -46,16 +42,12 @@ def job_file(folder: Path, steps: int) -> Path:
     return path
 
 
-def commands(job: Path, steps: int, address: str) -> dict[str, list[str]]:
-    dlsys = [sys.executable, "-m", "dlsys.cli.main", "run", str(job)]
-    ray_train = [sys.executable, str(_PEERS / "ray_train_lenet.py"), "--steps", str(steps)]
+def cold(job: Path, steps: int) -> dict[str, list[str]]:
     torchrun = [str(_BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
     return {
         "torchrun": [*torchrun, str(_PEERS / "torchrun_lenet.py"), "--steps", str(steps)],
-        "dlsys": dlsys,
-        "dlsys attached": [*dlsys, "--address", address],
-        "ray train": ray_train,
-        "ray train attached": [*ray_train, "--address", address],
+        "dlsys run": [sys.executable, "-m", "dlsys.cli.main", "run", str(job)],
+        "TorchTrainer": [sys.executable, str(_PEERS / "ray_train_lenet.py"), "--steps", str(steps)],
     }
 
 
@@ -88,7 +80,11 @@ def running_ray(folder: Path) -> Iterator[str]:
 
 
 def measure(command: list[str], folder: Path) -> dict[str, float]:
-    """Wall time of a whole command, and the mean time of a training step where it is told."""
+    """Wall time of a whole command, and the time of a training step where it is told.
+
+    A step's time is the median over means of ten steps each, as dlsys logs them; what is done
+    between steps (logging, evaluation, checkpoints) is not in it.
+    """
     load = os.getloadavg()[0]
     begun = time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -98,9 +94,10 @@ def measure(command: list[str], folder: Path) -> dict[str, float]:
     found = {"seconds": seconds, "load": load}
     if "torchrun" in command[0]:
         found["step_seconds"] = json.loads(done.stdout.splitlines()[-1])["step_seconds"]
-    elif runs := sorted((folder / ".dlsys" / "runs").glob("*"), key=lambda run: run.stat().st_ctime):
-        found["step_seconds"] = logged_step_seconds(runs[-1]) if "run" in command else 0.0
-    return {name: value for name, value in found.items() if value}
+    elif "dlsys.cli.main" in command:
+        runs = (folder / ".dlsys" / "runs").iterdir()
+        found["step_seconds"] = logged_step_seconds(max(runs, key=lambda run: run.stat().st_ctime))
+    return found
 
 
 def logged_step_seconds(run: Path) -> float:
@@ -110,37 +107,24 @@ def logged_step_seconds(run: Path) -> float:
         for point in points
         if "perf/step_seconds" in point.get("m", {}) and point["s"] > _WARM_UP
     ]
-    return statistics.fmean(steps)
+    return statistics.median(steps)
 
 
-def summary(turns: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    rows = {}
-    for way in turns[0]:
-        found = [turn[way] for turn in turns]
-        row = {
-            "seconds": statistics.median(one["seconds"] for one in found),
-            "least": min(one["seconds"] for one in found),
-            "most": max(one["seconds"] for one in found),
-            "times torchrun": statistics.median(
-                turn[way]["seconds"] / turn["torchrun"]["seconds"] for turn in turns
-            ),
-            "load": statistics.median(one["load"] for one in found),
-        }
-        if "step_seconds" in found[0]:
-            row["step ms"] = 1e3 * statistics.median(one["step_seconds"] for one in found)
-            row["steps/s of torchrun's"] = statistics.median(
-                turn["torchrun"]["step_seconds"] / turn[way]["step_seconds"] for turn in turns
-            )
-        rows[way] = row
-    return rows
-
-
-def show(rows: dict[str, dict[str, float]]) -> None:
-    names = list(rows["torchrun"])
-    print(f"{'':20}" + "".join(f"{name:>24}" for name in names))
-    for way, row in rows.items():
-        cells = (f"{row[name]:24.2f}" if name in row else f"{'':24}" for name in names)
-        print(f"{way:20}" + "".join(cells))
+def row(work: str, peer: str, what: str, turns: list[dict[str, dict[str, float]]], goal: str) -> Row:
+    """How one way compares with another, turn by turn; steps are compared by their rate."""
+    ours, theirs = ([turn[way][what] for turn in turns] for way in (work, peer))
+    ratios = [a / b if what == "seconds" else b / a for a, b in zip(ours, theirs, strict=True)]
+    return Row(
+        work=work if what == "seconds" else f"{work}: one step, by its rate",
+        peer=peer,
+        ours=statistics.median(ours),
+        theirs=statistics.median(theirs),
+        ratio=statistics.median(ratios),
+        spread=(min(ratios), max(ratios)),
+        unit="s",
+        goal=goal,
+        load=statistics.median(turn[work]["load"] for turn in turns),
+    )
 
 
 def main() -> None:
@@ -149,44 +133,33 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300)
     arguments = parser.parse_args()
-    # Ray's own sockets need a short path.
-    folder = Path(tempfile.mkdtemp(prefix="launch-"))
     os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0", OMP_NUM_THREADS="1")
-    quiet_before = os.getloadavg()[0]
     turns: list[dict[str, dict[str, float]]] = []
-    try:
+    # Ray's sockets need a short path.
+    with tempfile.TemporaryDirectory(prefix="launch-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
         job = job_file(folder, arguments.steps)
-        for turn in range(1 if arguments.quick else arguments.repetitions):
-            ways: dict[str, dict[str, float]] = {}
-            for way, command in commands(job, arguments.steps, "").items():
-                if "attached" not in way:
-                    ways[way] = measure(command, folder)
-                    print(f"turn {turn + 1} {way}: {ways[way]['seconds']:.1f} s", file=sys.stderr)
+        for _ in range(1 if arguments.quick else arguments.repetitions):
+            turn = {way: measure(command, folder) for way, command in cold(job, arguments.steps).items()}
             # The running Ray would take from the others' CPUs: it runs for the attached ways alone.
             with running_ray(folder) as address:
-                for way, command in commands(job, arguments.steps, address).items():
-                    if "attached" in way:
-                        ways[way] = measure(command, folder)
-                        print(f"turn {turn + 1} {way}: {ways[way]['seconds']:.1f} s", file=sys.stderr)
-            turns.append(ways)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    rows = summary(turns)
-    show(rows)
-    if max(row["load"] for row in rows.values()) > (os.cpu_count() or 1) + _QUIET:
-        print("The machine was busy with other work: repeat on a quiet one before quoting these figures.")
-    result = {
-        "command": " ".join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in ("dlsys", "ray", "torch", "mlflow")},
-        "load_before": quiet_before,
-        "summary": rows,
-        "turns": turns,
-    }
-    target = _HERE / "results" / "launch.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n")
+                for way, command in cold(job, arguments.steps).items():
+                    if way != "torchrun":
+                        turn[f"{way}, attached"] = measure([*command, "--address", address], folder)
+            turns.append(turn)
+            print(
+                "  ".join(f"{way} {found['seconds']:.1f} s" for way, found in turn.items()), file=sys.stderr
+            )
+    report(
+        "launch",
+        [
+            row("dlsys run", "torchrun", "seconds", turns, "<= 3"),
+            row("dlsys run", "TorchTrainer", "seconds", turns, "<= 1"),
+            row("dlsys run, attached", "torchrun", "seconds", turns, "<= 1.5"),
+            row("dlsys run, attached", "TorchTrainer, attached", "seconds", turns, "<= 1"),
+            row("dlsys run", "torchrun", "step_seconds", turns, ">= 0.97"),
+        ],
+    )
 
 
 if __name__ == "__main__":

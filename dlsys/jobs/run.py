@@ -147,7 +147,7 @@ def _attempts(
 ) -> None:
     if address is None:
         check_machine(job.resources)
-    from dlsys.jobs.launch import inprocess, worker
+    from dlsys.jobs.launch.assignment import Assignment, is_retried
 
     record = read_json(paths.record) or {}
     resources = job.resources
@@ -161,7 +161,7 @@ def _attempts(
             launcher.start(resources.workers, resources.cpus, resources.gpus)
         for attempt in range(job.failure.retries + 1):
             ended.attempts += 1
-            assignment = worker.Assignment(
+            assignment = Assignment(
                 root=str(paths.root),
                 job=job.model_dump(mode="json"),
                 folder=record.get("folder", os.getcwd()),
@@ -173,19 +173,21 @@ def _attempts(
                 if launcher is not None:
                     result = launcher.run(assignment, watch=lambda: _relay(paths, interrupts))
                 else:
+                    from dlsys.jobs.launch import inprocess
+
                     result = inprocess.launch(
                         assignment,
                         stop_requested=lambda: interrupts.received,
                         on_hang=lambda text: _hung(paths, ended, text),
                     )
             except DlsysError as error:
-                if not worker.is_retried(error) or attempt == job.failure.retries:
+                if not is_retried(error) or attempt == job.failure.retries:
                     raise
                 total = job.failure.retries + 1
                 note(f"{error}; attempt {attempt + 2} of {total} starts from the last checkpoint")
                 continue
             ended.reason, ended.metrics = result.reason, result.metrics
-            ended.step, ended.trained = result.position.step, result.position.seconds
+            ended.step, ended.trained = result.step, result.seconds
             return
     finally:
         if launcher is not None:

@@ -129,7 +129,10 @@ def run(paths: RunPaths) -> int:
     writer: Writer | None = None
     pause = _POLL
     ended_at: float | None = None
+    fence = (read_json(paths.owner) or {}).get("fence")
     while True:
+        if (read_json(paths.owner) or {}).get("fence") != fence:
+            return 0  # a new driver has taken the run over, and waits for us to leave it to its own writer
         outcome = _outcome(paths)
         if outcome and ended_at is None:
             ended_at = time.monotonic()

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.dropout import _DropoutNd
 
 from dlsys.errors import UsageError
@@ -162,4 +161,6 @@ def clip(parameters: Iterable[nn.Parameter], norm: float | None, value: float | 
         total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if value is not None:
         nn.utils.clip_grad_value_(parameters, value)
-    return total.full_tensor() if isinstance(total, DTensor) else total
+    # A DTensor has it; asking for the class itself would import half a second of code.
+    whole = getattr(total, "full_tensor", None)
+    return whole() if whole is not None else total

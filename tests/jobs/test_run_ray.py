@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from harness import assert_equal
 from runner import Folder
 
+from dlsys.jobs.launch.auth import ensure_token
 from dlsys.paths import read_json
 
 pytestmark = pytest.mark.ray
@@ -47,6 +57,55 @@ def test_ray_trains_own_launcher_computes_the_same(whole: Folder, folder: Folder
     for line in (done.out + done.err).splitlines():
         assert "ray" not in line.lower(), line
     folder.assert_alone()
+
+
+def test_an_address_where_nothing_answers(folder: Folder) -> None:
+    done = folder.dlsys("run", "job.yaml", *TWO, "--address", "127.0.0.1:9")
+    assert done.code == 1
+    assert "no Ray cluster answers at 127.0.0.1:9" in done.err
+    assert "gcs_client" not in done.err
+
+
+@pytest.mark.parametrize("mode", ["token", "disabled"])
+def test_attached_to_a_running_ray(mode: str, whole: Folder, folder: Folder) -> None:
+    """The cluster stays, whether it asks for the token or not; the run is the same."""
+    with running_ray(folder.path, RAY_AUTH_MODE=mode) as (address, process):
+        done = folder.dlsys("run", "job.yaml", *TWO, "--address", address)
+        assert done.code == 0, done.err
+        assert process.poll() is None
+    assert "gcs_client" not in done.err
+    assert_equal(whole.weights(), folder.weights())
+    folder.assert_alone(30)
+
+
+@contextmanager
+def running_ray(folder: Path, **environment: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A Ray of this test alone."""
+    ensure_token()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2"]
+    command += [f"--port={address.partition(':')[2]}", "--dashboard-agent-listen-port=0"]
+    # Ray's sockets need a short path.
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as short:
+        with open(folder / "ray.log", "wb") as log:
+            process = subprocess.Popen(
+                [*command, "--include-dashboard=false", f"--temp-dir={short}"],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **environment},
+            )
+        try:
+            deadline = time.monotonic() + 60
+            while b"Ray runtime started" not in (folder / "ray.log").read_bytes():
+                assert process.poll() is None, (folder / "ray.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield address, process
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def test_a_killed_worker_costs_nothing_but_time(whole: Folder, folder: Folder) -> None:

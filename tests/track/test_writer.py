@@ -142,6 +142,19 @@ def test_a_vanished_driver_ends_what_it_started(paths: RunPaths, monkeypatch: py
     assert read_json(paths.outcome)["cause"] == "the driver process died"
 
 
+def test_a_new_driver_is_left_to_its_own_writer(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Flaky()
+    monkeypatch.setattr("dlsys.track.store.Store", lambda uri: store)
+    monkeypatch.setattr(writing, "_POLL", 0.005)
+    thread = threading.Thread(target=writing.run, args=(paths,))
+    thread.start()
+    time.sleep(0.05)
+    write_json(paths.owner, {**read_json(paths.owner), "fence": 2})
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+    assert store.status is None, "the run goes on"
+
+
 def test_a_number_used_again_is_another_process() -> None:
     me = psutil.Process()
     assert alive(me.pid, me.create_time())

@@ -6,6 +6,31 @@ import os
 import secrets
 from pathlib import Path
 
+from dlsys.errors import RunError
+
+
+def asks_for_token(address: str) -> bool:
+    """Whether the cluster at `host:port` refuses a client without a token.
+
+    Raises:
+        RunError: nothing answers there; Ray itself would try for two minutes.
+    """
+    import grpc
+
+    with grpc.insecure_channel(address) as channel:
+        # The first thing that every client asks; its request is an empty message.
+        call = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+        try:
+            call(b"", timeout=5)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise RunError(
+                    f"no Ray cluster answers at {address}",
+                    hint="Start one (ray start --head), or leave --address and RAY_ADDRESS out.",
+                ) from error
+            return bool(error.code() == grpc.StatusCode.UNAUTHENTICATED)
+    return False
+
 
 def ensure_token() -> None:
     """Makes the token before Ray would, readable by its owner alone; keeps an existing one."""

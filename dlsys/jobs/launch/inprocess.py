@@ -10,14 +10,14 @@ from typing import IO
 
 import torch
 
-from dlsys.jobs.launch.worker import Assignment, work
-from dlsys.train.loop import Result
+from dlsys.jobs.launch.assignment import Assignment, Outcome
+from dlsys.jobs.launch.worker import work
 from dlsys.train.world import World
 
 
 def launch(
     assignment: Assignment, *, stop_requested: Callable[[], bool], on_hang: Callable[[str], None]
-) -> Result:
+) -> Outcome:
     """Trains in this process.
 
     Args:
@@ -27,7 +27,9 @@ def launch(
     gpus = float(assignment.job["resources"]["gpus"])
     device = torch.device("cuda", 0) if gpus and torch.cuda.is_available() else torch.device("cpu")
     with _stdout_kept(assignment.paths.log(0)):
-        return work(assignment, World(device=device), stop_requested=stop_requested, on_hang=on_hang)
+        result = work(assignment, World(device=device), stop_requested=stop_requested, on_hang=on_hang)
+    position = result.position
+    return Outcome(result.reason, position.step, position.seconds, result.metrics)
 
 
 class _Tee:

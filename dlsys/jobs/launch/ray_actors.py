@@ -19,7 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dlsys.errors import RunError
-from dlsys.jobs.launch.worker import Assignment
+from dlsys.jobs.launch.assignment import Assignment
 
 # Workers that lost a dead one tell so within this time; then they are ended.
 _LAST_WORDS = 1.0

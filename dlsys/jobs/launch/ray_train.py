@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -20,14 +21,12 @@ from typing import Any
 import psutil
 
 from dlsys.errors import DlsysError, RunError, WorkerDiedError
-from dlsys.jobs.launch.auth import ensure_token
+from dlsys.jobs.launch.assignment import Assignment, Outcome, reported
+from dlsys.jobs.launch.auth import asks_for_token, ensure_token
 from dlsys.jobs.launch.resources import check_fits
-from dlsys.jobs.launch.worker import Assignment, reported
 from dlsys.jobs.ownership import Ownership
 from dlsys.paths import read_json
 from dlsys.spec.job import Resources
-from dlsys.train.checkpoint import Position
-from dlsys.train.loop import Result
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -94,6 +93,11 @@ class RayLauncher:
             self._owner.record([child for child in children if child.pid not in self._before])
 
     def _join(self, address: str, need: Resources) -> None:
+        if re.fullmatch(r"[^/]+:\d+", address):
+            asked = asks_for_token(address)
+            # Left alone, a client sends no token; refused, it retries for 20 s before it fails. And
+            # one that sends a token cannot talk to the workers of a cluster that has none.
+            os.environ.setdefault("RAY_AUTH_MODE", "token" if asked else "disabled")
         self._ray = ray = _quiet_ray()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         total = ray.cluster_resources()
@@ -101,7 +105,7 @@ class RayLauncher:
             need, cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), place=f"the cluster at {address}"
         )
 
-    def run(self, assignment: Assignment, *, watch: Callable[[], None]) -> Result:
+    def run(self, assignment: Assignment, *, watch: Callable[[], None]) -> Outcome:
         """One attempt: a group of workers, from the newest checkpoint to the end.
 
         Args:
@@ -125,7 +129,7 @@ class RayLauncher:
         found = read_json(assignment.attempt_folder(assignment.paths.failures) / "result.json")
         if found is None:
             raise WorkerDiedError("the workers ended without a result")
-        return Result(found["reason"], Position(**found["position"]), found["metrics"])
+        return Outcome(**found)
 
     def stop(self) -> None:
         """Ends Ray, or leaves the cluster; nothing of ours stays behind."""

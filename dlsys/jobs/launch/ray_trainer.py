@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dlsys.errors import RunError, WorkerDiedError
-from dlsys.jobs.launch.worker import Assignment
+from dlsys.jobs.launch.assignment import Assignment
 
 # Ray 2.60 reads these when it is imported. The controller looks at its workers every 2 s by
 # default; the watcher of preemptions is one more actor to wait for.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 
-from dlsys.jobs.launch.worker import Assignment, log_to_file, report_error, watch_driver, work
+from dlsys.jobs.launch.assignment import Assignment, Outcome, report_error
+from dlsys.jobs.launch.worker import log_to_file, watch_driver, work
 from dlsys.paths import write_json
 from dlsys.train.world import World
 
@@ -29,7 +31,6 @@ def serve(assignment: Assignment, world: World) -> None:
     if world.is_main:
         folder = assignment.attempt_folder(paths.failures)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            folder / "result.json",
-            {"reason": result.reason, "position": vars(result.position), "metrics": result.metrics},
-        )
+        position = result.position
+        outcome = Outcome(result.reason, position.step, position.seconds, result.metrics)
+        write_json(folder / "result.json", asdict(outcome))

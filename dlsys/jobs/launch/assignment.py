@@ -1,0 +1,146 @@
+"""What a worker is told, and what it tells: plain values and files, no torch.
+
+The driver of several workers imports this and not their code: it starts them sooner so.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dlsys.errors import (
+    CheckpointError,
+    DataError,
+    DlsysError,
+    FencedError,
+    HangError,
+    NonFiniteError,
+    RunError,
+    UsageError,
+    WorkerDiedError,
+    WorkloadError,
+)
+from dlsys.paths import RunPaths, read_json, write_json
+
+# How a worker tells its driver, through a file, what ended it.
+_KINDS: dict[str, type[RunError] | type[UsageError]] = {
+    "usage": UsageError,
+    "data": DataError,
+    "workload": WorkloadError,
+    "nonfinite": NonFiniteError,
+    "checkpoint": CheckpointError,
+    "fenced": FencedError,
+    "hang": HangError,
+    "died": WorkerDiedError,
+    "failed": RunError,
+}
+_RETRIED = ("died", "hang")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker is told; plain values, so that it can be sent anywhere.
+
+    Attributes:
+        root: the run's folder.
+        job: the resolved job.
+        folder: where the job file's relative paths start.
+        directory: the driver's working directory, where users' modules are.
+        attempt: from 1.
+        fence: the driver's.
+    """
+
+    root: str
+    job: dict[str, Any]
+    folder: str
+    directory: str
+    attempt: int
+    fence: int
+
+    @property
+    def paths(self) -> RunPaths:
+        return RunPaths(Path(self.root))
+
+    def attempt_folder(self, base: Path) -> Path:
+        return base / f"attempt-{self.attempt}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended that did not fail.
+
+    Attributes:
+        reason: what ended it, as in `dlsys.train.loop.Result`.
+        step: updates done.
+        seconds: time spent training, over all attempts.
+        metrics: the last value of each metric.
+    """
+
+    reason: str
+    step: int
+    seconds: float
+    metrics: dict[str, float]
+
+
+def report_error(assignment: Assignment, rank: int, error: Exception) -> None:
+    kind = next(
+        (kind for kind, cls in _KINDS.items() if type(error) is cls),
+        "usage" if isinstance(error, UsageError) else "failed",
+    )
+    detail = error.traceback if isinstance(error, WorkloadError) else ""
+    if not isinstance(error, DlsysError):
+        detail = "".join(traceback.format_exception(error))
+    report(assignment, rank, kind, str(error) or repr(error), detail=detail, hint=getattr(error, "hint", ""))
+
+
+def report(
+    assignment: Assignment, rank: int, kind: str, text: str, *, detail: str = "", hint: str = ""
+) -> None:
+    folder = assignment.attempt_folder(assignment.paths.failures)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(
+        folder / f"rank-{rank}.json",
+        {"rank": rank, "kind": kind, "text": text, "detail": detail, "hint": hint, "time": time.time()},
+    )
+
+
+def reported(assignment: Assignment) -> DlsysError | None:
+    """What the workers of an attempt wrote about their end: the first cause, not its echoes."""
+    folder = assignment.attempt_folder(assignment.paths.failures)
+    found = [value for path in sorted(folder.glob("rank-*.json")) if (value := read_json(path))]
+    if not found:
+        return None
+    # A worker that lost another one tells of the other's end, not of its own.
+    first = min(found, key=lambda value: (value["kind"] == "died", value["kind"] == "hang", value["time"]))
+    if first["kind"] == "hang":
+        first = _hanging(assignment, found) or first
+    several = assignment.job["resources"]["workers"] > 1 and first["kind"] != "hang"
+    text = f"rank {first['rank']}: {first['text']}" if several else first["text"]
+    cls = _KINDS[first["kind"]]
+    if issubclass(cls, WorkloadError):
+        return cls(text, traceback=first["detail"])
+    error = cls(text, hint=first["hint"])
+    if first["kind"] == "failed" and first["detail"]:
+        error.add_note(first["detail"])
+    return error
+
+
+def _hanging(assignment: Assignment, found: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of several workers without progress, the one that does not wait for the others."""
+    stacks = assignment.attempt_folder(assignment.paths.stacks)
+    for value in found:
+        told = read_json(stacks / f"rank-{value['rank']}.json")
+        if told and not told["waits"]:
+            return value
+    return None
+
+
+def is_retried(error: Exception) -> bool:
+    """Whether another attempt could go better: a worker died or hung; nothing was wrong as such."""
+    return isinstance(error, tuple(_KINDS[kind] for kind in _RETRIED))
