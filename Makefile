@@ -8,7 +8,7 @@ LOG := $(VENV)/install.log
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test quick faults lint bench clean
+.PHONY: help env run test quick faults lint bench jobs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: env  ## compare with the peers, side by side: ratios, and benchmarks/resu
 	@for file in startup tracking checkpoint launch outage; do \
 		$(BIN)/python benchmarks/$$file.py || exit 1; \
 	done
+
+jobs: env  ## train every ready job file; each must meet what it expects
+	@for file in $$(find jobs -name '*.yaml' | sort); do $(BIN)/dlsys run $$file || exit 1; done
 
 clean:  ## remove .venv, build products and caches; runs in .dlsys stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

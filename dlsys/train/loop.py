@@ -76,7 +76,6 @@ class Loop:
         self.meter = Meter()
         self._system = SystemMeter(self.world.rank)
         self._saved_at = self.position.step
-        self._evaluated_at = self._logged_at = -1
         self._last_log = time.monotonic()
 
     def mark_saved(self) -> None:
@@ -91,11 +90,8 @@ class Loop:
             reason = self._epoch()
         if self._saved_at != self.position.step:
             self.save()
-        if reason != "interrupted":
-            if self._evaluated_at != self.position.step and "valid/loss" not in self.metrics:
-                self.evaluate("valid", self.valid)
-            if self.test is not None:
-                self.evaluate("test", self.test)
+        if reason != "interrupted" and self.test is not None:
+            self.evaluate("test", self.test)
         self.store.wait()
         return Result(reason, self.position, self.metrics)
 
@@ -173,7 +169,6 @@ class Loop:
         if self.world.is_main:
             self.recorder.metrics(self.position.step, {**values, "train/epoch": self._epochs_done()})
         if split == "valid":
-            self._evaluated_at = self.position.step
             self.schedule.observe(self.metrics)
         watched = self.job.checkpoint.best
         if watched is None or watched not in values:
