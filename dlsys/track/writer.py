@@ -184,7 +184,7 @@ def _outcome(paths: RunPaths) -> dict[str, Any] | None:
 def main() -> int:
     # Ctrl-C reaches the whole group of processes; the driver decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(5)  # MLflow's imports must not hold up the start of the workers
+    os.nice(19)  # MLflow's imports must take nothing from the workers; they go on when those wait
     return run(RunPaths(Path(sys.argv[1])))
 
 

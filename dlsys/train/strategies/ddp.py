@@ -16,9 +16,6 @@ from torch.nn.parallel import DistributedDataParallel
 from dlsys.spec.strategy import DDP
 from dlsys.train.strategies.single import SingleStrategy
 
-# DDP times its own communication on every n-th step; each read then costs nothing.
-_TIMED_EVERY = 10
-
 
 class DDPStrategy(SingleStrategy):
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -27,15 +24,13 @@ class DDPStrategy(SingleStrategy):
         options = self._parts.job.strategy
         assert isinstance(options, DDP)
         device = self._parts.world.device
-        wrapped = DistributedDataParallel(
+        return DistributedDataParallel(
             module,
             device_ids=[device.index] if device.type == "cuda" else None,
             bucket_cap_mb=options.bucket_mb,
             static_graph=options.static_graph,
             gradient_as_bucket_view=True,
         )
-        wrapped._set_ddp_runtime_logging_sample_rate(_TIMED_EVERY)  # type: ignore[no-untyped-call]
-        return wrapped
 
     def accumulating(self, module: nn.Module) -> AbstractContextManager[None]:
         if isinstance(module, DistributedDataParallel):
@@ -43,6 +38,7 @@ class DDPStrategy(SingleStrategy):
         return super().accumulating(module)
 
     def communication(self) -> Mapping[str, float]:
+        # DDP times its own first ten steps, and then every hundredth.
         seconds = hidden = sent = 0.0
         size = self._parts.world.size
         for trained in self._phases:

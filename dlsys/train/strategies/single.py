@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -139,7 +140,7 @@ class SingleStrategy(Strategy):
             job.gradient.clip_norm or regularizers.clip_norm,
             job.gradient.clip_value,
         )
-        if not torch.isfinite(norm):
+        if not math.isfinite(float(norm)):
             raise NonFiniteError(_first_bad(trained, step, sums))
         apply(trained.optimizer, hyper)
         trained.optimizer.step()
