@@ -37,11 +37,23 @@ class Interrupts:
         return time.monotonic() > self._deadline
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._on_signal)
-            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
+        self._before = self.install()
         return self
+
+    def install(self) -> dict[int, Any]:
+        """Takes the signals; again after a library (`ray.init`) has taken them for itself.
+
+        Returns:
+            The handlers before, by signal; none outside of the main thread, which alone may.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        handlers = {
+            signal.SIGINT: self._on_signal,
+            signal.SIGTERM: self._on_signal,
+            signal.SIGALRM: self._on_alarm,
+        }
+        return {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -159,6 +159,7 @@ def _attempts(
 
             launcher = RayLauncher(owner, address)
             launcher.start(resources.workers, resources.cpus, resources.gpus)
+            interrupts.install()
         for attempt in range(job.failure.retries + 1):
             ended.attempts += 1
             assignment = Assignment(

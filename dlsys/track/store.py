@@ -59,7 +59,10 @@ class Store:
             if found is not None:
                 return str(found.experiment_id)
             try:
-                return str(self.client.create_experiment(name, artifact_location=self._artifacts(name)))
+                # Otherwise MLflow's pages take it for an experiment with prompts and traces.
+                kind = {"mlflow.experimentKind": "custom_model_development"}
+                place = self._artifacts(name)
+                return str(self.client.create_experiment(name, artifact_location=place, tags=kind))
             except MlflowException:
                 # Another process was quicker.
                 found = self.client.get_experiment_by_name(name)

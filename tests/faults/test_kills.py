@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import random
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -150,14 +148,3 @@ def test_a_full_disk_is_told_and_survived(small_disk: Path, one: Folder, folder:
     assert done.code == 0, done.err
     saved = CheckpointStore(run / "checkpoints").latest()
     assert_equal(one.weights(), saved.model)
-
-
-@pytest.mark.ray
-def test_sigterm_of_two_workers(folder: Folder) -> None:
-    process = folder.start("run", "job.yaml", *TWO, STEP_SECONDS="0.05")
-    folder.wait_for(lambda: folder.step() >= 8)
-    os.kill(process.pid, signal.SIGTERM)
-    done = folder.finish(process)
-    assert (done.code, done.seconds < 10) == (143, True)
-    assert folder.mlflow_runs()[0].info.status == "KILLED"
-    folder.assert_alone()

@@ -143,12 +143,13 @@ def test_a_hanging_rank_is_named_and_every_stack_is_kept(folder: Folder) -> None
     folder.assert_alone()
 
 
-def test_a_signal_saves_and_ends_all_workers(folder: Folder) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_ends_all_workers(number: int, code: int, folder: Folder) -> None:
     process = folder.start("run", "job.yaml", *TWO, "checkpoint.every='1000 steps'", STEP_SECONDS="0.05")
     folder.wait_for(lambda: folder.step() >= 8)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     done = folder.finish(process)
-    assert done.code == 130
+    assert done.code == code
     assert done.seconds < 10
     (run,) = folder.mlflow_runs()
     assert run.info.status == "KILLED"
