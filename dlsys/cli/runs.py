@@ -54,7 +54,7 @@ def show(
     from dlsys.paths import RunPaths
 
     found = _find(_runs(uri, 1000), run)
-    row = {**_row(found), "params": dict(found.data.params), "tags": _own_tags(found.data.tags)}
+    row = {**_row(found), "params": dict(found.data.params), "tags": dict(found.data.tags)}
     own = [paths for paths in RunPaths.all() if paths.id == row["run"]]
     row["folder"] = str(own[0].root) if own else None
     if as_json:
@@ -138,7 +138,3 @@ def _row(run: Any) -> dict[str, Any]:
         "seconds": round((ended - run.info.start_time) / 1000, 1) if ended else None,
         "metrics": dict(run.data.metrics),
     }
-
-
-def _own_tags(tags: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in tags.items() if not name.startswith("mlflow.log-model")}

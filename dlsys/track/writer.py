@@ -141,27 +141,27 @@ def run(paths: RunPaths) -> int:
                 from dlsys.track.store import Store
 
                 writer = Writer(paths, Store((read_json(paths.record) or {})["uri"]))
+            # The outcome is written after the last record, and was read before this.
             writer.deliver()
             if outcome:
-                writer.deliver()
                 writer.finish(outcome)
                 return 0
             pause = _POLL
         except (TrackingError, OSError) as error:
-            # MLflow is away, or our own disk is full: both pass.
+            # MLflow is away, or our own disk is full: both pass. This goes to logs/writer.log.
             with suppress(OSError):
-                write_json(paths.root / "tracking-error.json", {"error": str(error), "time": time.time()})
+                sys.stderr.write(f"{error}\n")
             if ended_at is not None and time.monotonic() - ended_at > _GRACE:
                 return 3
             pause = min(pause * 2, _PAUSE_MOST if ended_at is None else 1.0)
-        _wait(paths, pause)
+        _wait(paths, pause, ended=outcome is not None)
 
 
-def _wait(paths: RunPaths, seconds: float) -> None:
-    """Sleeps, but wakes up when the run ends."""
+def _wait(paths: RunPaths, seconds: float, *, ended: bool) -> None:
+    """Sleeps, but wakes up when the run ends; once it has ended, the whole time."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        if left > _POLL and paths.outcome.exists():
+        if not ended and left > _POLL and paths.outcome.exists():
             return
         time.sleep(min(_POLL, left))
 

@@ -48,10 +48,6 @@ class World:
         parts = torch.split(flat, [t.numel() for t in tensors])
         return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any worker: a decision that all of them must share."""
-        return self.max(float(flag)) > 0
-
     def max(self, value: float) -> float:
         """The largest value of all workers."""
         if self.size == 1:
