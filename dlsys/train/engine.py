@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,7 +105,13 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
     if saved := _agreed_checkpoint(around.store, world):
         _resume(loop, saved, job, batch_size)
     around.beat(loop.position.step)
-    result = loop.run()
+    # What setting up left behind lives as long as the run: the collector need not walk it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        result = loop.run()
+    finally:
+        gc.unfreeze()
     if world.is_main and result.reason != "interrupted":
         _write_samples(workload, strategy, job, around.artifacts)
     return result

@@ -76,7 +76,6 @@ class Loop:
         self.meter = Meter()
         self._system = SystemMeter(self.world.rank)
         self._saved_at = self.position.step
-        self._last_log = time.monotonic()
 
     def mark_saved(self) -> None:
         """The present position is on disk: it was just read from there."""
@@ -103,8 +102,8 @@ class Loop:
         for batch in self.train.epoch(position.epoch, position.step_in_epoch):
             self.beat(position.step + 1)
             fetched = time.perf_counter()
-            result = self.strategy.train_step(batch, position.step + 1, self.schedule.hyper)
-            lr = self.schedule.hyper["lr"]
+            hyper = self.schedule.hyper
+            result = self.strategy.train_step(batch, position.step + 1, hyper)
             self.schedule.step()
             position.step += 1
             position.step_in_epoch += 1
@@ -115,7 +114,7 @@ class Loop:
             self.meter.add(result, batch.rows, fetched - begun, done - begun)
             position.seconds += done - begun
             if position.step % self.job.tracking.log_every == 0:
-                self.log(lr)
+                self.log(hyper["lr"])
             self._stopper.agree(position, done - begun)
             improved = False
             reason = self._ended()
@@ -141,10 +140,8 @@ class Loop:
     def log(self, lr: float | None) -> None:
         """Logs means since the last log point; called on every worker at the same steps."""
         values = self.meter.take(self.world)
-        now = time.monotonic()
         times = self.meter.take_times(dict(self.strategy.communication()))
-        system = self._system.take(now - self._last_log)
-        self._last_log = now
+        system = self._system.take()
         self.metrics.update(values)
         if self.world.is_main:
             progress = {"train/epoch": self._epochs_done(), "train/lr": float(lr or 0.0)}

@@ -158,7 +158,10 @@ def clip(parameters: Iterable[nn.Parameter], norm: float | None, value: float | 
     if norm is not None:
         total = nn.utils.clip_grad_norm_(parameters, norm)
     else:
-        total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # As torch's get_total_norm does it, less its sorting by device: this runs at every step.
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norms = torch._foreach_norm(gradients) if gradients else [torch.zeros(())]
+        total = torch.linalg.vector_norm(torch.stack(norms))
     if value is not None:
         nn.utils.clip_grad_value_(parameters, value)
     # A DTensor has it; asking for the class itself would import half a second of code.

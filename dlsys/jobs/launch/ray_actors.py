@@ -143,6 +143,7 @@ class _Worker:
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
         from dlsys.jobs.launch.ray_worker import serve
+        from dlsys.jobs.launch.resources import bind_cores
         from dlsys.train.world import World
 
         nodes = list(dict.fromkeys(place.node for place in places))
@@ -158,6 +159,7 @@ class _Worker:
             LOCAL_WORLD_SIZE=str(len(here)),
             NODE_RANK=str(nodes.index(places[rank].node)),
         )
+        bind_cores(config["job"]["resources"]["cpus"], local_rank, len(here))
         device, backend = torch.device("cpu"), "gloo"
         if places[rank].gpus:
             # NCCL's direct copies need every worker to see its neighbours' GPUs.

@@ -27,3 +27,15 @@ def check_machine(need: Resources) -> None:
 
         gpus = float(torch.cuda.device_count())
     check_fits(need, cpus=float(len(os.sched_getaffinity(0))), gpus=gpus, place="this machine")
+
+
+def bind_cores(cpus: float, local_rank: int, local_size: int) -> None:
+    """Gives this worker's thread, and those it starts from now on, cores of their own.
+
+    Only where the workers take the whole machine, each whole cores: they would wander, and two that
+    share a core for a moment hold all others up. Elsewhere other runs may have the same thought.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    each = int(cpus)
+    if local_size > 1 and each == cpus and each * local_size == len(cores):
+        os.sched_setaffinity(0, cores[local_rank * each : (local_rank + 1) * each])
