@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from parameter_servers import serving
 
 from dlsys.spec import yaml
 from dlsys.spec.job import TrainJob
@@ -21,8 +25,10 @@ from dlsys.train import stop
 from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.engine import Surroundings, run_worker
 from dlsys.train.loop import Result
+from dlsys.train.ps.wire import Servers
 from dlsys.train.world import World
 
+AGREE_SECONDS = stop._AGREE_SECONDS
 QUICK = """
 kind: train
 name: test
@@ -80,11 +86,11 @@ def train(
     *,
     world: World = World(),  # noqa: B008 - immutable
     stop_after: int | None = None,
+    servers: Servers | None = None,
 ) -> Trained:
     """Trains as one worker, with checkpoints in `folder`; asks for the end after some steps."""
-    if stop_after is not None:
-        # Workers then agree about stopping at every step.
-        stop._AGREE_SECONDS = 0.0
+    # Asked to stop, workers agree about it at every step. These processes serve many tests.
+    stop._AGREE_SECONDS = AGREE_SECONDS if stop_after is None else 0.0
     recorder = Memory()
     store = CheckpointStore(folder / "checkpoints", keep=job.checkpoint.keep, note=recorder.note)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -101,6 +107,7 @@ def train(
         artifacts=folder / "artifacts",
         stop_requested=lambda: stop_after is not None and seen >= stop_after,
         beat=beat,
+        servers=servers,
     )
     result = run_worker(job, world, around)
     weights = {}
@@ -127,10 +134,30 @@ class _Pool:
             for rank, (_, pipe) in enumerate(self._members[:size]):
                 # As bytes: torch would share memory between the processes.
                 pipe.send_bytes(pickle.dumps((rank, size, f"{folder}/meet", function, arguments)))
-            found = [pickle.loads(pipe.recv_bytes()) for _, pipe in self._members[:size]]
+            try:
+                found = self._gather(size)
+            except BaseException:
+                self.close()  # who still works at it would answer the next call
+                raise
         failed = [text for _, text in found if text]
         assert not failed, "\n".join(failed)
         return [value for value, _ in found]
+
+    def _gather(self, size: int) -> list[tuple[Any, str | None]]:
+        """Everybody's answer; when one has failed, the others may wait for it for ever."""
+        waiting = {pipe: rank for rank, (_, pipe) in enumerate(self._members[:size])}
+        found: dict[int, tuple[Any, str | None]] = {}
+        deadline = math.inf
+        while waiting:
+            for pipe in connection.wait(list(waiting), timeout=1.0):
+                rank = waiting.pop(pipe)
+                found[rank] = pickle.loads(pipe.recv_bytes())
+                if found[rank][1]:
+                    deadline = min(deadline, time.monotonic() + 20)
+            if time.monotonic() > deadline:
+                failed = "\n".join(text for _, text in found.values() if text)
+                raise AssertionError(f"ranks {list(waiting.values())} hang; the others:\n{failed}")
+        return [found[rank] for rank in range(size)]
 
     def close(self) -> None:
         for member, pipe in self._members:
@@ -149,6 +176,8 @@ def _member(pipe: Any) -> None:
             return
         try:
             dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=size)
+            # One that is done at once must not leave while another still joins.
+            dist.barrier()
             value = function(World(rank=rank, local_rank=rank, size=size, backend="gloo"), *arguments)
             pipe.send_bytes(pickle.dumps((value, None)))
         except BaseException:
@@ -169,9 +198,21 @@ def in_workers(size: int, function: Callable[..., Any], *arguments: Any) -> list
     return POOL.call(size, function, arguments)
 
 
-def train_worker(world: World, job: TrainJob, folder: str, stop_after: int | None = None) -> Trained:
+def train_worker(
+    world: World, job: TrainJob, folder: str, stop_after: int | None = None, servers: Servers | None = None
+) -> Trained:
     """`train` for `in_workers`."""
-    return train(job, Path(folder), world=world, stop_after=stop_after)
+    return train(job, Path(folder), world=world, stop_after=stop_after, servers=servers)
+
+
+def with_workers(job: TrainJob, folder: Path, *, stop_after: int | None = None) -> Trained:
+    """`train` with as many workers as the job says; what rank 0 returns."""
+    size = job.resources.workers
+    if size == 1:
+        return train(job, folder, stop_after=stop_after)
+    with serving(job) as servers:
+        found: Trained = in_workers(size, train_worker, job, str(folder), stop_after, servers)[0]
+    return found
 
 
 def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

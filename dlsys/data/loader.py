@@ -82,9 +82,9 @@ class Loader:
         """The batches of an epoch from step `start` on."""
         steps = range(start, self.order.steps_per_epoch)
         if not self._prefetch:
-            yield from (self._make(epoch, step) for step in steps)
+            yield from (self.make(epoch, step) for step in steps)
             return
-        yield from _ahead((self._make(epoch, step) for step in steps), self._prefetch)
+        yield from _ahead((self.make(epoch, step) for step in steps), self._prefetch)
 
     def _keys(self, epoch: int, rows: np.ndarray) -> torch.Tensor:
         """The rows' keys; of a split that is not huge, all are made at once, which is cheaper."""
@@ -95,10 +95,12 @@ class Loader:
             self._epoch_keys = (epoch, rowwise.keys(self.order.seed, epoch, every))
         return self._epoch_keys[1][torch.from_numpy(rows)]
 
-    def _make(self, epoch: int, step: int) -> StepBatch:
+    def make(self, epoch: int, step: int, rank: int | None = None) -> StepBatch:
+        """One batch: this worker's share of a step (from 0), or the one of another `rank`."""
         rows = self.order.step(epoch, step)
+        own, size, micro = self._place
         micros = []
-        for share in shares(rows, self.order.batch_size, *self._place):
+        for share in shares(rows, self.order.batch_size, own if rank is None else rank, size, micro):
             batch = self.dataset.batch(share.rows)
             batch["key"] = self._keys(epoch, share.rows)
             if self._transform is not None:

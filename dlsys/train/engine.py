@@ -25,6 +25,7 @@ from dlsys.spec.rules import total_steps
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.checkpoint.snapshot import distribute
 from dlsys.train.loop import Loop, Recorder, Result
+from dlsys.train.ps.wire import Servers
 from dlsys.train.regularize import Regularizers
 from dlsys.train.schedule import Schedule
 from dlsys.train.strategies import Parts, Strategy
@@ -44,6 +45,7 @@ class Surroundings:
         artifacts: where samples to look at are written.
         stop_requested: whether the run is asked to end early.
         beat: the watchdog's, called at each step.
+        servers: where the run's parameter servers are.
     """
 
     folder: Path
@@ -52,6 +54,7 @@ class Surroundings:
     artifacts: Path
     stop_requested: Callable[[], bool] = lambda: False
     beat: Callable[[int], None] = lambda step: None
+    servers: Servers | None = None
 
 
 def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
@@ -72,11 +75,28 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
     regularizers = Regularizers(job.regularize)
     assert job.strategy is not None, "a resolved job names its strategy"
     strategy: Strategy = STRATEGIES.load(job.strategy.name)()
-    strategy.setup(Parts(job, workload, regularizers, world))
+    try:
+        parts = Parts(job, workload, regularizers, world, around.servers)
+        return _train(parts, strategy, splits, modes, around)
+    finally:
+        strategy.close()
+
+
+def _train(
+    parts: Parts,
+    strategy: Strategy,
+    splits: sources.Splits,
+    modes: dict[str, Literal["max", "min"]],
+    around: Surroundings,
+) -> Result:
+    job, workload, regularizers, world = parts.job, parts.workload, parts.regularizers, parts.world
+    strategy.setup(parts)
 
     batch_size = len(splits.train) if job.batch_size == "all" else job.batch_size
-    _check_batch(batch_size, len(splits.train), world.size * job.gradient.accumulate)
-    train, valid, test = _loaders(job, splits, workload, world, regularizers, batch_size)
+    _check_batch(batch_size, len(splits.train), strategy.data_place[1] * job.gradient.accumulate)
+    train, valid, test = _loaders(
+        job, splits, workload, world.device, strategy.data_place, regularizers, batch_size
+    )
     steps_per_epoch = train.order.steps_per_epoch
     total = total_steps(job, steps_per_epoch)
     schedule = Schedule(
@@ -112,8 +132,10 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
         result = loop.run()
     finally:
         gc.unfreeze()
-    if world.is_main and result.reason != "interrupted":
-        _write_samples(workload, strategy, job, around.artifacts)
+    if result.reason != "interrupted" and type(workload).samples is not Workload.samples:
+        state = strategy.state_out()
+        if world.is_main:
+            _write_samples(workload, state.model, job, around.artifacts)
     return result
 
 
@@ -150,7 +172,8 @@ def _loaders(
     job: TrainJob,
     splits: sources.Splits,
     workload: Workload,
-    world: World,
+    device: torch.device,
+    place: tuple[int, int],
     regularizers: Regularizers,
     batch_size: int,
 ) -> tuple[Loader, Loader, Loader | None]:
@@ -162,10 +185,10 @@ def _loaders(
         return Loader(
             dataset,
             Order(len(dataset), rows, kind, job.seed),
-            rank=world.rank,
-            size=world.size,
+            rank=place[0],
+            size=place[1],
             micro=job.gradient.accumulate if training else 1,
-            device=world.device,
+            device=device,
             prefetch=job.data.prefetch,
             transform=partial(augment, options=augmentation) if augmentation else None,
         )
@@ -195,7 +218,12 @@ def _agreed_checkpoint(store: CheckpointStore, world: World) -> Saved | None:
 
 def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
     state, own = distribute(
-        saved, loop.world, batch_size=batch_size, micro=job.gradient.accumulate, seed=job.seed
+        saved,
+        loop.world,
+        loop.strategy.data_place,
+        batch_size=batch_size,
+        micro=job.gradient.accumulate,
+        seed=job.seed,
     )
     loop.strategy.state_in(state)
     loop.schedule.load_state_dict(saved.loop["schedule"])
@@ -208,10 +236,12 @@ def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
         loop.recorder.note(f"continues from the checkpoint of step {saved.position.step}")
 
 
-def _write_samples(workload: Workload, strategy: Strategy, job: TrainJob, folder: Path) -> None:
-    strategy.model.eval()
+def _write_samples(workload: Workload, weights: dict[str, Tensor], job: TrainJob, folder: Path) -> None:
+    model = workload.build()
+    model.load_state_dict(weights)
+    model.eval()
     with torch.no_grad():
-        samples = workload.samples(strategy.model, job.seed)
+        samples = workload.samples(model, job.seed)
     for name, sample in samples.items():
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / os.path.basename(name)

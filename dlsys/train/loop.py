@@ -99,23 +99,26 @@ class Loop:
         if position.step_in_epoch == 0:
             self.strategy.reset_carry()
         begun = time.perf_counter()
-        for batch in self.train.epoch(position.epoch, position.step_in_epoch):
-            self.beat(position.step + 1)
+        before = position.step - position.step_in_epoch
+        start = (position.epoch, position.step_in_epoch, before)
+        for number, batch in self.strategy.batches(self.train, *start):
+            counted = position.step
+            self._count_to(number - 1)
+            self.beat(before + number)
             fetched = time.perf_counter()
             hyper = self.schedule.hyper
-            result = self.strategy.train_step(batch, position.step + 1, hyper)
-            self.schedule.step()
-            position.step += 1
-            position.step_in_epoch += 1
-            ended = position.step_in_epoch == steps
+            result = self.strategy.train_step(batch, before + number, hyper)
+            self._count_to(number)
+            ended = number == steps
             if ended:
                 position.epoch, position.step_in_epoch = position.epoch + 1, 0
             done = time.perf_counter()
-            self.meter.add(result, batch.rows, fetched - begun, done - begun)
+            self.meter.add(result, batch.rows * (position.step - counted), fetched - begun, done - begun)
             position.seconds += done - begun
             if position.step % self.job.tracking.log_every == 0:
                 self.log(hyper["lr"])
-            self._stopper.agree(position, done - begun)
+            if ended or self.strategy.meets(position.step):
+                self._stopper.agree(position, done - begun)
             improved = False
             reason = self._ended()
             # Who interrupts a run waits for its end: no time for more than a checkpoint.
@@ -128,6 +131,13 @@ class Loop:
                 return reason
             begun = time.perf_counter()
         raise AssertionError("an epoch without a last step")
+
+    def _count_to(self, number: int) -> None:
+        """Counts the epoch's first `number` updates as done, by whichever worker."""
+        while self.position.step_in_epoch < number:
+            self.schedule.step()
+            self.position.step += 1
+            self.position.step_in_epoch += 1
 
     def _ended(self) -> Reason | None:
         return self._stopper.reason(self.position, self.metrics)
@@ -159,8 +169,7 @@ class Loop:
         """
         sums = evaluate(self.strategy, loader, self.world, beat=lambda: self.beat(self.position.step))
         values = {f"{split}/{name}": value for name, value in self.workload.summarize(sums).items()}
-        loss = values.get(f"{split}/loss")
-        if loss is not None and not abs(loss) < float("inf"):
+        if not abs(loss := values.get(f"{split}/loss", 0.0)) < float("inf"):
             raise NonFiniteError(f"step {self.position.step}: {split}/loss is {loss}")
         self.metrics.update(values)
         if self.world.is_main:
@@ -170,8 +179,7 @@ class Loop:
         watched = self.job.checkpoint.best
         if watched is None or watched not in values:
             return False
-        value = values[watched]
-        mode = self.modes.get(watched.partition("/")[2], "min")
+        value, mode = values[watched], self.modes.get(watched.partition("/")[2], "min")
         if self.best is None or (value > self.best if mode == "max" else value < self.best):
             self.best = value
             return True
@@ -185,8 +193,8 @@ class Loop:
             "best": self.best,
             "metrics": self.metrics,
         }
-        rank = {"meter": self.meter.state_dict()}
-        saved = collect(self.strategy.state_out(), self.position, loop, rank, self.world)
+        own = {"meter": self.meter.state_dict()}
+        saved = collect(self.strategy.state_out(), self.position, loop, own, self.world)
         if saved is not None:
             self.store.save(saved, best=best)
         self._saved_at = self.position.step

@@ -43,10 +43,12 @@ class Meter:
     def take(self, world: World) -> dict[str, float]:
         """The means since the last call, over all workers; called on all of them."""
         names = sorted(self._sums)
-        sums = world.sum_all([self._sums[name] for name in names])
+        # Where workers share steps out, they make unequal numbers of them.
+        counts = [torch.tensor(self._counts[name], device=world.device) for name in names]
+        found = [float(total) for total in world.sum_all([*(self._sums[name] for name in names), *counts])]
         values = {
-            f"train/{name}": float(total) / self._counts[name]
-            for name, total in zip(names, sums, strict=True)
+            f"train/{name}": total * world.size / count
+            for name, total, count in zip(names, found[: len(names)], found[len(names) :], strict=True)
         }
         if names:
             values["train/grad_norm"] = float(self._norm)
@@ -73,6 +75,8 @@ class Meter:
         }
         if "bytes" in communication:
             values["perf/sent_bytes_per_step"] = communication["bytes"]
+        # What only this strategy knows has a name with a place of its own: `ps/staleness_max`.
+        values.update({name: value for name, value in communication.items() if "/" in name})
         self._clear_times()
         return values
 

@@ -90,7 +90,7 @@ def weights_after_each_step(world: World, job: TrainJob) -> list[str]:
     class Watched(DDPStrategy):
         def train_step(self, *arguments):
             result = super().train_step(*arguments)
-            state = self.model.state_dict()
+            state = self._model.state_dict()
             hashes.append(hashlib.sha256(b"".join(v.numpy().tobytes() for v in state.values())).hexdigest())
             return result
 

@@ -82,9 +82,12 @@ def collect(
 
 
 def distribute(
-    saved: Saved, world: World, *, batch_size: int, micro: int, seed: int
+    saved: Saved, world: World, place: tuple[int, int], *, batch_size: int, micro: int, seed: int
 ) -> tuple[State, dict[str, Any]]:
     """This worker's state out of a checkpoint, and its own part besides.
+
+    Args:
+        place: which share of every batch is this worker's, of how many.
 
     Also sets this worker's random state.
     """
@@ -93,14 +96,11 @@ def distribute(
     if same:
         seeding.set_random_state(mine["random"])
     else:
-        seeding.seed_all(seed, (world.rank + 1) + 1_000_003 * saved.position.step)
-    parts = world.size * micro
+        seeding.seed_all(seed, (place[0] + 1) + 1_000_003 * saved.position.step)
+    share, parts = place[0] * micro, place[1] * micro
     edges = [batch_size * i // parts for i in range(parts + 1)]
     carry = {
-        phase: {
-            i: _cut(tree, edges[world.rank * micro + i], edges[world.rank * micro + i + 1])
-            for i in range(micro)
-        }
+        phase: {i: _cut(tree, edges[share + i], edges[share + i + 1]) for i in range(micro)}
         for phase, tree in saved.carry.items()
         if tree is not None
     }

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlsys.data.loader import MicroBatch, StepBatch
+from dlsys.data.loader import Loader, MicroBatch, StepBatch
 from dlsys.spec.job import TrainJob
+from dlsys.train.ps.wire import Servers
 from dlsys.train.regularize import Regularizers
 from dlsys.train.world import World
 from dlsys.zoo.workload import Workload
@@ -26,12 +27,14 @@ class Parts:
         workload: single-device code.
         regularizers: the job's regularizers.
         world: this worker among the others.
+        servers: where the parameter servers are, if the launcher started some.
     """
 
     job: TrainJob
     workload: Workload
     regularizers: Regularizers
     world: World
+    servers: Servers | None = None
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -103,11 +106,38 @@ class Strategy(ABC):
 
     @property
     @abstractmethod
-    def model(self) -> torch.nn.Module:
-        """The plain model, for samples and for the count of its parameters."""
+    def data_place(self) -> tuple[int, int]:
+        """Which share of every batch is this worker's, and of how many shares.
+
+        Workers that hold parts of one model have the same share; then only one of them gives
+        sums that are not 0, because sums are added over all workers.
+        """
+
+    def batches(self, loader: Loader, epoch: int, done: int, before: int) -> Iterator[tuple[int, StepBatch]]:
+        """This worker's batches of an epoch, each with the number of its step in it, from 1.
+
+        Numbers rise to the epoch's last. Where `meets` says so, every worker has the same one once;
+        other steps may have been made by others, or come several times, a share at a time.
+
+        Args:
+            epoch: the epoch's number, from 0.
+            done: its steps that are done.
+            before: all updates before this epoch.
+        """
+        return enumerate(loader.epoch(epoch, done), done + 1)
+
+    def meets(self, step: int) -> bool:
+        """Whether all workers make this update, an epoch's last aside, at the same time.
+
+        Only then may workers wait for each other outside of the strategy.
+        """
+        return True
 
     def reset_carry(self) -> None:  # noqa: B027 - most strategies carry nothing
         """Forgets carried state: a new epoch begins."""
+
+    def close(self) -> None:  # noqa: B027 - most strategies hold nothing but memory
+        """Gives back what `setup` took from the process; called once, also after an error."""
 
     def communication(self) -> Mapping[str, float]:
         """Seconds and bytes of communication in the last steps, where the strategy knows them."""

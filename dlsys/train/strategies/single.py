@@ -12,49 +12,21 @@ from torch import Tensor, nn
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import NonFiniteError
-from dlsys.train.optim import build as build_optimizer
 from dlsys.train.regularize import clip
 from dlsys.train.schedule import apply
 from dlsys.train.seeding import seed_all
 from dlsys.train.strategies.base import Parts, State, StepResult, Strategy
-from dlsys.zoo.workload import Batch, Carry, Phase
-
-
-class PhaseModule(nn.Module):
-    """A model whose forward pass ends in the loss of one phase.
-
-    Wrappers that hook into `forward` (DDP's does) thereby see the whole computation, whatever
-    a workload does with its model.
-    """
-
-    def __init__(self, model: nn.Module, phase: Phase) -> None:
-        super().__init__()
-        self.model = model
-        self.phase = phase
-
-    def forward(self, batch: Batch, carry: Carry) -> tuple[Tensor, dict[str, Tensor], Carry]:
-        loss, carry = self.phase.loss(self.model, batch, carry)
-        return loss.value, loss.metrics, carry
-
-
-class _Trained:
-    """One phase with its parameters, its optimizer and the state it carries."""
-
-    def __init__(self, model: nn.Module, phase: Phase, parts: Parts) -> None:
-        self.phase = phase
-        self.named = [
-            (name, parameter)
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad and name.startswith(phase.parameters)
-        ]
-        self.parameters = [parameter for _, parameter in self.named]
-        self.optimizer = build_optimizer(parts.job.optimizer, self.parameters)
-        self.module: nn.Module = PhaseModule(model, phase)
-        self.carries: dict[int, Carry] = {}
+from dlsys.train.strategies.phase import TrainedPhase
+from dlsys.zoo.workload import Carry
 
 
 class SingleStrategy(Strategy):
-    """Forward, backward, update. `DDPStrategy` changes how gradients meet, and nothing else."""
+    """Forward, backward, update.
+
+    Other strategies are this one with some of its steps replaced, which come in this order:
+    `parallelize` the model, `wrap` each phase's module; then in every step, `accumulating` around
+    all backward passes but the last, `reduce` after the last, `update`.
+    """
 
     def setup(self, parts: Parts) -> None:
         self._parts = parts
@@ -62,13 +34,21 @@ class SingleStrategy(Strategy):
         seed_all(job.seed)
         model = parts.workload.build()
         parts.regularizers.prepare(model)
-        self._model = model.to(world.device)
-        self._phases = [_Trained(self._model, phase, parts) for phase in parts.workload.phases()]
+        self._model = self.parallelize(model.to(world.device))
+        self._phases = [TrainedPhase(self._model, phase, parts) for phase in parts.workload.phases()]
         self._several = len(self._phases) > 1
         for trained in self._phases:
             self._only(trained)
             trained.module = self.wrap(trained.module)
-        seed_all(job.seed, world.rank + 1)
+        seed_all(job.seed, self.data_place[0] + 1)
+
+    @property
+    def data_place(self) -> tuple[int, int]:
+        return self._parts.world.rank, self._parts.world.size
+
+    def parallelize(self, model: nn.Module) -> nn.Module:
+        """The model as this worker holds it; optimizers are built over its parameters."""
+        return model
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module that computes a phase's loss, made to meet the other workers."""
@@ -78,9 +58,8 @@ class SingleStrategy(Strategy):
         """Around every backward pass of a step but its last."""
         return nullcontext()
 
-    @property
-    def model(self) -> nn.Module:
-        return self._model
+    def reduce(self, trained: TrainedPhase) -> None:
+        """Makes `.grad` the mean gradient over the global batch, where backward did not."""
 
     def reset_carry(self) -> None:
         for trained in self._phases:
@@ -97,11 +76,12 @@ class SingleStrategy(Strategy):
             if self._several:
                 self._only(trained)
             found = self._backward(trained, batch)
-            norm = self._update(trained, step, hyper, found)
+            self.reduce(trained)
+            norm = self.update(trained, step, hyper, found)
             sums.update(found)
         return StepResult(sums, norm)
 
-    def _only(self, trained: _Trained) -> None:
+    def _only(self, trained: TrainedPhase) -> None:
         """Gradients for one phase's parameters alone."""
         for other in self._phases:
             for parameter in other.parameters:
@@ -109,10 +89,14 @@ class SingleStrategy(Strategy):
         for parameter in trained.parameters:
             parameter.requires_grad_(True)
 
-    def _backward(self, trained: _Trained, batch: StepBatch) -> dict[str, Tensor]:
-        """Leaves the mean gradient over the global batch in `.grad`."""
+    def _backward(self, trained: TrainedPhase, batch: StepBatch) -> dict[str, Tensor]:
+        """Leaves the mean gradient over the global batch in `.grad`, or this worker's part of it.
+
+        A part is what, averaged over all workers' data places, gives the mean.
+        """
         trained.optimizer.zero_grad(set_to_none=True)
         world, dtype = self._parts.world, self._parts.dtype
+        places = self.data_place[1]
         sums: dict[str, Tensor] = {}
         for index, micro in enumerate(batch.micros):
             last = index == len(batch.micros) - 1
@@ -120,9 +104,9 @@ class SingleStrategy(Strategy):
                 carry = _fit(trained.carries.get(index), len(micro.batch["key"]))
                 with torch.autocast(world.device.type, dtype, enabled=dtype is not None):
                     value, metrics, carry = trained.module(micro.batch, carry)
-                # The workers' gradients are averaged: weight × workers makes that their sum.
-                share = micro.weight * world.size
-                (value if share == 1.0 else value * share).backward()
+                # Gradients are averaged over the data places: weight × places makes that their sum.
+                share = micro.weight * places
+                self.backward(trained.module, value if share == 1.0 else value * share)
             trained.carries[index] = _detach(carry)
             loss_name = f"loss/{trained.phase.name}" if self._several else "loss"
             for name, mean in {loss_name: value, **metrics}.items():
@@ -130,16 +114,25 @@ class SingleStrategy(Strategy):
                 sums[name] = sums[name] + part if name in sums else part
         return sums
 
-    def _update(
-        self, trained: _Trained, step: int, hyper: Mapping[str, float | None], sums: dict[str, Tensor]
+    def backward(self, module: nn.Module, loss: Tensor) -> None:
+        """Adds the gradients of a loss that `module` computed to `.grad`."""
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
+        """Clips the phase's gradients; returns the norm of the whole gradient before."""
+        return clip(trained.parameters, norm, value)
+
+    def update(
+        self, trained: TrainedPhase, step: int, hyper: Mapping[str, float | None], sums: dict[str, Tensor]
     ) -> Tensor:
+        """Changes the phase's parameters by their gradients; returns the gradient's norm.
+
+        Raises:
+            NonFiniteError: the norm is not finite; nothing was changed.
+        """
         job, regularizers = self._parts.job, self._parts.regularizers
         regularizers.penalize(trained.named)
-        norm = clip(
-            trained.parameters,
-            job.gradient.clip_norm or regularizers.clip_norm,
-            job.gradient.clip_value,
-        )
+        norm = self.clip(trained, job.gradient.clip_norm or regularizers.clip_norm, job.gradient.clip_value)
         if not math.isfinite(float(norm)):
             raise NonFiniteError(_first_bad(trained, step, sums))
         apply(trained.optimizer, hyper)
@@ -193,8 +186,16 @@ class SingleStrategy(Strategy):
                 {
                     "state": {numbers[name]: values for name, values in saved["state"].items()},
                     "param_groups": [
-                        {**group, "params": [numbers[name] for name in group["params"]]}
-                        for group in saved["param_groups"]
+                        # The kernel is this optimizer's own choice, not the state's: another strategy
+                        # holds other kinds of tensors.
+                        {
+                            **group,
+                            **{key: own[key] for key in ("foreach", "fused") if key in own},
+                            "params": [numbers[name] for name in group["params"]],
+                        }
+                        for group, own in zip(
+                            saved["param_groups"], trained.optimizer.param_groups, strict=True
+                        )
                     ],
                 }
             )
@@ -223,13 +224,20 @@ def _fit(carry: Carry, rows: int) -> Carry:
     return carry
 
 
-def _first_bad(trained: _Trained, step: int, sums: dict[str, Any]) -> str:
+def _first_bad(trained: TrainedPhase, step: int, sums: dict[str, Any]) -> str:
     bad = next((name for name, value in sums.items() if not bool(torch.isfinite(value).all())), None)
     for name, parameter in trained.named:
-        if not bool(torch.isfinite(parameter.detach()).all()):
+        if not _is_finite(parameter.detach()):
             return f"step {step}: the parameter {name} is not finite"
     for name, parameter in trained.named:
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
+        if parameter.grad is not None and not _is_finite(parameter.grad):
             where = f"; so is this worker's {bad}" if bad else ""
             return f"step {step}: the gradient of {name} is not finite{where}"
     return f"step {step}: the gradient's norm is not finite"
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """The same on all workers that hold parts of it: a DTensor would answer for this worker's alone."""
+    found = torch.isfinite(tensor).all()
+    whole = getattr(found, "full_tensor", None)
+    return bool(whole() if whole is not None else found)

@@ -1,0 +1,51 @@
+"""One phase of a workload in training: its loss as a module, its parameters, its optimizer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dlsys.train.optim import build as build_optimizer
+from dlsys.train.strategies.base import Parts
+from dlsys.zoo.workload import Batch, Carry, Phase
+
+
+class PhaseModule(nn.Module):
+    """A model whose forward pass ends in the loss of one phase.
+
+    Wrappers that hook into `forward` (DDP's does) thereby see the whole computation, whatever
+    a workload does with its model.
+    """
+
+    def __init__(self, model: nn.Module, phase: Phase) -> None:
+        super().__init__()
+        self.model = model
+        self.phase = phase
+
+    def forward(self, batch: Batch, carry: Carry) -> tuple[Tensor, dict[str, Tensor], Carry]:
+        loss, carry = self.phase.loss(self.model, batch, carry)
+        return loss.value, loss.metrics, carry
+
+
+class TrainedPhase:
+    """One phase with its parameters, its optimizer and the state it carries.
+
+    Attributes:
+        named: the parameters it trains, by their names in the model.
+        module: computes the loss; what strategies wrap.
+        carries: carried state by micro-batch.
+    """
+
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, model: nn.Module, phase: Phase, parts: Parts) -> None:
+        self.phase = phase
+        self.named = [
+            (name, parameter)
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and name.startswith(phase.parameters)
+        ]
+        self.parameters = [parameter for _, parameter in self.named]
+        self.optimizer = build_optimizer(parts.job.optimizer, self.parameters)
+        self.module: nn.Module = PhaseModule(model, phase)
+        self.carries: dict[int, Carry] = {}
