@@ -12,7 +12,7 @@ a stateful RNN, a recommender of several inputs and a GAN:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dlsys.data.dataset import Batch as Batch  # users import it from here
 from dlsys.spec.section import Section
 from dlsys.zoo.card import Card, Shape
+from dlsys.zoo.card import Cut as Cut  # users import it from here
 
 # State carried from one batch to the next of the same stream: tensors, rows first, in nested
 # dicts or tuples; None at the start of an epoch and for workloads without state.
@@ -78,6 +79,8 @@ class Workload:
     order: ClassVar[Literal["shuffled", "streams"]] = "shuffled"
     # Best direction of each metric besides `loss`; a catalogue workload's are on its card.
     metrics: ClassVar[dict[str, Literal["max", "min"]]] = {}
+    # Layers that tensor parallelism cuts, by name; a catalogue workload's are on its card.
+    tensor_plan: ClassVar[Mapping[str, Cut]] = {}
 
     def __init__(self, options: Any, shape: Shape) -> None:
         self.options = options

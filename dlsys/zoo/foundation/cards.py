@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from dlsys.spec.section import Section
-from dlsys.zoo.card import Card, Shape
+from dlsys.zoo.card import DATA_PARALLEL, Card, Cut, Shape
 from dlsys.zoo.cost import Cost, dense
 
 
@@ -30,6 +30,8 @@ SOFTMAX_REGRESSION = Card(
     options=SoftmaxRegressionOptions,
     sources=("digits", "breast_cancer", "csv", "idx", "image-folder"),
     metrics={"accuracy": "max"},
+    strategies=(*DATA_PARALLEL, "tensor"),
+    tensor_plan=lambda _: {"1": Cut("gather")},
     parameters=lambda _, s: _softmax_regression(s).parameters,
     flops=lambda _, s: _softmax_regression(s).flops,
     activation_bytes=lambda _, s: _softmax_regression(s).activation_bytes,

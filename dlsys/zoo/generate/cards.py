@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dlsys.spec.section import Count, Positive, Section
-from dlsys.zoo.card import Card, Shape
+from dlsys.zoo.card import DATA_PARALLEL, Card, Shape
 from dlsys.zoo.cost import Cost, perceptron
 
 
@@ -49,6 +49,9 @@ GAN = Card(
     options=GANOptions,
     sources=("gaussian-ring",),
     metrics={"modes": "max", "within_3_sigma": "max"},
+    # DeepSpeed has one optimizer.
+    strategies=tuple(name for name in DATA_PARALLEL if name != "zero"),
+    blocks=("generator", "discriminator"),
     parameters=lambda o, s: _gan(o, s).parameters,
     flops=lambda o, s: _gan(o, s).flops,
     activation_bytes=lambda o, s: _gan(o, s).activation_bytes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlsys.spec.section import Count, Section
-from dlsys.zoo.card import Card, Shape
+from dlsys.zoo.card import DATA_PARALLEL, Card, Cut, Shape
 from dlsys.zoo.cost import Cost, activation, perceptron
 
 
@@ -34,6 +34,17 @@ def _dlrm(options: DLRMOptions, shape: Shape) -> Cost:
     return perceptron(bottom) + activation(dim) + embeddings + interaction + perceptron(top)
 
 
+def _dlrm_plan(options: DLRMOptions) -> dict[str, Cut]:
+    """Tables by the numbers of a category, perceptrons by pairs of layers; a last odd one is whole."""
+    plan = {"tables.*": Cut("gather", options.embedding_dim)}
+    for perceptron_name, hidden in (("bottom", options.bottom), ("top", options.top)):
+        for layer in range(0, len(hidden), 2):
+            # A ReLU stands behind each affine layer.
+            plan[f"{perceptron_name}.{2 * layer}"] = Cut("column", hidden[layer])
+            plan[f"{perceptron_name}.{2 * layer + 2}"] = Cut("row", hidden[layer])
+    return plan
+
+
 DLRM = Card(
     name="dlrm",
     title="DLRM: embeddings, pairwise products, two perceptrons",
@@ -42,6 +53,8 @@ DLRM = Card(
     options=DLRMOptions,
     sources=("synthetic-ctr",),
     metrics={"auc": "max"},
+    strategies=(*DATA_PARALLEL, "tensor"),
+    tensor_plan=_dlrm_plan,
     parameters=lambda o, s: _dlrm(o, s).parameters,
     flops=lambda o, s: _dlrm(o, s).flops,
     activation_bytes=lambda o, s: _dlrm(o, s).activation_bytes,

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from dlsys.spec.section import Count, Fraction, Positive, Section
-from dlsys.zoo.card import Card, Shape
+from dlsys.zoo.card import DATA_PARALLEL, Card, Cut, Shape
 from dlsys.zoo.cost import Cost, activation, convolution, dense
 
 
@@ -60,6 +60,11 @@ def _lenet_5(options: LeNet5Options, shape: Shape) -> Cost:
     )
 
 
+def _lenet_plan(options: LeNet5Options) -> dict[str, Cut]:
+    units = lenet_widths(options)[2]
+    return {"dense1.0": Cut("column", units), "dense2.0": Cut("row", units)}
+
+
 LENET_5 = Card(
     name="lenet-5",
     title="LeNet-5: two convolutions, three dense layers",
@@ -70,6 +75,8 @@ LENET_5 = Card(
     metrics={"accuracy": "max"},
     has_dropout=True,
     blocks=("conv1", "conv2", "dense1", "dense2", "output"),
+    strategies=(*DATA_PARALLEL, "pipeline", "tensor"),
+    tensor_plan=_lenet_plan,
     parameters=lambda o, s: _lenet_5(o, s).parameters,
     flops=lambda o, s: _lenet_5(o, s).flops,
     activation_bytes=lambda o, s: _lenet_5(o, s).activation_bytes,
@@ -128,6 +135,7 @@ RESNET = Card(
     exact=False,
     inexact_because="batch norm sees only its own worker's rows; with model.norm: group it is exact",
     blocks=("stem", "stage1", "stage2", "stage3", "head"),
+    strategies=(*DATA_PARALLEL, "pipeline"),
     parameters=lambda o, s: _resnet(o, s).parameters,
     flops=lambda o, s: _resnet(o, s).flops,
     activation_bytes=lambda o, s: _resnet(o, s).activation_bytes,

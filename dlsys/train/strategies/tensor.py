@@ -1,0 +1,270 @@
+"""Tensor parallelism: single layers are cut among workers (Shoeybi et al. 2019, arXiv:1909.08053).
+
+Neighbouring workers share one model and see the same rows; each such group takes its own part of
+the global batch. The workload's `tensor_plan` says which layers are cut, and how; torch's DTensor
+computes them. The other layers are whole on every worker, who all compute the same with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.parallel.style import ParallelStyle
+from torch.utils._pytree import tree_map_only
+
+from dlsys.data.loader import MicroBatch, StepBatch
+from dlsys.errors import UsageError
+from dlsys.spec import strategy as spec
+from dlsys.train import seeding
+from dlsys.train.strategies.base import State, StepResult
+from dlsys.train.strategies.phase import TrainedPhase
+from dlsys.train.strategies.single import SingleStrategy
+from dlsys.zoo.card import Cut, uneven
+from dlsys.zoo.workload import Carry, Workload
+
+_Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+class TensorStrategy(SingleStrategy):
+    _sent = 0.0
+    _steps = 0
+
+    @property
+    def _size(self) -> int:
+        """Workers that share a model."""
+        options = self._parts.job.strategy
+        assert isinstance(options, spec.Tensor)
+        return options.size or self._parts.world.size
+
+    @property
+    def data_place(self) -> tuple[int, int]:
+        world = self._parts.world
+        return world.rank // self._size, world.size // self._size
+
+    def parallelize(self, model: nn.Module) -> nn.Module:
+        """Cuts the layers of the workload's plan.
+
+        Raises:
+            UsageError: `size` does not divide the workers or what is to be cut, or the plan names
+                layers that are not there or cannot be cut so.
+        """
+        world, size = self._parts.world, self._size
+        assert world.size % size == 0, "checked with the file"
+        plan = _plan(self._parts.workload)
+        layers = _layers(model, plan)
+        cuts = {name: replace(cut, units=_units(name, layer, cut)) for name, (layer, cut) in layers.items()}
+        if wrong := uneven(cuts, size):
+            raise UsageError(f"strategy.size: {wrong}")
+        shape = (world.size // size, size)
+        mesh = init_device_mesh(world.device.type, shape, mesh_dim_names=("data", "tensor"))
+        self._data, self._group = mesh.get_group("data"), mesh.get_group("tensor")
+        # Every worker has built the same weights: each takes its part, and none needs be sent.
+        styles = {name: _STYLES[cut.style]() for name, cut in cuts.items()}
+        parallelize_module(model, mesh["tensor"], styles, src_data_rank=None)
+        for layer, cut in layers.values():
+            layer.register_forward_hook(partial(self._count, cut.style))
+        return model
+
+    def _count(self, style: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Adds what a layer's forward and backward pass send, with rings, to the bytes."""
+        if not torch.is_grad_enabled():
+            return
+        part = (self._size - 1) / self._size
+        if style != "column":  # An all-reduce sends twice what gathering does.
+            self._sent += part * (2 if style == "row" else 1) * output.numel() * output.element_size()
+        if style != "row" and inputs[0].requires_grad:
+            whole = inputs[0].numel() * inputs[0].element_size()
+            self._sent += part * (1 if style == "groups" else 2) * whole
+
+    def reduce(self, trained: TrainedPhase) -> None:
+        replicas = self.data_place[1]
+        if replicas == 1:
+            return
+        gradients = [_local(p.grad) for p in trained.parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat, group=self._data)
+        self._sent += 2 * (replicas - 1) / replicas * flat.numel() * flat.element_size()
+        flat.div_(replicas)
+        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
+        held = [p for p in trained.parameters if p.grad is not None]
+        gradients = [p.grad for p in held if p.grad is not None]
+        square = self._square(_local(g) for g in gradients if _is_cut(g))
+        dist.all_reduce(square, group=self._group)
+        self._sent += 2 * (self._size - 1) / self._size * square.element_size()
+        total = (square + self._square(_local(g) for g in gradients if not _is_cut(g))).sqrt()
+        # torch's kernels over many tensors at once take no mixture of DTensors and others.
+        if norm is not None:
+            nn.utils.clip_grads_with_norm_(held, norm, total, foreach=False)
+        if value is not None:
+            nn.utils.clip_grad_value_(held, value, foreach=False)
+        return total
+
+    def _square(self, tensors: Iterable[Tensor]) -> Tensor:
+        """The squared norm of all tensors together: a scalar."""
+        norms = torch._foreach_norm(parts) if (parts := list(tensors)) else []
+        zero = torch.zeros((), device=self._parts.world.device)
+        return torch.stack([zero, *norms]).square().sum()
+
+    def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
+        result = super().train_step(batch, step, hyper)
+        self._steps += 1
+        return StepResult(self._once(result.sums), result.grad_norm)
+
+    def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
+        sums, carry = super().evaluate_step(micro, carry)
+        return self._once(sums), carry
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this worker speaks for those that share its model."""
+        return self._parts.world.rank % self._size == 0
+
+    def _once(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sums of the group's first worker; zeros on its others, who have the same."""
+        return sums if self._is_first else {name: torch.zeros_like(value) for name, value in sums.items()}
+
+    def state_out(self) -> State:
+        state = super().state_out()
+        if not self._is_first:
+            state.local["carry"] = {phase: {} for phase in state.local["carry"]}
+        # Bringing a tensor's parts together takes every worker, in the same order.
+        state.model, state.optimizers = tree_map_only(
+            DTensor, lambda cut: cut.full_tensor(), (state.model, state.optimizers)
+        )
+        return state
+
+    def state_in(self, state: State) -> None:
+        live = self._model.state_dict()
+        model = {name: _cut_like(live[name], whole) for name, whole in state.model.items()}
+        optimizers = {
+            phase: {
+                **saved,
+                "state": {name: _cut_all(live[name], own) for name, own in saved["state"].items()},
+            }
+            for phase, saved in state.optimizers.items()
+        }
+        super().state_in(State(model, optimizers, state.local))
+        # Layers that are whole must draw the same dropout on all who share the model; the state may
+        # be of a strategy whose workers all drew their own.
+        random = [seeding.random_state()]
+        dist.broadcast_object_list(random, group=self._group, group_src=0)
+        seeding.set_random_state(random[0])
+
+    def communication(self) -> Mapping[str, float]:
+        """The mean bytes of a step since the last call; its seconds are not known."""
+        sent, self._sent = self._sent / max(1, self._steps), 0.0
+        self._steps = 0
+        return {"bytes": sent}
+
+
+class GroupsParallel(ParallelStyle):
+    """Cuts a grouped convolution by its groups, as AlexNet's two GPUs did (Krizhevsky et al. 2012).
+
+    Takes the whole input (rows, channels, …) and gives the whole output.
+    """
+
+    def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
+        assert isinstance(module, _Convolution)
+        for name, parameter in list(module.named_parameters()):
+            cut = distribute_tensor(parameter, device_mesh, [Shard(0)], src_data_rank=self.src_data_rank)
+            module.register_parameter(name, nn.Parameter(cut, requires_grad=parameter.requires_grad))
+        module.groups //= device_mesh.size()
+
+        def forward(inputs: Tensor) -> Tensor:
+            whole = DTensor.from_local(inputs, device_mesh, [Replicate()])
+            mine = whole.redistribute(placements=[Shard(1)]).to_local()
+            bias = None if module.bias is None else _local(module.bias)
+            output = module._conv_forward(mine, _local(module.weight), bias)
+            cut = DTensor.from_local(output, device_mesh, [Shard(1)])
+            return cut.redistribute(placements=[Replicate()]).to_local()
+
+        module.forward = forward  # type: ignore[assignment]
+        return module
+
+
+_STYLES: dict[str, Callable[[], ParallelStyle]] = {
+    "column": ColwiseParallel,
+    "row": RowwiseParallel,
+    "gather": partial(ColwiseParallel, output_layouts=Replicate()),
+    "groups": GroupsParallel,
+}
+
+
+def _plan(workload: Workload) -> Mapping[str, Cut]:
+    card = workload.card
+    if card is None:
+        plan = workload.tensor_plan
+    else:
+        plan = card.tensor_plan(workload.options) if card.tensor_plan else {}
+    if not plan:
+        raise UsageError(
+            f"strategy: tensor must know which layers to cut, and {type(workload).__name__} has no plan: "
+            "give the Workload class a tensor_plan, or choose another strategy"
+        )
+    return plan
+
+
+def _layers(model: nn.Module, plan: Mapping[str, Cut]) -> dict[str, tuple[nn.Module, Cut]]:
+    """The layers that a plan names, in the plan's order."""
+    found = {}
+    for pattern, cut in plan.items():
+        named = {name: (m, cut) for name, m in model.named_modules() if fnmatchcase(name, pattern)}
+        if not named:
+            known = ", ".join(name for name, module in model.named_modules() if not [*module.children()])
+            raise UsageError(f"tensor_plan: the model has no layer {pattern!r}. Known: {known}")
+        found.update(named)
+    return found
+
+
+def _units(name: str, layer: nn.Module, cut: Cut) -> int:
+    """How many outputs, inputs or groups there are to cut."""
+    if isinstance(layer, nn.Linear) and cut.style != "groups":
+        return layer.in_features if cut.style == "row" else layer.out_features
+    if isinstance(layer, nn.Embedding) and cut.style in ("column", "gather"):
+        return layer.embedding_dim
+    if isinstance(layer, _Convolution) and cut.style == "groups":
+        return layer.groups
+    raise UsageError(
+        f"tensor_plan: {name} is a {type(layer).__name__}, which {cut.style!r} cannot cut: column and gather "
+        "cut nn.Linear and nn.Embedding, row cuts nn.Linear, groups a convolution with several groups"
+    )
+
+
+def _is_cut(tensor: Tensor) -> bool:
+    return isinstance(tensor, DTensor) and tensor.placements[0].is_shard()
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """What this worker holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _cut_like(live: Tensor, whole: Tensor) -> Tensor:
+    """A whole tensor, cut as the model's own is."""
+    if not isinstance(live, DTensor):
+        return whole
+    whole = whole.to(live.device)
+    return distribute_tensor(whole, live.device_mesh, live.placements, src_data_rank=None)
+
+
+def _cut_all(parameter: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter's optimizer state; what has the parameter's shape is cut as it is."""
+    return {
+        key: _cut_like(parameter, value)
+        if isinstance(value, Tensor) and value.shape == parameter.shape
+        else value
+        for key, value in state.items()
+    }
