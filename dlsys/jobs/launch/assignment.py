@@ -51,6 +51,7 @@ class Assignment:
         directory: the driver's working directory, where users' modules are.
         attempt: from 1.
         fence: the driver's.
+        servers: the addresses of the parameter servers and their key, where there are some.
     """
 
     root: str
@@ -59,6 +60,7 @@ class Assignment:
     directory: str
     attempt: int
     fence: int
+    servers: dict[str, Any] | None = None
 
     @property
     def paths(self) -> RunPaths:

@@ -90,12 +90,12 @@ def _await_room(group: PlacementGroup, watch: Callable[[], None]) -> None:
 
 
 def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None]) -> None:
-    found = _all([actor.place.remote() for actor in actors], watch)
+    found = wait_for([actor.place.remote() for actor in actors], watch)
     # Ranks of one machine are neighbours: what a ring or a shard group sends stays on it.
     ranked = sorted(zip(found, actors, strict=True), key=lambda pair: (pair[0].node, pair[0].gpus))
     places = [place for place, _ in ranked]
-    port = _all([ranked[0][1].listen.remote(places[0].host, len(actors))], watch)[0]
-    _all(
+    port = wait_for([ranked[0][1].listen.remote(places[0].host, len(actors))], watch)[0]
+    wait_for(
         [
             actor.work.remote(assignment.to_dict(), rank, places, port)
             for rank, (_, actor) in enumerate(ranked)
@@ -104,7 +104,7 @@ def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None]) 
     )
 
 
-def _all(calls: list[Any], watch: Callable[[], None]) -> list[Any]:
+def wait_for(calls: list[Any], watch: Callable[[], None]) -> list[Any]:
     """The calls' results; the first error of one of them."""
     waiting = list(calls)
     while waiting:

@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import psutil
@@ -121,7 +121,8 @@ class RayLauncher:
         else:
             from dlsys.jobs.launch.ray_actors import fit
         try:
-            fit(assignment, watch)
+            with _servers(assignment, watch) as equipped:
+                fit(equipped, watch)
         except RayError as error:
             raise reported(assignment) or _translate(error) from error
         except WorkerDiedError as error:
@@ -155,6 +156,14 @@ class RayLauncher:
         for process in processes:
             with suppress(psutil.Error):
                 process.kill()
+
+
+def _servers(assignment: Assignment, watch: Callable[[], None]) -> AbstractContextManager[Assignment]:
+    if assignment.job["strategy"]["name"] != "ps":
+        return nullcontext(assignment)  # and the driver need not import what servers need
+    from dlsys.jobs.launch.ray_servers import parameter_servers
+
+    return parameter_servers(assignment, watch)
 
 
 def _quiet_ray() -> Any:

@@ -17,6 +17,7 @@ from dlsys.track.spool import Spool
 from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.engine import Surroundings, run_worker
 from dlsys.train.loop import Result
+from dlsys.train.ps.wire import Servers
 from dlsys.train.watchdog import EXIT_CODE, Watchdog
 from dlsys.train.world import World
 from dlsys.zoo.load import user_traceback
@@ -64,6 +65,7 @@ def work(
                     artifacts=paths.artifacts,
                     stop_requested=stop_requested,
                     beat=watchdog.beat,
+                    servers=Servers(**assignment.servers) if assignment.servers else None,
                 ),
             )
     except Exception as error:

@@ -1,0 +1,292 @@
+"""One parameter server: answers workers, and makes them wait for each other as the mode asks.
+
+A thread for each worker; torch's kernels and the sockets leave Python's lock alone. Without Ray: its
+process is somebody else's business.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import traceback
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlsys.spec.job import TrainJob
+from dlsys.spec.strategy import PS
+from dlsys.train.checkpoint.tree import flatten, unflatten
+from dlsys.train.ps.parts import receive_parts, receive_tree, send_parts, send_tree
+from dlsys.train.ps.shards import Layout
+from dlsys.train.ps.store import Store, read_snapshot, write_snapshot
+from dlsys.train.ps.wire import Channel
+
+
+class _Lost(Exception):
+    """Another worker is gone that this one waits for."""
+
+
+@dataclass
+class _Round:
+    """One synchronous update on its way.
+
+    Attributes:
+        pushes: gradients by rank and shard.
+        square: of the mean gradient's norm, once all are here.
+        applied: whether the weights have moved.
+    """
+
+    pushes: dict[int, dict[int, Tensor]] = field(default_factory=dict)
+    square: float | None = None
+    applied: bool = False
+
+
+@dataclass
+class _Member:
+    """What the server knows of a connected worker.
+
+    Attributes:
+        gradients: where its gradients are received.
+        seen: for each phase, up to which version it has the weights.
+        updates: for each phase, the updates that are in them.
+        round: for each phase, the update it takes part in.
+    """
+
+    rank: int
+    gradients: list[Tensor]
+    seen: dict[str, int] = field(default_factory=lambda: defaultdict(lambda: -1))
+    updates: Counter[str] = field(default_factory=Counter)
+    round: dict[str, _Round] = field(default_factory=dict)
+
+
+class Server:
+    """Serves workers from `start` to `close`.
+
+    Args:
+        job: names the optimizer, the regularizers and the strategy's options.
+        key: the run's secret, in hex.
+        listener: a bound socket that listens.
+        snapshot: the file from which a killed server of an asynchronous run comes back.
+    """
+
+    def __init__(
+        self, job: TrainJob, key: str, listener: socket.socket, *, snapshot: Path | None = None
+    ) -> None:
+        assert isinstance(job.strategy, PS)
+        self._job, self._options, self._key = job, job.strategy, key
+        self._listener = listener
+        self._snapshot = None if job.strategy.in_step else snapshot
+        self._store = read_snapshot(self._snapshot, job) if self._snapshot else None
+        self._moved = threading.Condition()
+        self._rounds: dict[str, _Round] = defaultdict(_Round)
+        self._size = 0
+        self._clocks: dict[str, dict[int, int]] = defaultdict(dict)
+        self._lags: Counter[int] = Counter()
+        self._gone: set[int] = set()
+        self._channels: set[Channel] = set()
+        self._writer: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def address(self) -> str:
+        host, port = self._listener.getsockname()[:2]
+        return f"{host}:{port}"
+
+    def start(self) -> None:
+        self._run(self._accept)
+
+    def _run(self, work: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=work, args=arguments, name="dlsys-ps", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def close(self) -> None:
+        """Ends all connections and threads."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._listener.close()
+        with self._moved:
+            self._gone.update(range(self._size))
+            self._moved.notify_all()
+            for channel in self._channels:
+                channel.close()
+        for thread in [*self._threads, *([self._writer] if self._writer else [])]:
+            thread.join(timeout=10)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connected, _ = self._listener.accept()
+            except OSError:
+                return
+            self._run(self._serve, connected)
+
+    def _serve(self, connected: socket.socket) -> None:
+        member = None
+        try:
+            channel = Channel.accept(connected, self._key)
+        except OSError:
+            connected.close()
+            return
+        self._channels.add(channel)
+        try:
+            member = self._join(channel)
+            while True:
+                message = channel.header()
+                answer: Callable[..., None] = getattr(self, f"_on_{message['ask']}")
+                answer(channel, member, message)
+        except OSError:
+            pass  # gone; whoever waits for it is told below
+        except Exception as error:
+            if not isinstance(error, _Lost):
+                traceback.print_exc(file=sys.stderr)
+            with suppress(OSError):
+                channel.send({"error": f"{type(error).__name__}: {error}", "lost": isinstance(error, _Lost)})
+        finally:
+            with self._moved:
+                self._channels.discard(channel)
+                if member is not None:
+                    self._gone.add(member.rank)
+                self._moved.notify_all()
+            channel.close()
+
+    def _join(self, channel: Channel) -> _Member:
+        message = channel.header()
+        layout, rank = Layout.from_dict(message["layout"]), int(message["rank"])
+        with self._moved:
+            if self._store is None:
+                if message["again"]:
+                    raise _Lost("the server has come back without a snapshot")
+                self._store = Store(self._job, layout)
+            elif self._store.layout != layout:
+                raise ValueError(f"rank {rank} has another model than the server")
+            self._size = int(message["size"])
+            for phase, clock in message["clocks"].items():
+                self._clocks[phase][rank] = clock
+            self._gone.discard(rank)
+        channel.send({})
+        return _Member(rank, [torch.empty_like(weight.detach()) for weight in self._store.weights])
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        """Until it is so; the caller holds the lock.
+
+        Raises:
+            _Lost: it can no longer become so.
+        """
+        while not ready():
+            if self._gone:
+                ranks = ", ".join(map(str, sorted(self._gone)))
+                raise _Lost(f"lost worker {ranks}")
+            self._moved.wait()
+
+    # -- what workers ask for
+
+    def _on_gather(self, channel: Channel, member: _Member, message: dict[str, Any]) -> None:
+        """A worker's gradients of a synchronous update; answers when all workers' are here."""
+        phase, store = message["phase"], self._ready
+        numbers = receive_parts(channel, message, member.gradients, others_zero=True)
+        with self._moved:
+            current = self._rounds[phase]
+            current.pushes[member.rank] = {number: member.gradients[number] for number in numbers}
+            member.round[phase] = current
+            if len(current.pushes) == self._size:
+                current.square = store.average(phase, [push for _, push in sorted(current.pushes.items())])
+                self._moved.notify_all()
+            self._wait(lambda: current.square is not None)
+        channel.send({"square": current.square})
+
+    def _on_apply(self, channel: Channel, member: _Member, message: dict[str, Any]) -> None:
+        """The update itself, which every worker asks for and the first one gets done."""
+        phase = message["phase"]
+        with self._moved:
+            current = member.round[phase]
+            if not current.applied:
+                self._ready.step(phase, message["hyper"], message["scale"])
+                current.applied = True
+                self._rounds[phase] = _Round()
+        self._send_changed(channel, member, [phase])
+
+    def _on_push(self, channel: Channel, member: _Member, message: dict[str, Any]) -> None:
+        """A worker's gradients, applied at once; under `ssp`, the answer waits for the slowest."""
+        phase, step, store = message["phase"], message["step"], self._ready
+        numbers = receive_parts(channel, message, member.gradients, others_zero=True)
+        bound = self._options.staleness if self._options.mode == "ssp" else None
+        with self._moved:
+            if bound is None:
+                self._lags[store.updates[phase] - member.updates[phase]] += 1
+            store.take(phase, {number: member.gradients[number] for number in numbers})
+            store.step(phase, message["hyper"], message["scale"])
+            clocks = self._clocks[phase]
+            clocks[member.rank] = step
+            self._moved.notify_all()
+            if self._snapshot and store.updates.total() % self._options.snapshot == 0:
+                self._save(store)
+            if bound is not None:
+                self._wait(lambda: len(clocks) == self._size and min(clocks.values()) >= step - bound)
+                self._lags[step - min(clocks.values())] += 1
+        self._send_changed(channel, member, [phase])
+
+    def _on_pull(self, channel: Channel, member: _Member, message: dict[str, Any]) -> None:
+        """All weights that changed since this worker got them."""
+        self._send_changed(channel, member, list(self._ready.layout.phases))
+
+    def _send_changed(self, channel: Channel, member: _Member, phases: list[str]) -> None:
+        store = self._ready
+        with self._moved:
+            parts = {p.number: p for phase in phases for p in store.changed(phase, member.seen[phase])}
+            for phase in phases:
+                member.seen[phase], member.updates[phase] = store.version, store.updates[phase]
+        # Outside of the lock: an asynchronous update may change weights as they leave, as Hogwild
+        # allows. What it changed has a later version and comes again.
+        send_parts(channel, {}, parts.values())
+
+    def _on_load(self, channel: Channel, member: _Member, message: dict[str, Any]) -> None:
+        """A whole state, from rank 0."""
+        state = receive_tree(channel, message)
+        with self._moved:
+            self._ready.load(state)
+            if self._snapshot:
+                self._save(self._ready, wait=True)
+        channel.send({})
+
+    def _on_state(self, channel: Channel, member: _Member, message: dict[str, Any]) -> None:
+        """The optimizers' state; the worker has the weights already."""
+        with self._moved:
+            states = _copied(self._ready.state()["states"])
+        send_tree(channel, {}, states)
+
+    def _on_lags(self, channel: Channel, member: _Member, message: dict[str, Any]) -> None:
+        """How stale pushes were since this was asked last: a histogram."""
+        with self._moved:
+            found, self._lags = self._lags, Counter()
+        channel.send({"lags": sorted(found.items())})
+
+    @property
+    def _ready(self) -> Store:
+        assert self._store is not None, "a worker that has joined made the store"
+        return self._store
+
+    def _save(self, store: Store, *, wait: bool = False) -> None:
+        """Writes a snapshot in a thread, unless one is still being written; the caller holds the lock."""
+        if self._writer is not None and self._writer.is_alive() and not wait:
+            return
+        assert self._snapshot is not None
+        self._writer = threading.Thread(
+            target=write_snapshot, args=(self._snapshot, store.layout, _copied(store.state())), daemon=True
+        )
+        self._writer.start()
+        if wait:
+            self._writer.join()
+
+
+def _copied(tree: Any) -> Any:
+    tensors: dict[str, Tensor] = {}
+    flat = flatten(tree, tensors, "")
+    return unflatten(flat, {name: tensor.clone() for name, tensor in tensors.items()})

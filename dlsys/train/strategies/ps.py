@@ -1,0 +1,271 @@
+"""Parameter servers (Li et al. 2014, https://www.usenix.org/system/files/conference/osdi14/osdi14-paper-li_mu.pdf).
+
+Every worker holds a replica of the model for its forward and backward passes; the optimizer is on
+the servers, which hold the parameters that count.
+
+* In step (`sync`, and `ssp` with a bound of 0): servers add the workers' gradients in the order of
+  ranks and tell every worker the square of their part's norm; workers clip by the whole norm, or
+  stop at a NaN, before anything has moved. This computes what one worker computes.
+* `async` (Recht et al. 2011, arXiv:1106.5730): a push is applied when it arrives. One of n workers
+  gives the mean gradient over its own share of a global batch, and it is applied with lr / n: a
+  global batch moves the parameters about as far as under one worker. Clipping and penalties
+  happen at the worker. Who is quick takes more shares: they are handed out as workers ask.
+* `ssp` (Ho et al. 2013): as `async`, but every worker takes its own share of each step, and nobody
+  is more than `staleness` steps ahead of the slowest.
+
+With `push: updates`, workers make `local_steps` steps with an optimizer of their own, and push what
+these changed; servers average.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dlsys.data.loader import Loader, MicroBatch, StepBatch
+from dlsys.errors import NonFiniteError, UsageError
+from dlsys.spec.section import Interval
+from dlsys.spec.strategy import PS
+from dlsys.train.ps.client import Client
+from dlsys.train.ps.shards import share_out
+from dlsys.train.regularize import clip
+from dlsys.train.schedule import apply
+from dlsys.train.strategies.base import Parts, State, StepResult
+from dlsys.train.strategies.phase import TrainedPhase
+from dlsys.train.strategies.single import SingleStrategy, _first_bad
+from dlsys.zoo.workload import Carry
+
+
+class PSStrategy(SingleStrategy):
+    _client: Client
+
+    def setup(self, parts: Parts) -> None:
+        super().setup(parts)
+        options, world = parts.job.strategy, parts.world
+        assert isinstance(options, PS)
+        self._options = options
+        if parts.servers is None:
+            raise UsageError(
+                "strategy: ps needs parameter servers, and the launcher gave no addresses",
+                hint="dlsys run starts them; who calls run_worker gives Surroundings.servers.",
+            )
+        self._apart = not options.in_step
+        if options.mode == "async" and any(trained.phase.every > 1 for trained in self._phases):
+            raise UsageError(
+                f"strategy: async hands out shares of steps, and {parts.job.workload} has a phase that "
+                "runs only at some steps: use mode: sync or ssp"
+            )
+        tables = {
+            f"{name}.weight" for name, part in self._model.named_modules() if isinstance(part, nn.Embedding)
+        }
+        layouts = share_out(
+            {trained.phase.name: trained.named for trained in self._phases},
+            tables,
+            servers=len(parts.servers.addresses),
+            split_bytes=options.split_mb * 2**20,
+        )
+        self._named = {name: weight for trained in self._phases for name, weight in trained.named}
+        self._client = Client(
+            parts.servers, layouts, self._named, rank=world.rank, size=world.size, patient=self._apart
+        )
+        self._settled = True
+        # With `push: updates`: what the servers had when this worker went its own way, and for how long.
+        self._base: dict[str, dict[str, Tensor]] = {}
+        self._own_steps: dict[str, int] = {}
+        self._last_step = 0
+        self._counted = (0, 0, 0.0)
+        self._steps = 0
+        self._load({})
+        self.communication()  # what setting up has sent is no step's
+
+    def _load(self, optimizers: Mapping[str, Any]) -> None:
+        """Makes this replica, the same on all workers, the servers' state."""
+        if self._parts.world.is_main:
+            states = {phase: saved["state"] for phase, saved in optimizers.items()}
+            self._client.load(self._named, {} if self._options.push == "updates" else states)
+        self._meet()
+        for trained in self._phases:
+            self._go_apart(trained)
+
+    def _meet(self) -> None:
+        """Returns when every worker has called it."""
+        self._parts.world.sum(torch.zeros((), device=self._parts.world.device))
+
+    def close(self) -> None:
+        if hasattr(self, "_client"):  # not if setting up failed
+            self._client.close()
+
+    # -- a step
+
+    def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
+        self._settled = False
+        self._steps += 1
+        return super().train_step(batch, step, hyper)
+
+    def update(
+        self, trained: TrainedPhase, step: int, hyper: Mapping[str, float | None], sums: dict[str, Tensor]
+    ) -> Tensor:
+        if self._options.push == "updates":
+            norm = super().update(trained, step, hyper, sums)
+            self._own_steps[trained.phase.name] += 1
+            if self._own_steps[trained.phase.name] == self._options.local_steps:
+                self._push_changes(trained, step)
+            return norm
+        apply(trained.optimizer, hyper)  # it makes no step here, but says the rate in checkpoints
+        gradients = {name: weight.grad for name, weight in trained.named}
+        if self._apart:
+            return self._push(trained, step, hyper, gradients, sums)
+        job = self._parts.job
+        whole = self._client.gather(trained.phase.name, gradients)
+        self._check(whole, trained, step, sums)
+        bound = job.gradient.clip_norm or self._parts.regularizers.clip_norm
+        # As torch's clip_grad_norm_ has it.
+        scale = min(1.0, bound / (whole + 1e-6)) if bound else 1.0
+        self._client.apply(trained.phase.name, hyper, scale)
+        return torch.tensor(whole)
+
+    def _push(
+        self,
+        trained: TrainedPhase,
+        step: int,
+        hyper: Mapping[str, float | None],
+        gradients: Mapping[str, Tensor | None],
+        sums: dict[str, Tensor],
+    ) -> Tensor:
+        job, regularizers = self._parts.job, self._parts.regularizers
+        regularizers.penalize(trained.named)
+        norm = clip(
+            trained.parameters, job.gradient.clip_norm or regularizers.clip_norm, job.gradient.clip_value
+        )
+        self._check(float(norm), trained, step, sums)
+        rate = hyper["lr"]
+        share = {**hyper, "lr": rate / self._parts.world.size if rate is not None else None}
+        self._client.push(trained.phase.name, step, gradients, share, 1.0)
+        return norm
+
+    def _check(self, norm: float, trained: TrainedPhase, step: int, sums: dict[str, Tensor]) -> None:
+        if not math.isfinite(norm):
+            raise NonFiniteError(_first_bad(trained, step, sums))
+
+    def _go_apart(self, trained: TrainedPhase) -> None:
+        self._own_steps[trained.phase.name] = 0
+        if self._options.push == "updates":
+            self._base[trained.phase.name] = {name: weight.detach().clone() for name, weight in trained.named}
+
+    def _push_changes(self, trained: TrainedPhase, step: int) -> None:
+        """Pushes what this worker's own steps changed; its weights become the servers'."""
+        phase = trained.phase.name
+        base = self._base[phase]
+        changes: dict[str, Tensor | None] = {
+            name: weight.detach() - base[name] for name, weight in trained.named
+        }
+        with torch.no_grad():  # rows that nobody changed do not come back
+            for name, weight in trained.named:
+                weight.copy_(base[name])
+        if self._apart:
+            self._client.push(phase, step, changes, {}, 1 / self._parts.world.size)
+        else:
+            self._check(self._client.gather(phase, changes), trained, step, {})
+            self._client.apply(phase, {}, 1.0)
+        self._last_step = step
+        self._go_apart(trained)
+
+    # -- shares of work
+
+    def meets(self, step: int) -> bool:
+        if not self._shares_out:
+            return True
+        job = self._parts.job
+        due = (Interval(job.tracking.log_every, "step"), job.evaluate, job.checkpoint.every)
+        return step == job.stop.steps or any(i.unit == "step" and step % i.count == 0 for i in due)
+
+    @property
+    def _shares_out(self) -> bool:
+        """Whether shares go to whoever asks; carried state ties a share to its worker."""
+        carried = self._parts.workload.order == "streams"
+        return self._options.mode == "async" and self._parts.world.size > 1 and not carried
+
+    def batches(self, loader: Loader, epoch: int, done: int, before: int) -> Iterator[tuple[int, StepBatch]]:
+        if not self._shares_out:
+            yield from super().batches(loader, epoch, done, before)
+            return
+        rank, size = self.data_place
+        last = loader.order.steps_per_epoch
+        while done < last:
+            meeting = next(n for n in range(done + 1, last + 1) if n == last or self.meets(before + n))
+            # All shares but those of the step at which workers meet: each brings one of those.
+            while (ticket := self._ticket(before + meeting)) < (meeting - 1 - done) * size:
+                number = done + ticket // size
+                yield number + 1, loader.make(epoch, number, ticket % size)
+            yield meeting, loader.make(epoch, meeting - 1, rank)
+            done = meeting
+
+    def _ticket(self, meeting: int) -> int:
+        """The next number, from 0, that no other worker has got before this meeting."""
+        group = dist.group.WORLD
+        assert group is not None, "several workers have a process group"
+        taken: int = group.get_group_store().add(f"dlsys/ps/{meeting}", 1)
+        return taken - 1
+
+    # -- whole states
+
+    def _settle(self) -> None:
+        """Makes all replicas equal; called on all workers at the same steps."""
+        if self._settled:
+            return
+        self._settled = True
+        for trained in self._phases:
+            if self._own_steps[trained.phase.name] and self._options.push == "updates":
+                self._push_changes(trained, self._last_step)
+        if self._apart:
+            self._meet()
+            self._client.pull()
+            for trained in self._phases:
+                self._go_apart(trained)
+
+    def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
+        self._settle()
+        return super().evaluate_step(micro, carry)
+
+    def state_out(self) -> State:
+        """The whole state on rank 0; under `push: updates`, with rank 0's own optimizer."""
+        self._settle()
+        state = super().state_out()
+        if self._options.push == "gradients" and self._parts.world.is_main:
+            for phase, states in self._client.states().items():
+                names = [
+                    name for group in state.optimizers[phase]["param_groups"] for name in group["params"]
+                ]
+                state.optimizers[phase]["state"] = {name: states[name] for name in names if name in states}
+        if self._apart:
+            self._meet()  # nobody pushes while rank 0 reads
+        return state
+
+    def state_in(self, state: State) -> None:
+        if self._options.push == "updates":
+            super().state_in(state)
+        else:
+            idle = {phase: {**saved, "state": {}} for phase, saved in state.optimizers.items()}
+            super().state_in(State(state.model, idle, state.local))
+        self._load(state.optimizers)
+        if self._apart:
+            self._client.pull()
+
+    def communication(self) -> Mapping[str, float]:
+        sent, received = self._client.traffic
+        before, self._counted = self._counted, (sent, received, self._client.seconds)
+        steps = max(1, self._steps)
+        self._steps = 0
+        seconds = (self._counted[2] - before[2]) / steps
+        found = {"seconds": seconds, "exposed_seconds": seconds, "bytes": (sent - before[0]) / steps}
+        found["ps/received_bytes_per_step"] = (received - before[1]) / steps
+        if self._apart and self._parts.world.is_main and (lags := self._client.lags()):
+            pushes = sum(lags.values())
+            found["ps/staleness_max"] = float(max(lags))
+            found["ps/staleness_mean"] = sum(lag * count for lag, count in lags.items()) / pushes
+        return found
