@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from dlsys.errors import DlsysError, SpecError, WorkloadError
 
@@ -19,3 +20,16 @@ def report(error: DlsysError) -> None:
         print(line.rstrip(), file=sys.stderr)
     if error.hint:
         print(f"       {error.hint}", file=sys.stderr)
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of text, aligned, with two spaces between."""
+    widths = [max(len(line[i]) for line in [titles, *rows]) for i in range(len(titles))]
+    lines = ["  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)) for line in [titles, *rows]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as a table for a document."""
+    lines = [[title.lower() for title in titles], ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from dlsys.cli.report import table
 from dlsys.errors import DlsysError, TrackingError, UsageError
 
 app = typer.Typer(help="Look at runs.", no_args_is_help=True)
@@ -30,10 +32,7 @@ def list_runs(
         return
     columns = [[row["run"], row["status"], row["workload"], row["started"], _result(row)] for row in rows]
     titles = ["RUN", "STATUS", "WORKLOAD", "STARTED", "RESULT"]
-    widths = [max(len(line[i]) for line in [titles, *columns]) for i in range(len(titles))]
-    for line in [titles, *columns]:
-        padded = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
-        print("  ".join(padded).rstrip())
+    print(table(titles, columns))
 
 
 def _result(row: dict[str, Any]) -> str:
@@ -69,6 +68,23 @@ def show(
     print("parameters")
     for name, value in sorted(row["params"].items()):
         print(f"  {name:36} {value}")
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="The beginning of a run's id.")],
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="weights.safetensors, or weights.pt")],
+    best: Annotated[bool, typer.Option("--best", help="The best checkpoint in place of the last.")] = False,
+) -> None:
+    """Write a run's weights to one file: plain tensors by parameter name, whatever the strategy."""
+    from dlsys.paths import RunPaths
+    from dlsys.train.checkpoint.export import export as write
+
+    if target.suffix not in (".safetensors", ".pt"):
+        raise UsageError(f"{target}: say FILE.safetensors, or FILE.pt for torch.load")
+    paths = RunPaths.find(run)
+    step, count = write(paths.checkpoints, target, best=best)
+    print(f"{target}: {count:,} numbers of step {step}")
 
 
 @app.command()

@@ -8,9 +8,7 @@ outcome is written; the writer delivers it. Every way out passes through the las
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlsys.errors import DlsysError, ExpectationError, Interrupted, UsageError
+from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_machine
 from dlsys.jobs.ownership import Ownership
@@ -26,12 +25,12 @@ from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
 from dlsys.spec.job import TrainJob
 from dlsys.spec.load import Loaded
+from dlsys.spec.strategy import PS
 from dlsys.track import record as provenance
 from dlsys.track.spool import records
 
 # A resumed run must stay the same computation; anything else about it may change.
 _FIXED = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
-_WRITER_PATIENCE = 20.0
 _BALLAST = 64 * 1024
 
 
@@ -64,14 +63,20 @@ class Ended:
     error: BaseException | None = None
 
 
-def prepare(loaded: Loaded) -> RunPaths:
-    """Makes a new run of a checked job: its id, its folder and its record."""
+def prepare(loaded: Loaded, *, parent: str | None = None) -> RunPaths:
+    """Makes a new run of a checked job: its id, its folder and its record.
+
+    Args:
+        parent: the id of the run that this one is a part of.
+    """
     paths = RunPaths.create(new_run_id(loaded.job.name))
     paths.source.write_text(loaded.source)
     _write_spec(paths, loaded.job)
     record = provenance.build(paths.id, loaded)
     record["folder"] = str(loaded.path.parent)
     record["overrides"] = list(loaded.overrides)
+    if parent:
+        record["parent"] = parent
     write_json(paths.record, record)
     if diff := provenance.dirty_diff(Path.cwd()):
         (paths.root / "diff.patch").write_text(diff)
@@ -114,7 +119,7 @@ def execute(
         (paths.root / "stop").unlink(missing_ok=True)
         with suppress(OSError):
             paths.ballast.write_bytes(bytes(_BALLAST))
-        writer = _start_writer(paths)
+        writer = start_writer(paths)
         owner.record_writer(writer.pid)
         interrupts.last_act = lambda: _write_outcome(
             paths, ended, "KILLED", "interrupted, and did not stop in time"
@@ -129,8 +134,8 @@ def execute(
             ended.step = ended.step or _last_step(paths)
         cause = _one_line(ended.error) if ended.error else ""
         _write_outcome(paths, ended, ended.status, cause)
-        patience = 5.0 if ended.status == "KILLED" else _WRITER_PATIENCE
-        ended.delivered = _wait_for_writer(writer, patience)
+        patience = 5.0 if ended.status == "KILLED" else PATIENCE
+        ended.delivered = wait_for_writer(writer, patience)
         paths.ballast.unlink(missing_ok=True)
     ended.seconds = time.monotonic() - began
     return ended
@@ -154,7 +159,7 @@ def _attempts(
     launcher: Any = None
     first = 1 + len(list(paths.failures.glob("attempt-*"))) + len(list(paths.stacks.glob("attempt-*")))
     try:
-        if resources.workers > 1 or address is not None:
+        if resources.workers > 1 or address is not None or isinstance(job.strategy, PS):
             from dlsys.jobs.launch.ray_train import RayLauncher
 
             launcher = RayLauncher(owner, address)
@@ -251,25 +256,3 @@ def _last_step(paths: RunPaths) -> int:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _start_writer(paths: RunPaths) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C on the terminal must not reach it.
-    with open(paths.logs / "writer.log", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "dlsys.track.writer", str(paths.root)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-
-def _wait_for_writer(writer: subprocess.Popen[bytes], patience: float) -> bool:
-    """Waits for the writer to deliver; it goes on by itself if that takes longer."""
-    try:
-        return writer.wait(timeout=patience) == 0
-    except subprocess.TimeoutExpired:
-        # It ends by itself; somebody must collect it if this process lives on.
-        threading.Thread(target=writer.wait, daemon=True).start()
-        return False

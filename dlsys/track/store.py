@@ -92,11 +92,25 @@ class Store:
                 run_id = str(found[0].info.run_id)
                 self.client.update_run(run_id, status="RUNNING")
             else:
-                run = self.client.create_run(experiment, tags=record["tags"], run_name=record["run_id"])
+                tags = {**record["tags"], **self._parent(experiment, record.get("parent"))}
+                run = self.client.create_run(experiment, tags=tags, run_name=record["run_id"])
                 run_id = str(run.info.run_id)
             self._log_params(run_id, record["params"])
         write_json(paths.mlflow, {"uri": self.uri, "run_id": run_id, "experiment_id": experiment})
         return run_id
+
+    def _parent(self, experiment: str, run_id: str | None) -> dict[str, str]:
+        """The tag that makes a run a child of another one.
+
+        Raises:
+            TrackingError: its parent is not there yet: it has a writer of its own.
+        """
+        if run_id is None:
+            return {}
+        found = self.client.search_runs([experiment], f"tags.`dlsys.run_id` = '{run_id}'", max_results=1)
+        if not found:
+            raise TrackingError(f"MLflow at {self.uri}: the parent run {run_id} is not there yet")
+        return {"mlflow.parentRunId": str(found[0].info.run_id)}
 
     def _log_params(self, run_id: str, params: dict[str, str]) -> None:
         from mlflow.entities import Param

@@ -1,0 +1,46 @@
+"""A checkpoint's weights as one plain file that needs nothing of dlsys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from dlsys.errors import UsageError
+from dlsys.train.checkpoint.store import CheckpointStore, read
+
+
+def export(checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int, int]:
+    """Writes the newest good checkpoint's parameters and buffers, by their names in the plain model.
+
+    Args:
+        checkpoints: a run's folder of checkpoints.
+        target: `.safetensors`, or `.pt` for `torch.load(..., weights_only=True)`.
+        best: takes the best checkpoint.
+
+    Returns:
+        The checkpoint's step, and how many numbers were written.
+
+    Raises:
+        UsageError: there is no checkpoint, or `target` cannot be written.
+        CheckpointError: all are damaged, or the best one is.
+    """
+    store = CheckpointStore(checkpoints, keep=1)
+    chosen = store.best() if best else None
+    saved = read(chosen) if chosen else None if best else store.latest()
+    if saved is None:
+        kind = "best checkpoint (checkpoint.best names its metric)" if best else "checkpoint"
+        raise UsageError(f"{checkpoints.parent.name} has no {kind} yet")
+    # Tied parameters are one tensor under two names, which safetensors refuses.
+    weights = {name: tensor.clone().contiguous() for name, tensor in saved.model.items()}
+    try:
+        if target.suffix == ".safetensors":
+            save_file(weights, target)
+        else:
+            torch.save(weights, target)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch has its own for a missing folder
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{target}: cannot be written: {reason}") from error
+    return saved.position.step, sum(tensor.numel() for tensor in weights.values())
