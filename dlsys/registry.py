@@ -118,5 +118,11 @@ STRATEGIES = Registry(
     {
         "single": "dlsys.train.strategies.single:SingleStrategy",
         "ddp": "dlsys.train.strategies.ddp:DDPStrategy",
+        "ring": "dlsys.train.strategies.ring:RingStrategy",
+        "ps": "dlsys.train.strategies.ps:PSStrategy",
+        "fsdp": "dlsys.train.strategies.fsdp:FSDPStrategy",
+        "zero": "dlsys.train.strategies.zero:ZeroStrategy",
+        "pipeline": "dlsys.train.strategies.pipeline:PipelineStrategy",
+        "tensor": "dlsys.train.strategies.tensor:TensorStrategy",
     },
 )

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlsys.registry import WORKLOADS, did_you_mean
+from dlsys.spec import strategy_rules
 from dlsys.spec.explain import explain
 from dlsys.spec.job import TrainJob
 from dlsys.spec.schedule import NEEDS_TOTAL
@@ -63,16 +64,17 @@ def _card(job: TrainJob) -> Any:
     return WORKLOADS.load(job.workload) if job.workload in WORKLOADS else None
 
 
-@_rule("resources", "batch_size", "gradient")
+@_rule("resources", "batch_size", "gradient", "strategy")
 def _batch_divides(job: TrainJob) -> Found:
     if job.batch_size == "all":
         return
-    workers, accumulate = job.resources.workers, job.gradient.accumulate
+    workers, accumulate = strategy_rules.data_shares(job), job.gradient.accumulate
     parts = workers * accumulate
     if job.batch_size % parts:
         below, above = job.batch_size // parts * parts, -(-job.batch_size // parts) * parts
         near = f"{below} or {above}" if below else str(above)
-        shares = f"{workers} worker{'s' if workers > 1 else ''}"
+        who = "worker" if workers == job.resources.workers else "replica"
+        shares = f"{workers} {who}{'s' if workers > 1 else ''}"
         if accumulate > 1:
             shares += f" × {accumulate} micro-batches = {parts}"
         yield (
@@ -83,13 +85,13 @@ def _batch_divides(job: TrainJob) -> Found:
 
 
 @_rule("strategy", "resources")
-def _single_is_one(job: TrainJob) -> Found:
-    if isinstance(job.strategy, Single) and job.resources.workers > 1:
-        yield (
-            ("strategy", "name"),
-            f"single is one worker's, but resources.workers is {job.resources.workers}: "
-            "say ddp, or workers: 1",
-        )
+def _strategy_suits_workers(job: TrainJob) -> Found:
+    yield from strategy_rules.suits_workers(job)
+
+
+@_rule("strategy", "optimizer", "expect")
+def _strategy_options_fit(job: TrainJob) -> Found:
+    yield from strategy_rules.options_fit(job)
 
 
 @_rule("stop")
@@ -276,15 +278,15 @@ def _data_suits_workload(job: TrainJob) -> Found:
         )
 
 
-@_rule("workload", "strategy")
+@_rule("workload", "strategy", "resources")
 def _strategy_suits_workload(job: TrainJob) -> Found:
-    card = _card(job)
-    if card and job.strategy is not None and job.strategy.name not in card.strategies:
-        yield (
-            ("strategy", "name"),
-            f"{job.workload} does not run under {job.strategy.name}; it does under: "
-            f"{', '.join(card.strategies)}",
-        )
+    yield from strategy_rules.suits_workload(job, _card(job))
+
+
+@_rule("workload", "strategy", "resources", "model")
+def _layers_are_cut_evenly(job: TrainJob) -> Found:
+    with contextlib.suppress(ValidationError):  # another rule tells what is wrong with the options
+        yield from strategy_rules.cuts_evenly(job, _card(job))
 
 
 @_rule("workload", "expect")

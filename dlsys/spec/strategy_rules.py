@@ -1,0 +1,131 @@
+"""Rules about `strategy:`: what a strategy asks of the workers, of the workload and of other options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from dlsys.spec.job import TrainJob
+from dlsys.spec.section import Section
+from dlsys.spec.strategy import DDP, FSDP, Pipeline, Single, Tensor, Zero, approximates, stage_blocks
+from dlsys.spec.yaml import Path
+
+Found = Iterator[tuple[Path, str]]
+# They train one worker's model in one worker's way where there is only one.
+_ALONE = ("single", "ddp", "ps")
+
+
+def suits_workers(job: TrainJob) -> Found:
+    """The number of workers, and how a strategy divides them."""
+    strategy, workers = job.strategy, job.resources.workers
+    if strategy is None:
+        return
+    if isinstance(strategy, Single) and workers > 1:
+        yield (
+            ("strategy", "name"),
+            f"single is one worker's, but resources.workers is {workers}: say ddp, or workers: 1",
+        )
+    if workers == 1 and strategy.name not in _ALONE:
+        yield (
+            ("strategy", "name"),
+            f"{strategy.name} needs 2 workers or more, but resources.workers is 1: say single, or workers: 2",
+        )
+        return
+    if isinstance(strategy, Pipeline):
+        yield from _told(lambda: strategy.count(workers))
+    if isinstance(strategy, Tensor) and strategy.size is not None:
+        yield from _divides(("strategy", "size"), strategy.size, workers, "parts of a model")
+    if isinstance(strategy, FSDP):
+        yield from _divides(("strategy", "replicas"), strategy.replicas, workers, "replicas")
+        if strategy.replicas == workers > 1:
+            yield (
+                ("strategy", "replicas"),
+                f"{workers} replicas of {workers} workers shard nothing: say ddp, or fewer replicas",
+            )
+        if strategy.offload and not job.resources.gpus:
+            yield ("strategy", "offload"), "there is nothing to offload without GPUs: leave it out"
+
+
+def _told(check: Callable[[], object]) -> Found:
+    """What a check raises: it begins with the option's name."""
+    try:
+        check()
+    except ValueError as error:
+        option, _, text = str(error).partition(": ")
+        yield ("strategy", option), text
+
+
+def _divides(path: Path, parts: int, workers: int, what: str) -> Found:
+    if workers % parts:
+        near = ", ".join(str(n) for n in range(1, workers + 1) if workers % n == 0)
+        yield path, f"{workers} workers cannot be divided into {parts} {what}: use one of {near}"
+
+
+def suits_workload(job: TrainJob, card: Any) -> Found:
+    """What the card allows, and the blocks that a pipeline cuts between."""
+    strategy = job.strategy
+    if card is None or strategy is None:
+        return
+    if strategy.name not in card.strategies:
+        yield (
+            ("strategy", "name"),
+            f"{job.workload} does not run under {strategy.name}; it does under: {', '.join(card.strategies)}",
+        )
+    elif isinstance(strategy, Pipeline):
+        with suppress(ValueError):  # `suits_workers` tells it
+            stages = strategy.count(job.resources.workers)
+            yield from _told(lambda: stage_blocks(card.blocks, stages, strategy.split))
+
+
+def cuts_evenly(job: TrainJob, card: Any) -> Found:
+    """Tensor parallelism gives every worker an equal part of a layer."""
+    strategy = job.strategy
+    if isinstance(strategy, Tensor) and card is not None and "tensor" in card.strategies:
+        size = strategy.size or job.resources.workers
+        if wrong := card.uneven_cuts(card.options.model_validate(job.model), size):
+            yield ("strategy", "size"), wrong
+
+
+def options_fit(job: TrainJob) -> Found:
+    """Options that mean nothing, or contradict each other or the rest of the job."""
+    strategy = job.strategy
+    if strategy is None:
+        return
+    match strategy:
+        case DDP():
+            yield from _only_with(strategy, "powersgd_rank", strategy.hook == "powersgd", "hook: powersgd")
+            if strategy.local_sgd and strategy.hook != "none":
+                yield (
+                    ("strategy", "hook"),
+                    f"{strategy.hook} compresses gradients, but under local_sgd none travel: use one of both",
+                )
+        case Zero():
+            if strategy.offload and job.optimizer.name not in ("adam", "adamw"):
+                yield (
+                    ("strategy", "offload"),
+                    f"DeepSpeed's optimizer on the CPU is Adam, this job's is {job.optimizer.name}: "
+                    "say adam or adamw, or leave offload out",
+                )
+    if reason := approximates(strategy):
+        for name, bound in job.expect.items():
+            if bound.relation == "==":
+                yield (
+                    ("expect", name),
+                    f"cannot be met exactly under {strategy.name}: {reason}; expect >= or <=",
+                )
+
+
+def _only_with(strategy: Section, option: str, holds: bool, other: str) -> Found:
+    # A resolved job names every option: what is at its default was not asked for.
+    if not holds and getattr(strategy, option) != type(strategy).model_fields[option].default:
+        yield ("strategy", option), f"means something only with {other}"
+
+
+def data_shares(job: TrainJob) -> int:
+    """Into how many shares the workers cut every batch: those that hold one model have the same."""
+    workers = job.resources.workers
+    match job.strategy:
+        case Pipeline(stages=parts) | Tensor(size=parts):
+            return max(1, workers // (parts or workers))
+    return workers
