@@ -27,6 +27,8 @@ from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
 from dlsys.zoo.workload import Batch, Carry
 
+# An all-reduce to make: what it fulfils, the tensor, its wire and its residual.
+_Order = tuple[Future[None], Tensor, torch.dtype | None, Tensor | None]
 _WIRES = {"same": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -276,6 +278,3 @@ class _Lane:
                 reduced.set_exception(failed)
             else:
                 reduced.set_result(None)
-
-
-_Order = tuple[Future[None], Tensor, torch.dtype | None, Tensor | None]
