@@ -50,7 +50,7 @@ def test_disagreement_ends_with_1(folder: Folder) -> None:
         (("--workers", "two"), "--workers: 'two' is not numbers"),
         (("--workers", "0"), "--workers: '0' is not numbers"),
         (("--strategies", "ddp:bucket=3"), "strategy.bucket: "),
-        (("--strategies", "pipeline", "--workers", "8"), "the model has only 5 blocks"),
+        (("--strategies", "pipeline:schedule=gpipe", "--workers", "8"), "the model has 5 (conv1"),
     ],
 )
 def test_what_cannot_be_verified_is_refused_at_once(

@@ -63,7 +63,7 @@ def test_a_split_names_the_blocks_that_begin_a_stage() -> None:
         (2, ["x"], "no block 'x'"),
         (3, ["c", "b"], "later and later"),
         (2, ["a"], "not the first"),
-        (3, ["b"], "3 stages need 2 names, got 1"),
+        (3, ["b"], "3 stages are 2 cuts, got 1"),
     ],
 )
 def test_a_wrong_split_says_why(stages: int, split: list[str], message: str) -> None:
