@@ -200,7 +200,7 @@ def _rows(
         if case.loaded is not None:
             note(f"{number} of {len(todo)}: {case.label}, {_several(case.workers)}")
             paths = runs.prepare(case.loaded, parent=parent.id)
-            row = replace(row, verdict="failed", run=paths.id)
+            row = replace(row, run=paths.id)
             ended = runs.execute(
                 paths, case.loaded.job, address=address if case.workers > 1 else None, note=note
             )
@@ -209,6 +209,8 @@ def _rows(
             if ended.error is not None:
                 if reference is None:
                     raise RunError(f"the job fails with one worker already: {ended.error}") from ended.error
+                # What only the data could tell: a layer that these workers cannot share.
+                row.verdict = "refused" if isinstance(ended.error, UsageError) else "failed"
                 row.why = " ".join(str(ended.error).split())
             else:
                 points, weights = _left_behind(paths)

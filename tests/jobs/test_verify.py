@@ -89,3 +89,16 @@ def test_a_strategy_of_the_file_keeps_its_options(job: Path) -> None:
     assert single.name == "single"
     assert ddp.bucket_mb == 3
     assert (zero.name, zero.stage) == ("zero", 3)
+
+
+@pytest.mark.ray
+def test_what_only_the_data_tells_is_refused_and_no_failure(folder: Folder) -> None:
+    """Ten classes cannot be shared by four workers; the file does not say how many there are."""
+    overrides = ("workload=softmax-regression", "checkpoint={}")
+    done = folder.dlsys(
+        "verify", "job.yaml", *overrides, "--strategies", "tensor", "--workers", "4", "--steps", "2", "--json"
+    )
+    assert done.code == 0, done.err
+    row = json.loads(done.out)["rows"][1]
+    assert row["verdict"] == "refused"
+    assert "4 workers cannot share the 10 outputs" in row["why"]
