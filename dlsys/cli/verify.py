@@ -62,6 +62,8 @@ def verify(
     else:
         show = markdown if as_markdown else table
         print(show(_TITLES, [_cells(row) for row in rows]))
+        if as_markdown:
+            print()
         for row in rows:
             if row.why:
                 print(f"{row.strategy} × {row.workers}: {row.why}")
