@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ class World:
         found = torch.tensor([value], dtype=torch.float64, device=self.device)
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return float(found.item())
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Gives every worker rank 0's buffers: of their running statistics, these count, as under DDP."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
 
     def gather(self, value: object) -> list[object]:
         """Every worker's value on rank 0, in order of ranks; an empty list elsewhere."""

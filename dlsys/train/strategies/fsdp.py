@@ -142,9 +142,7 @@ class FSDPStrategy(SingleStrategy):
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         if self._model.training:
-            # Each worker has its own running statistics; rank 0's count, as they do under DDP.
-            for buffer in self._model.buffers():
-                dist.broadcast(buffer, 0)
+            self._parts.world.share_buffers(self._model)
         found: tuple[dict[str, Tensor], Carry] = self._root(super().evaluate_step, micro, carry)
         return found
 

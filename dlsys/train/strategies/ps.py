@@ -37,7 +37,7 @@ from dlsys.train.regularize import clip
 from dlsys.train.schedule import apply
 from dlsys.train.strategies.base import Parts, State, StepResult
 from dlsys.train.strategies.phase import TrainedPhase
-from dlsys.train.strategies.single import SingleStrategy, _first_bad
+from dlsys.train.strategies.single import SingleStrategy, first_bad
 from dlsys.zoo.workload import Carry
 
 
@@ -150,7 +150,7 @@ class PSStrategy(SingleStrategy):
 
     def _check(self, norm: float, trained: TrainedPhase, step: int, sums: dict[str, Tensor]) -> None:
         if not math.isfinite(norm):
-            raise NonFiniteError(_first_bad(trained, step, sums))
+            raise NonFiniteError(first_bad(trained, step, sums))
 
     def _go_apart(self, trained: TrainedPhase) -> None:
         self._own_steps[trained.phase.name] = 0

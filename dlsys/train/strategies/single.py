@@ -134,7 +134,7 @@ class SingleStrategy(Strategy):
         regularizers.penalize(trained.named)
         norm = self.clip(trained, job.gradient.clip_norm or regularizers.clip_norm, job.gradient.clip_value)
         if not math.isfinite(float(norm)):
-            raise NonFiniteError(_first_bad(trained, step, sums))
+            raise NonFiniteError(first_bad(trained, step, sums))
         apply(trained.optimizer, hyper)
         trained.optimizer.step()
         regularizers.after_step(trained.named, float(hyper["lr"] or 0.0))
@@ -224,7 +224,7 @@ def _fit(carry: Carry, rows: int) -> Carry:
     return carry
 
 
-def _first_bad(trained: TrainedPhase, step: int, sums: dict[str, Any]) -> str:
+def first_bad(trained: TrainedPhase, step: int, sums: dict[str, Any]) -> str:
     bad = next((name for name, value in sums.items() if not bool(torch.isfinite(value).all())), None)
     for name, parameter in trained.named:
         if not _is_finite(parameter.detach()):

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from dlsys.data.loader import MicroBatch, StepBatch
@@ -27,7 +26,7 @@ from dlsys.train.schedule import apply
 from dlsys.train.strategies.base import Parts, State, StepResult
 from dlsys.train.strategies.deepspeed_process import compiled_adam, prepare, start
 from dlsys.train.strategies.phase import TrainedPhase
-from dlsys.train.strategies.single import SingleStrategy, _first_bad
+from dlsys.train.strategies.single import SingleStrategy, first_bad
 from dlsys.zoo.workload import Carry
 
 # Elements that one message reduces, unless told: 25 MiB of them in fp32, as under DDP.
@@ -144,9 +143,7 @@ class ZeroStrategy(SingleStrategy):
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         if self._model.training:
-            # Each worker has its own running statistics; rank 0's count, as they do under DDP.
-            for buffer in self._model.buffers():
-                dist.broadcast(buffer, 0)
+            self._parts.world.share_buffers(self._model)
         if self._stage < 3:
             return super().evaluate_step(micro, carry)
         # Inside of the module that DeepSpeed surrounds, it also gathers parameters of modules that a
@@ -169,7 +166,7 @@ class ZeroStrategy(SingleStrategy):
             self._penalize(trained)
         self._engine.step()
         if self._zero.overflow:  # DeepSpeed saw it in the whole gradient's norm, on all workers alike
-            raise NonFiniteError(_first_bad(trained, step, sums))
+            raise NonFiniteError(first_bad(trained, step, sums))
         if self._regularized & _AFTER_STEP:
             self._after_step(trained, float(hyper["lr"] or 0.0))
         return torch.as_tensor(self._engine.get_global_grad_norm())
