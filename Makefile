@@ -50,7 +50,7 @@ verify: env  ## hold every strategy against one worker, for all ready workloads:
 	done; } > docs/verified.md; exit $$failed
 
 crossing: env  ## continue every strategy's checkpoint under every other: the matrix as a table
-	@$(BIN)/python tests/equivalence/crossing.py
+	@PYTHONPATH=tests $(BIN)/python tests/equivalence/crossing.py
 
 jobs: env  ## train every ready job file; each must meet what it expects
 	@for file in $$(find jobs -name '*.yaml' | sort); do $(BIN)/dlsys run $$file || exit 1; done

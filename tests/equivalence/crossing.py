@@ -1,6 +1,6 @@
 """Checkpoints cross over: train under one strategy, go on under another, end where one worker would.
 
-    python tests/equivalence/crossing.py
+    PYTHONPATH=tests python tests/equivalence/crossing.py
 
 prints the whole matrix: every ordered pair of strategies, from 2 workers to 1, 2 and 4. The suite
 runs a covering part of it.
