@@ -54,6 +54,7 @@ class Loader:
         rank, size: which worker of how many.
         micro: micro-batches a step.
         device: where batches go.
+        floats: the type that floating-point fields become; None leaves them.
         prefetch: batches made ahead by a thread; 0 makes each when it is asked for.
         transform: applied to each micro-batch (augmentation).
     """
@@ -67,6 +68,7 @@ class Loader:
         size: int = 1,
         micro: int = 1,
         device: torch.device | str = "cpu",
+        floats: torch.dtype | None = None,
         prefetch: int = 0,
         transform: Callable[[Batch], Batch] | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class Loader:
         self.order = order
         self._place = (rank, size, micro)
         self._device = torch.device(device)
+        self._floats = floats
         self._prefetch = prefetch
         self._transform = transform
         self._epoch_keys: tuple[int, torch.Tensor] | None = None
@@ -105,10 +108,13 @@ class Loader:
             batch["key"] = self._keys(epoch, share.rows)
             if self._transform is not None:
                 batch = self._transform(batch)
-            if self._device.type != "cpu":
-                batch = {name: tensor.to(self._device) for name, tensor in batch.items()}
+            if self._device.type != "cpu" or self._floats is not None:
+                batch = {name: self._placed(tensor) for name, tensor in batch.items()}
             micros.append(MicroBatch(batch, share.real / len(rows), share.real))
         return StepBatch(micros, len(rows))
+
+    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self._device, self._floats if tensor.is_floating_point() else None)
 
 
 @dataclass

@@ -115,8 +115,9 @@ class TrainJob(Section):
     """How the learning rate moves."""
     regularize: tuple[Regularizer, ...] = ()
     """Named regularizers."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """The type of activations; parameters and updates stay in fp32."""
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    """`bf16`: the type of activations; parameters and updates stay in fp32. `fp64`: everything in double,
+    which is slow, and tells rounding from mistakes."""
     gradient: Gradient = Field(default_factory=Gradient)
     """Accumulation and clipping."""
     strategy: Strategy | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from dlsys import data as sources
 from dlsys.data.augment import augment
@@ -89,14 +90,12 @@ def _train(
     modes: dict[str, Literal["max", "min"]],
     around: Surroundings,
 ) -> Result:
-    job, workload, regularizers, world = parts.job, parts.workload, parts.regularizers, parts.world
+    job, workload, world = parts.job, parts.workload, parts.world
     strategy.setup(parts)
 
     batch_size = len(splits.train) if job.batch_size == "all" else job.batch_size
     _check_batch(batch_size, len(splits.train), strategy.data_place[1] * job.gradient.accumulate)
-    train, valid, test = _loaders(
-        job, splits, workload, world.device, strategy.data_place, regularizers, batch_size
-    )
+    train, valid, test = _loaders(parts, splits, strategy.data_place, batch_size)
     steps_per_epoch = train.order.steps_per_epoch
     total = total_steps(job, steps_per_epoch)
     schedule = Schedule(
@@ -169,26 +168,23 @@ def _check_batch(batch_size: int, rows: int, parts: int) -> None:
 
 
 def _loaders(
-    job: TrainJob,
-    splits: sources.Splits,
-    workload: Workload,
-    device: torch.device,
-    place: tuple[int, int],
-    regularizers: Regularizers,
-    batch_size: int,
+    parts: Parts, splits: sources.Splits, place: tuple[int, int], batch_size: int
 ) -> tuple[Loader, Loader, Loader | None]:
+    job, workload = parts.job, parts.workload
+
     def loader(
         dataset: Dataset, kind: Literal["shuffled", "sequential", "streams"], training: bool
     ) -> Loader:
         rows = min(batch_size, len(dataset))
-        augmentation = regularizers.augmentation if training else None
+        augmentation = parts.regularizers.augmentation if training else None
         return Loader(
             dataset,
             Order(len(dataset), rows, kind, job.seed),
             rank=place[0],
             size=place[1],
             micro=job.gradient.accumulate if training else 1,
-            device=device,
+            device=parts.world.device,
+            floats=parts.floats,
             prefetch=job.data.prefetch,
             transform=partial(augment, options=augmentation) if augmentation else None,
         )
@@ -225,6 +221,9 @@ def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
         micro=job.gradient.accumulate,
         seed=job.seed,
     )
+    if _is_double(saved.model) != (job.precision == "fp64"):
+        # Weights and optimizers convert what they are given; carried state is used as it is.
+        state.local = tree_map_only(Tensor, partial(_convert, double=job.precision == "fp64"), state.local)
     loop.strategy.state_in(state)
     loop.schedule.load_state_dict(saved.loop["schedule"])
     loop.meter.load_state_dict(own.get("meter", {}))
@@ -234,6 +233,16 @@ def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
     loop.mark_saved()
     if loop.world.is_main:
         loop.recorder.note(f"continues from the checkpoint of step {saved.position.step}")
+
+
+def _is_double(model: Mapping[str, Tensor]) -> bool:
+    return all(tensor.dtype == torch.float64 for tensor in model.values() if tensor.is_floating_point())
+
+
+def _convert(tensor: Tensor, *, double: bool) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.double() if double else tensor.float()
 
 
 def _write_samples(workload: Workload, weights: dict[str, Tensor], job: TrainJob, folder: Path) -> None:

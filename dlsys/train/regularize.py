@@ -7,6 +7,7 @@ that parameters may be DTensors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -155,15 +156,39 @@ def clip(parameters: Iterable[nn.Parameter], norm: float | None, value: float | 
         The whole gradient's norm before clipping: a scalar, not finite if the gradient is not.
     """
     parameters = [parameter for parameter in parameters if parameter.grad is not None]
-    if norm is not None:
-        total = nn.utils.clip_grad_norm_(parameters, norm)
-    else:
-        # As torch's get_total_norm does it, less its sorting by device: this runs at every step.
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        norms = torch._foreach_norm(gradients) if gradients else [torch.zeros(())]
-        total = torch.linalg.vector_norm(torch.stack(norms))
-    if value is not None:
-        nn.utils.clip_grad_value_(parameters, value)
+    # As torch's get_total_norm does it, less its sorting by device: this runs at every step.
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch._foreach_norm(gradients) if gradients else [torch.zeros(())]
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     # A DTensor has it; asking for the class itself would import half a second of code.
     whole = getattr(total, "full_tensor", None)
-    return whole() if whole is not None else total
+    if whole is not None:
+        total = whole()
+    scale(parameters, total, norm, value)
+    return total
+
+
+def scale(
+    parameters: Iterable[nn.Parameter],
+    total: Tensor,
+    norm: float | None,
+    value: float | None,
+    *,
+    foreach: bool | None = None,
+) -> None:
+    """Clips gradients as `clip` does, by a norm that is known.
+
+    One that is not finite leaves them: it would spoil all, and hide which is bad.
+
+    Args:
+        total: the whole gradient's norm, a scalar.
+        foreach: False where DTensors and plain tensors are mixed, which torch's kernels over many
+            tensors at once do not take.
+    """
+    if (norm is None and value is None) or not math.isfinite(float(total)):
+        return
+    parameters = list(parameters)
+    if norm is not None:
+        nn.utils.clip_grads_with_norm_(parameters, norm, total, foreach=foreach)
+    if value is not None:
+        nn.utils.clip_grad_value_(parameters, value, foreach=foreach)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from harness import QUICK, in_workers, job, train
 from torch import Tensor, nn
 
+from dlsys.errors import NonFiniteError
+from dlsys.registry import STRATEGIES
+from dlsys.spec import TrainJob
 from dlsys.train.regularize import clip
+from dlsys.train.world import World
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,6 +69,51 @@ def test_clip_only_measures_when_nothing_bounds() -> None:
     assert torch.equal(joined(parameters), torch.tensor([3.0, -4.0]))
     assert float(clip(parameters[-1:], None, None)) == 0.0
     assert not torch.isfinite(clip(gradients([float("nan"), 1.0]), 1.0, None))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_clip_leaves_a_gradient_whose_norm_is_not_finite(bad: float) -> None:
+    parameters = gradients([3.0, -4.0], [bad, 1.0])
+    assert not torch.isfinite(clip(parameters, 2.0, 0.5))
+    expected = torch.tensor([3.0, -4.0, bad, 1.0])
+    torch.testing.assert_close(joined(parameters), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp"])
+@pytest.mark.parametrize(("clipped", "bad"), [("clip_norm: 1.0", math.nan), ("clip_value: 0.1", math.inf)])
+def test_the_error_names_the_bad_gradient(strategy: str, clipped: str, bad: float, tmp_path: Path) -> None:
+    """Clipping by a NaN would spoil the first one too, and clipping by value would hide an infinity."""
+    workers = 1 if strategy == "single" else 2
+    spec = job(
+        QUICK.replace("softmax-regression", "lenet-5"),
+        f"gradient={{{clipped}}}",
+        f"strategy.name={strategy}",
+        f"resources.workers={workers}",
+    )
+    if workers == 1:
+        found = [poisoned(World(), spec, str(tmp_path), bad)]
+    else:
+        found = in_workers(workers, poisoned, spec, str(tmp_path), bad)
+    for message in found:
+        assert message.startswith("step 3: the gradient of dense2.0.weight is not finite")
+
+
+def poisoned(world: World, spec: TrainJob, folder: str, bad: float) -> str:
+    """The error of a run in which one gradient, or a worker's part of it, goes bad in step 3."""
+    base: Any = STRATEGIES.load(spec.strategy.name)  # type: ignore[union-attr]
+
+    class Poisoned(base):  # type: ignore[misc]
+        def update(self, trained: Any, step: int, *arguments: Any) -> Tensor:
+            if step == 3:
+                gradient = dict(trained.named)["dense2.0.weight"].grad
+                getattr(gradient, "to_local", lambda: gradient)()[0, 0] = bad
+            return super().update(trained, step, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(STRATEGIES, "load", lambda name: Poisoned)
+        with pytest.raises(NonFiniteError) as caught:
+            train(spec, Path(folder), world=world)
+    return str(caught.value)
 
 
 def test_clipping_trains_an_rnn_that_diverges_without() -> None:

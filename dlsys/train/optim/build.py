@@ -47,4 +47,14 @@ def build(options: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim
     plain = all(type(p.data) is torch.Tensor and p.is_floating_point() for p in parameters)
     if plain and getattr(maker, "func", maker) in _FUSED:
         fields["fused"] = True
-    return maker(parameters, **fields)
+    optimizer = maker(parameters, **fields)
+    if options.name == "nadam":
+        optimizer.register_load_state_dict_post_hook(_as_begun)
+    return optimizer
+
+
+def _as_begun(optimizer: torch.optim.Optimizer) -> None:
+    """NAdam begins its product of momenta in fp32; of double parameters, loading makes it double, and a
+    run that resumes would round otherwise."""
+    for state in optimizer.state.values():
+        state["mu_product"] = state["mu_product"].float()

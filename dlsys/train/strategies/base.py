@@ -38,8 +38,13 @@ class Parts:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """The autocast type of forward passes; None for fp32."""
+        """The autocast type of forward passes; None without autocast."""
         return torch.bfloat16 if self.job.precision == "bf16" else None
+
+    @property
+    def floats(self) -> torch.dtype | None:
+        """What floating-point numbers of the model and of batches become; None leaves them as they are."""
+        return torch.float64 if self.job.precision == "fp64" else None
 
 
 @dataclass

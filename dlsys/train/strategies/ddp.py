@@ -83,7 +83,7 @@ class DDPStrategy(SingleStrategy):
                 data = trained.module._get_ddp_logging_data()  # type: ignore[no-untyped-call]
                 seconds += float(data.get("avg_backward_comm_time", 0)) / 1e9
                 hidden += float(data.get("avg_backward_compute_comm_overlap_time", 0)) / 1e9
-            width = 2 if options.hook == "fp16" else 4
+            width = 2 if options.hook == "fp16" else 8
             gradient = sum(p.numel() * min(width, p.element_size()) for p in trained.parameters)
             sent += 2 * (size - 1) / size * gradient / trained.phase.every
         if options.hook == "powersgd":

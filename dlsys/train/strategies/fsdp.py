@@ -9,7 +9,6 @@ parameters of S bytes: (n−1)/n·S for each of the three.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -37,6 +36,7 @@ from dlsys.errors import UsageError
 from dlsys.spec.strategy import FSDP
 from dlsys.train.strategies.base import State, StepResult
 from dlsys.train.strategies.single import SingleStrategy
+from dlsys.train.strategies.traffic import Traffic
 from dlsys.zoo.workload import Carry
 
 
@@ -65,8 +65,7 @@ class FSDPStrategy(SingleStrategy):
             for block in blocks:
                 if not any(inner in blocks for inner in block.modules() if inner is not block):
                     _checkpoint(block)
-        self._traffic = _Traffic(options.replicas)
-        self._steps = 0
+        self._traffic = Traffic()
         mesh, precision = self._mesh(), self.precision()
         if precision.param_dtype is not None:
             # Their running statistics are fp32, and the kernels want one type.
@@ -117,7 +116,7 @@ class FSDPStrategy(SingleStrategy):
             module, mesh=mesh, reshard_after_forward=reshard, mp_policy=precision, offload_policy=offload
         )
         sharded.set_custom_all_gather(_AllGather(self._traffic))
-        sharded.set_custom_reduce_scatter(_ReduceScatter(self._traffic))
+        sharded.set_custom_reduce_scatter(_ReduceScatter(self._traffic, self._options.replicas))
 
     def wrap(self, module: nn.Module) -> nn.Module:
         module.forward = partial(self._root, module.forward)
@@ -136,8 +135,7 @@ class FSDPStrategy(SingleStrategy):
         if not self._model.training:
             # What evaluation left gathered may not ask for the gradients that this step needs.
             self._free()
-        self._steps += 1
-        with self._traffic.counted():
+        with self._traffic.step():
             return super().train_step(batch, step, hyper)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
@@ -177,12 +175,8 @@ class FSDPStrategy(SingleStrategy):
 
     def communication(self) -> Mapping[str, float]:
         """Means over the steps since it was last asked; on GPUs, communication runs beside the rest."""
-        steps, traffic = max(1, self._steps), self._traffic
-        found = {"bytes": traffic.sent / steps}
-        if self._parts.world.device.type == "cpu" and self._options.replicas == 1:
-            found |= {"seconds": traffic.seconds / steps, "exposed_seconds": traffic.seconds / steps}
-        self._steps, traffic.sent, traffic.seconds = 0, 0.0, 0.0
-        return found
+        timed = self._parts.world.device.type == "cpu" and self._options.replicas == 1
+        return self._traffic.means(timed=timed)
 
 
 class _Root(nn.Module):
@@ -260,34 +254,9 @@ def _cut_like(value: Any, live: Tensor | None) -> Any:
     return value
 
 
-class _Traffic:
-    """Bytes that this worker sends, as a ring does it, and the seconds its collectives took."""
-
-    def __init__(self, replicas: int) -> None:
-        self.replicas = replicas
-        self.sent = self.seconds = 0.0
-        self._counting = False
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        self._counting = True
-        try:
-            yield
-        finally:
-            self._counting = False
-
-    @contextmanager
-    def sending(self, sent: float) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        if self._counting:
-            self.sent += sent
-            self.seconds += time.perf_counter() - begun
-
-
 class _Collective:
-    def __init__(self, traffic: _Traffic) -> None:
-        self.traffic = traffic
+    def __init__(self, traffic: Traffic, replicas: int = 1) -> None:
+        self._traffic, self._replicas = traffic, replicas
 
     def allocate(self, size: Sequence[Any], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
@@ -301,7 +270,7 @@ class _AllGather(_Collective, AllGather):
         group: dist.ProcessGroup,
         async_op: bool = False,
     ) -> dist.Work | None:
-        with self.traffic.sending(input_tensor.nbytes * (group.size() - 1)):
+        with self._traffic.sending(input_tensor.nbytes * (group.size() - 1)):
             work: dist.Work | None = dist.all_gather_single(
                 output_tensor, input_tensor, group=group, async_op=async_op
             )
@@ -318,17 +287,18 @@ class _ReduceScatter(_Collective, ReduceScatter):
         async_op: bool = False,
     ) -> dist.Work | None:
         # With replicas, FSDP then averages the shard among the workers that hold the same one.
-        replicas = self.traffic.replicas
-        between = 2 * (replicas - 1) / replicas * output_tensor.nbytes
-        with self.traffic.sending(output_tensor.nbytes * (group.size() - 1) + between):
+        between = 2 * (self._replicas - 1) / self._replicas * output_tensor.nbytes
+        with self._traffic.sending(output_tensor.nbytes * (group.size() - 1) + between):
             if input_tensor.device.type != "cpu":
                 work: dist.Work | None = dist.reduce_scatter_single(
                     output_tensor, input_tensor, op=op, group=group, async_op=async_op
                 )
                 return work
             # Gloo's own is an all-reduce of the whole: twice the bytes, three times the seconds.
-            assert op == dist.ReduceOp.AVG, op
+            assert op in (dist.ReduceOp.AVG, dist.ReduceOp.SUM), op
             parts = torch.empty_like(input_tensor)
             dist.all_to_all_single(parts, input_tensor, group=group)
-            torch.mean(parts.view(group.size(), -1), 0, out=output_tensor)
+            # Of fp64, FSDP wants sums, and divides before and behind this.
+            reduce = torch.mean if op == dist.ReduceOp.AVG else torch.sum
+            reduce(parts.view(group.size(), -1), 0, out=output_tensor)
         return None

@@ -185,14 +185,11 @@ class PipelineStrategy(SingleStrategy):
         self._traffic.bytes += 2 * (self._replicas.size() - 1) / self._replicas.size() * flat.nbytes
 
     def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
-        squares = regularize.clip(trained.parameters, None, None).double().square()
+        own = regularize.clip(trained.parameters, None, None)
+        squares = own.double().square()
         dist.all_reduce(squares, group=self._row)
-        total = squares.sqrt().float()
-        # A norm that is not finite would spoil this worker's gradients too, and hide whose is bad.
-        if norm is not None and bool(total.isfinite()):
-            nn.utils.clip_grads_with_norm_(trained.parameters, norm, total)
-        if value is not None:
-            nn.utils.clip_grad_value_(trained.parameters, value)
+        total = squares.sqrt().to(own.dtype)
+        regularize.scale(trained.parameters, total, norm, value)
         return total
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
@@ -211,7 +208,8 @@ class PipelineStrategy(SingleStrategy):
                     finished = [finish(workload, run, micro.batch) for run in runs if run is not None]
                     outputs = workload.average(finished) if regularizers.mc_samples else finished[0]
                     sums = workload.measure(outputs, micro.batch)
-                sums["rows"] = torch.tensor(float(rows_of(micro.batch)))
+                rows = float(rows_of(micro.batch))
+                sums["rows"] = torch.tensor(rows, device=self._parts.world.device)
                 if not micro.real:
                     sums = {name: torch.zeros_like(value) for name, value in sums.items()}
         return self._on_all("evaluate", sums), None

@@ -127,7 +127,7 @@ class PSStrategy(SingleStrategy):
         # As torch's clip_grad_norm_ has it.
         scale = min(1.0, bound / (whole + 1e-6)) if bound else 1.0
         self._client.apply(trained.phase.name, hyper, scale)
-        return torch.tensor(whole)
+        return torch.tensor(whole, dtype=torch.float64)
 
     def _push(
         self,

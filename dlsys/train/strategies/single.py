@@ -34,7 +34,7 @@ class SingleStrategy(Strategy):
         seed_all(job.seed)
         model = parts.workload.build()
         parts.regularizers.prepare(model)
-        self._model = self.parallelize(model.to(world.device))
+        self._model = self.parallelize(model.to(device=world.device, dtype=parts.floats))
         self._phases = [TrainedPhase(self._model, phase, parts) for phase in parts.workload.phases()]
         self._several = len(self._phases) > 1
         for trained in self._phases:
@@ -157,7 +157,7 @@ class SingleStrategy(Strategy):
             else:
                 outputs, carry = workload.forward(self._model, micro.batch, carry)
             sums = workload.measure(outputs, micro.batch)
-        sums["rows"] = torch.tensor(float(len(micro.batch["key"])))
+        sums["rows"] = torch.tensor(float(len(micro.batch["key"])), device=world.device)
         if not micro.real:
             sums = {name: torch.zeros_like(value) for name, value in sums.items()}
         return sums, carry

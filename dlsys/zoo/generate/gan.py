@@ -82,7 +82,7 @@ class GAN(Workload):
         return Loss((F.softplus(-outputs["real"]) + F.softplus(outputs["fake"])).mean())
 
     def _generate(self, model: nn.Module, batch: Batch, stream: int) -> Tensor:
-        noise = rowwise.normal(batch["key"], self.options.noise, stream=stream)
+        noise = rowwise.normal(batch["key"], self.options.noise, stream=stream).to(batch["point"].dtype)
         points: Tensor = model.get_submodule("generator")(noise)
         return points
 
