@@ -10,6 +10,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
+def backends(device: str) -> str:
+    """What torch calls the backends of a process group whose workers compute on `cpu` or `cuda`.
+
+    Workers with GPUs also send what lies in the CPU's memory, such as what fsdp offloads there.
+    """
+    return "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+
+
 @dataclass(frozen=True)
 class World:
     """The workers of a run as one of them sees it; made by whoever launched it.
@@ -21,7 +29,7 @@ class World:
         local_rank: this worker among those of its machine.
         size: workers.
         device: where its tensors live.
-        backend: `gloo` or `nccl`; empty for one worker.
+        backend: of the process group, as `backends` says; empty for one worker.
     """
 
     rank: int = 0

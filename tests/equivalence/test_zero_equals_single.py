@@ -19,6 +19,7 @@ from test_fsdp_equals_single import assert_same_form
 from dlsys.errors import NonFiniteError, SpecError, UsageError
 from dlsys.registry import STRATEGIES
 from dlsys.spec import TrainJob
+from dlsys.spec.strategy import approximates
 from dlsys.train.strategies.zero import ZeroStrategy
 from dlsys.train.trace import Trace, compare
 from dlsys.train.world import World
@@ -132,6 +133,27 @@ def test_optimizers_and_their_state(optimizer: str, stage: int, tmp_path: Path) 
     assert (min(there.losses), min(back.losses)) == (5, 9)
 
 
+def test_stage_3_updates_in_sub_groups(tmp_path: Path) -> None:
+    """Several flat tensors of the optimizer, whose state goes through a checkpoint."""
+    many = ("strategy.deepspeed={zero_optimization: {sub_group_size: 1000}}",)
+    truth = train(spec("resnet"), tmp_path / "one")
+    first = cut(2, 3, tmp_path / "two", "resnet", *many, stop_after=6)
+    rest = cut(3, 3, tmp_path / "two", "resnet", *many)
+    for step, loss in {**first.losses, **rest.losses}.items():
+        assert loss == pytest.approx(truth.losses[step], rel=1e-5), step
+    assert min(rest.losses) == 7
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_worker_without_a_process_group(stage: int, tmp_path: Path) -> None:
+    """It gets one for the time of its training."""
+    job = spec("lenet-5", *zero(stage, 1))
+    alone = train(job, tmp_path / "zero")
+    assert not torch.distributed.is_initialized()
+    assert_agree(train(spec("lenet-5"), tmp_path / "one"), alone)
+    assert set(alone.points["perf/sent_bytes_per_step"].values()) == {0.0}
+
+
 @pytest.mark.parametrize(("workload", "stage"), [("dlrm", 1), ("lenet-5", 2), ("char-rnn", 3), (OWN, 3)])
 def test_checkpoints_open_under_single_and_back(workload: str, stage: int, tmp_path: Path) -> None:
     whole = train(spec(workload), tmp_path / "whole")
@@ -237,6 +259,15 @@ def test_offload_equals_single(optimizer: str, stage: int, tmp_path: Path) -> No
         assert torch.allclose(weight, back.weights[name], atol=1e-4), name
 
 
+@needs_compiler
+@pytest.mark.slow
+def test_one_worker_offloads(tmp_path: Path) -> None:
+    truth = train(spec("resnet"), tmp_path / "one")
+    alone = train(spec("resnet", *zero(2, 1), "strategy.offload=true"), tmp_path / "zero")
+    for step, loss in truth.losses.items():
+        assert alone.losses[step] == pytest.approx(loss, rel=1e-4), step
+
+
 def test_offload_is_refused_without_a_compiler() -> None:
     adam = spec("resnet", *zero(2), "strategy.offload=true")
     for error, hint in in_workers(2, refusal, adam, "no-compiler"):
@@ -275,6 +306,45 @@ def test_deepspeed_gets_its_own_settings_and_refuses_wrong_ones(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("stage", "deepspeed", "reason"),
+    [
+        (0, "communication_data_type: BF16", "communication_data_type: bf16 rounds gradients"),
+        (3, "communication_data_type: fp16", "communication_data_type: fp16 rounds gradients"),
+        (3, "zero_optimization: {zero_quantized_weights: true}", "zero_quantized_weights rounds parameters"),
+        (
+            3,
+            "zero_optimization: {zero_quantized_gradients: true}",
+            "zero_quantized_gradients rounds gradients",
+        ),
+        (
+            3,
+            "zero_optimization: {zero_quantized_nontrainable_weights: true}",
+            "zero_quantized_nontrainable_weights rounds frozen parameters",
+        ),
+        (2, "zero_optimization: {zero_quantized_gradients: true}", ""),  # which stage 2 passes over
+        (3, "zero_optimization: {zero_quantized_gradients: false}", ""),
+        (2, "communication_data_type: fp32, zero_optimization: {overlap_comm: true}", ""),
+        (2, "", ""),
+    ],
+)
+def test_what_rounds_is_named_as_an_approximation(stage: int, deepspeed: str, reason: str) -> None:
+    strategy = spec("resnet", *zero(stage), f"strategy.deepspeed={{{deepspeed}}}").strategy
+    assert strategy is not None
+    found = approximates(strategy)
+    assert found.endswith(reason)
+    assert bool(found) == bool(reason)
+
+
+def test_rounded_gradients_differ(tmp_path: Path) -> None:
+    """Or they would be no approximation; of the others, DeepSpeed has no kernels for CPUs."""
+    exact = cut(2, 2, tmp_path / "exact", "resnet", "stop.steps=3")
+    kept = "strategy.deepspeed={zero_optimization: {zero_quantized_gradients: true}}"
+    assert cut(2, 2, tmp_path / "kept", "resnet", "stop.steps=3", kept).losses == exact.losses
+    rounds = "strategy.deepspeed={communication_data_type: bf16}"
+    assert cut(2, 2, tmp_path / "bf16", "resnet", "stop.steps=3", rounds).losses != exact.losses
+
+
+@pytest.mark.parametrize(
     ("overrides", "path", "text"),
     [
         (
@@ -286,6 +356,11 @@ def test_deepspeed_gets_its_own_settings_and_refuses_wrong_ones(tmp_path: Path) 
             "strategy.deepspeed={zero_optimization: {stage: 3}, train_batch_size: 8}",
             "strategy.deepspeed",
             "train_batch_size: say it in batch_size; zero_optimization.stage: say it in strategy.stage",
+        ),
+        (
+            "strategy.deepspeed={zero_optimization: {round_robin_gradients: true}}",
+            "strategy.deepspeed",
+            "checkpoints would be wrong: leave it out",
         ),
         ("strategy.deepspeed={zero_optimization: 3}", "strategy.deepspeed", "must be a mapping, got 3"),
         ("strategy={name: zero, stage: 0, offload: true}", "strategy.offload", "needs stage 1, 2 or 3"),

@@ -144,7 +144,7 @@ class _Worker:
 
         from dlsys.jobs.launch.ray_worker import serve
         from dlsys.jobs.launch.resources import bind_cores
-        from dlsys.train.world import World
+        from dlsys.train.world import World, backends
 
         nodes = list(dict.fromkeys(place.node for place in places))
         here = [index for index, place in enumerate(places) if place.node == places[rank].node]
@@ -160,16 +160,17 @@ class _Worker:
             NODE_RANK=str(nodes.index(places[rank].node)),
         )
         bind_cores(config["job"]["resources"]["cpus"], local_rank, len(here))
-        device, backend = torch.device("cpu"), "gloo"
+        device = torch.device("cpu")
         if places[rank].gpus:
             # NCCL's direct copies need every worker to see its neighbours' GPUs.
             visible = list(dict.fromkeys(gpu for index in here for gpu in places[index].gpus))
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
-            device, backend = torch.device("cuda", visible.index(places[rank].gpus[0])), "nccl"
+            device = torch.device("cuda", visible.index(places[rank].gpus[0]))
             torch.cuda.set_device(device)
         if rank:
             self._store = TCPStore(places[0].host, port, len(places), is_master=False)
-        if len(places) > 1:
+        backend = backends(device.type) if len(places) > 1 else ""
+        if backend:
             distributed.init_process_group(backend, store=self._store, rank=rank, world_size=len(places))
         serve(
             Assignment(**config),
@@ -178,8 +179,8 @@ class _Worker:
                 local_rank=local_rank,
                 size=len(places),
                 device=device,
-                backend=backend if len(places) > 1 else "",
+                backend=backend,
             ),
         )
-        if len(places) > 1:
+        if backend:
             distributed.destroy_process_group()

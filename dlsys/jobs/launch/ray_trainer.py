@@ -57,6 +57,8 @@ def _fit(assignment: Assignment) -> None:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from dlsys.train.world import backends
+
     resources = assignment.job["resources"]
     per_worker = {"CPU": float(resources["cpus"])}
     if resources["gpus"]:
@@ -81,7 +83,7 @@ def _fit(assignment: Assignment) -> None:
                 # are found on disk, by checksum, and Train is told of none.
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
-            torch_config=TorchConfig(backend="nccl" if resources["gpus"] > 0 else "gloo"),
+            torch_config=TorchConfig(backend=backends("cuda" if resources["gpus"] > 0 else "cpu")),
         ).fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
@@ -93,11 +95,10 @@ def _train(config: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     from dlsys.jobs.launch.ray_worker import serve
-    from dlsys.train.world import World
+    from dlsys.train.world import World, backends
 
     context = ray.train.get_context()
     device, size = get_device(), context.get_world_size()
-    backend = "nccl" if device.type == "cuda" else "gloo"
     serve(
         Assignment(**config),
         World(
@@ -105,7 +106,7 @@ def _train(config: dict[str, Any]) -> None:
             local_rank=context.get_local_rank(),
             size=size,
             device=device,
-            backend=backend if size > 1 else "",
+            backend=backends(device.type) if size > 1 else "",
         ),
     )
 

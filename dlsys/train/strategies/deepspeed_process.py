@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,11 +12,13 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from dlsys.errors import UsageError
 from dlsys.spec.optimizer import Adam, AdamW, Optimizer
-from dlsys.train.world import World
+from dlsys.train.strategies.traffic import Traffic
+from dlsys.train.world import World, backends
 
 
 def prepare(world: World, undo: ExitStack) -> None:
@@ -27,6 +28,11 @@ def prepare(world: World, undo: ExitStack) -> None:
         undo: is told how to leave the process as it was.
     """
     undo.enter_context(_environment(world.device))
+    if not dist.is_initialized():  # one worker needs none, but DeepSpeed does
+        from torch.distributed import HashStore  # type: ignore[attr-defined]
+
+        dist.init_process_group(backends(world.device.type), store=HashStore(), rank=0, world_size=1)
+        undo.callback(dist.destroy_process_group)
     # Its autotuner imports MLflow where there is one, which takes longer than all the rest.
     absent = "mlflow" not in sys.modules
     if absent:
@@ -67,8 +73,8 @@ def compiled_adam(options: Optimizer, parameters: list[nn.Parameter]) -> torch.o
 
 def start(
     module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], world: World, undo: ExitStack
-) -> tuple[Any, Traffic]:
-    """DeepSpeed's engine around a module, and the count of what it sends.
+) -> tuple[Any, Backend]:
+    """DeepSpeed's engine around a module, and the backend that it sends by.
 
     Args:
         undo: is told how to leave the process as it was.
@@ -98,8 +104,38 @@ def start(
     except (ValueError, AssertionError, DeepSpeedConfigError) as error:
         raise UsageError(f"strategy.deepspeed: DeepSpeed refuses the settings: {error}") from error
     undo.callback(engine.destroy)
-    comm.cdb = traffic = Traffic(comm.cdb, world.size)
-    return engine, traffic
+    comm.cdb = backend = Backend(comm.cdb, world.size)
+    return engine, backend
+
+
+def hold_less(optimizer: Any, stage: int, rank: int) -> None:
+    """Rids DeepSpeed's optimizer of what it holds beyond ZeRO's formulas (arXiv:1910.02054).
+
+    Both are ways of its own that it does not take here: stage 3 would use a view if a device equalled its
+    name, which is what it compares, and one tensor of gradients is for where they are summed in another
+    type than the parameters'. Tests of memory tell when a new version no longer listens.
+
+    Args:
+        optimizer: the engine's, of stage 1, 2 or 3, without offload.
+        rank: this worker's.
+    """
+    # Where parameters are fp32 already, the optimizer updates them in place: a view, and no copy.
+    if stage == 3:
+        flats, cuts = optimizer.fp32_partitioned_groups_flat, optimizer.fp16_partitioned_groups_flat
+    else:
+        flats = optimizer.single_partition_of_fp32_groups
+        cuts = [parts[rank] for parts in optimizer.parallel_partitioned_bit16_groups]
+    for flat, cut in zip(flats, cuts, strict=True):
+        if cut is not None and (cut.dtype, cut.device) == (flat.dtype, flat.device):
+            flat.data = cut.data
+    if stage == 3:
+        return
+    optimizer._link_all_hp_params()  # which look into the copies
+    # Gradients are gathered in one tensor of this worker's part, and not in as many as lie in it, of
+    # which those on both sides of a cut would be kept whole.
+    optimizer._use_compact_grad_partition_buffer = lambda group: True
+    if stage == 2:
+        optimizer.copy_grads_in_partition = lambda parameter, group: optimizer.clear_grad_attribute(parameter)
 
 
 @contextmanager
@@ -125,36 +161,19 @@ _SENT = {
 }
 
 
-class Traffic:
-    """DeepSpeed's backend, counting what this worker sends.
-
-    Attributes:
-        sent: bytes.
-        seconds: spent in the calls.
-    """
+class Backend:
+    """DeepSpeed's, which counts what this worker sends in `traffic`."""
 
     def __init__(self, backend: Any, size: int) -> None:
         self._backend = backend
         self._share = (size - 1) / size
-        self._counting = False
-        self.sent = self.seconds = 0.0
-
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        self._counting = True
-        try:
-            yield
-        finally:
-            self._counting = False
+        self.traffic = Traffic()
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._backend, name)
-        return partial(self._count, call, *_SENT[name]) if self._counting and name in _SENT else call
+        return partial(self._count, call, *_SENT[name]) if name in _SENT else call
 
     def _count(self, call: Any, argument: str, times: int, *args: Any, **kwargs: Any) -> Any:
         tensor: Tensor = kwargs[argument] if argument in kwargs else args[0]
-        self.sent += times * self._share * tensor.numel() * tensor.element_size()
-        begun = time.perf_counter()
-        result = call(*args, **kwargs)
-        self.seconds += time.perf_counter() - begun
-        return result
+        with self.traffic.sending(times * self._share * tensor.nbytes):
+            return call(*args, **kwargs)

@@ -24,12 +24,13 @@ from dlsys.errors import NonFiniteError, UsageError
 from dlsys.spec.strategy import Zero
 from dlsys.train.schedule import apply
 from dlsys.train.strategies.base import Parts, State, StepResult
-from dlsys.train.strategies.deepspeed_process import compiled_adam, prepare, start
+from dlsys.train.strategies.deepspeed_process import compiled_adam, hold_less, prepare, start
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy, first_bad
 from dlsys.zoo.workload import Carry
 
-# Elements that one message reduces, unless told: 25 MiB of them in fp32, as under DDP.
+# Elements that one message reduces, or one call of stage 3's optimizer updates, whose gradients it
+# copies; unless told. 25 MiB of them in fp32, as under DDP.
 _BUCKET = 25 * 2**20 // 4
 # Optimizer state that counts; all other state has its parameter's shape.
 _COUNTERS = ("step", "mu_product")
@@ -63,7 +64,6 @@ class _Slice:
 class ZeroStrategy(SingleStrategy):
     def __init__(self) -> None:
         self._undo = ExitStack()
-        self._steps = 0
 
     def setup(self, parts: Parts) -> None:
         phases = parts.workload.phases()
@@ -90,8 +90,10 @@ class ZeroStrategy(SingleStrategy):
         optimizer = trained.optimizer
         if self._options.offload:
             optimizer = compiled_adam(self._parts.job.optimizer, trained.parameters)
-        self._engine, self._traffic = start(module, optimizer, self._config(), world, self._undo)
+        self._engine, self._backend = start(module, optimizer, self._config(), world, self._undo)
         trained.optimizer = self._engine.optimizer
+        if self._stage and not self._options.offload:
+            hold_less(self._zero, self._stage, world.rank)
         if self._stage and (bound := self._parts.job.gradient.clip_value) is not None:
             # DeepSpeed clips by norm; the optimizer is then called on the flat gradients.
             self._base.register_step_pre_hook(lambda *_: nn.utils.clip_grad_value_(self._flats, bound))
@@ -119,6 +121,7 @@ class ZeroStrategy(SingleStrategy):
             "bf16": {"enabled": job.precision == "bf16" and self._stage > 0, "check_grad_overflow": True},
             "zero_optimization": {
                 "reduce_bucket_size": min(elements, _BUCKET),
+                "sub_group_size": _BUCKET,
                 **given.get("zero_optimization", {}),
                 **zero,
             },
@@ -137,8 +140,7 @@ class ZeroStrategy(SingleStrategy):
         self._engine.backward(loss, scale_wrt_gas=False)
 
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        self._steps += 1
-        with self._traffic.counted():
+        with self._backend.traffic.step():
             return super().train_step(batch, step, hyper)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
@@ -209,13 +211,7 @@ class ZeroStrategy(SingleStrategy):
         self._publish()
 
     def communication(self) -> Mapping[str, float]:
-        """Means over the steps since it was last asked. A GPU's calls return at once: no seconds there."""
-        steps, traffic = max(1, self._steps), self._traffic
-        found = {"bytes": traffic.sent / steps}
-        if self._parts.world.device.type == "cpu":
-            found |= {"seconds": traffic.seconds / steps, "exposed_seconds": traffic.seconds / steps}
-        self._steps, traffic.sent, traffic.seconds = 0, 0.0, 0.0
-        return found
+        return self._backend.traffic.means(timed=self._parts.world.device.type == "cpu")
 
     # DeepSpeed's optimizer and its flat tensors, from stage 1 on.
 
@@ -261,7 +257,7 @@ class ZeroStrategy(SingleStrategy):
         part, world = self._slice(parameter), self._parts.world
         found = torch.zeros(_shape(parameter), dtype=flats[part.group].dtype, device=world.device)
         part.out_of(found).copy_(part.of(flats[part.group]))
-        self._traffic.all_reduce(found)
+        self._backend.all_reduce(found)
         return found
 
     def _put(self, parameter: Any, whole: Tensor, flats: list[Tensor]) -> None:
