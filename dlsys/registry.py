@@ -87,6 +87,7 @@ WORKLOADS = Registry(
     "workload",
     {
         "softmax-regression": "dlsys.zoo.foundation.cards:SOFTMAX_REGRESSION",
+        "mixture-of-experts": "dlsys.zoo.foundation.cards:MIXTURE_OF_EXPERTS",
         "lenet-5": "dlsys.zoo.vision.cards:LENET_5",
         "resnet": "dlsys.zoo.vision.cards:RESNET",
         "char-rnn": "dlsys.zoo.language.cards:CHAR_RNN",
@@ -109,6 +110,7 @@ SOURCES = Registry(
         "image-folder": "dlsys.data.images:image_folder",
         "synthetic-ctr": "dlsys.data.synthetic:ctr",
         "gaussian-ring": "dlsys.data.synthetic:gaussian_ring",
+        "piecewise": "dlsys.data.synthetic:piecewise",
     },
     group="dlsys.sources",
 )
@@ -124,5 +126,6 @@ STRATEGIES = Registry(
         "zero": "dlsys.train.strategies.zero:ZeroStrategy",
         "pipeline": "dlsys.train.strategies.pipeline:PipelineStrategy",
         "tensor": "dlsys.train.strategies.tensor:TensorStrategy",
+        "moe": "dlsys.train.strategies.moe:MoEStrategy",
     },
 )

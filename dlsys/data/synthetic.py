@@ -10,7 +10,7 @@ import torch
 from dlsys.data import rowwise
 from dlsys.data.dataset import Splits
 from dlsys.data.split import split_rows, tensor_splits
-from dlsys.spec.data import GaussianRing, SyntheticCTR
+from dlsys.spec.data import GaussianRing, Piecewise, SyntheticCTR
 from dlsys.zoo.card import Shape
 
 # Criteo's layout: 13 counts and 26 categories, and about a quarter of the rows are clicks.
@@ -104,3 +104,28 @@ def gaussian_ring(options: GaussianRing, folder: Path) -> Splits:  # noqa: ARG00
         options.rows, valid=options.valid, test=options.test, seed=options.split_seed, name="gaussian-ring"
     )
     return tensor_splits({"point": torch.from_numpy(point).float()}, parts, Shape(row={"point": (2,)}))
+
+
+def piecewise(options: Piecewise, folder: Path) -> Splits:  # noqa: ARG001
+    """Synthetic regression that no single smooth function fits: one affine function a region.
+
+    Rows are `features` float32 (F,), standard normal around one of the regions' centres, and `target`
+    float32, the function of the nearest centre, scaled to a standard deviation of 1, plus noise.
+    """
+    generator = np.random.default_rng(options.data_seed)
+    size = (options.regions, options.features)
+    centres = 2 * generator.standard_normal(size)
+    slopes, offsets = generator.standard_normal(size), 2 * generator.standard_normal(options.regions)
+    rows = (options.rows, options.features)
+    features = centres[generator.integers(options.regions, size=options.rows)]
+    features = features + generator.standard_normal(rows)
+    region = np.square(features[:, None] - centres).sum(2).argmin(1)
+    target = ((features - centres[region]) * slopes[region]).sum(1) + offsets[region]
+    target = target / max(float(target.std()), 1e-12)
+    target += options.noise * generator.standard_normal(options.rows)
+    parts = split_rows(
+        options.rows, valid=options.valid, test=options.test, seed=options.split_seed, name="piecewise"
+    )
+    fields = {"features": torch.from_numpy(features).float(), "target": torch.from_numpy(target).float()}
+    shape = Shape(row={"features": (options.features,), "target": ()})
+    return tensor_splits(fields, parts, shape)

@@ -142,7 +142,32 @@ class GaussianRing(_SplitSource):
     """Makes another data set of the same kind."""
 
 
+class Piecewise(_SplitSource):
+    """Another affine function in each region around a centre: rows `features`, `target`."""
+
+    source: Literal["piecewise"]
+    rows: Count = 8000
+    """How many rows to make."""
+    features: Count = 4
+    """Numbers in a row."""
+    regions: Count = 8
+    """Regions, each with a function of its own."""
+    noise: NonNegative = 0.1
+    """Standard deviation of the noise on the target, whose own is 1."""
+    data_seed: NonNegativeInt = 0
+    """Makes another data set of the same kind."""
+
+
 Source = Annotated[
-    Digits | BreastCancer | Pydoc | TextFile | CSVFile | IDXFiles | ImageFolder | SyntheticCTR | GaussianRing,
+    Digits
+    | BreastCancer
+    | Pydoc
+    | TextFile
+    | CSVFile
+    | IDXFiles
+    | ImageFolder
+    | SyntheticCTR
+    | GaussianRing
+    | Piecewise,
     Field(discriminator="source"),
 ]

@@ -156,6 +156,11 @@ class Zero(Section):
         problems = [f"{key}: say it in {_SAID_ELSEWHERE[key]}" for key in taken if key in _SAID_ELSEWHERE]
         if problems:
             raise ValueError(f"dlsys sets these keys itself: {'; '.join(problems)}")
+        if nested.get("round_robin_gradients"):
+            raise ValueError(
+                "zero_optimization.round_robin_gradients: DeepSpeed then loses track of where a parameter "
+                "lies, and checkpoints would be wrong: leave it out"
+            )
         return value
 
     @field_validator("offload")
@@ -282,7 +287,17 @@ class Tensor(Section):
     """Neighbouring workers that share one model; all of them unless told. Such groups are data parallel."""
 
 
-Strategy = Annotated[Single | DDP | Ring | PS | FSDP | Zero | Pipeline | Tensor, Field(discriminator="name")]
+class MoE(Section):
+    """Experts of a mixture are dealt out to the workers; tokens travel to them and back (all-to-all)."""
+
+    name: Literal["moe"]
+    size: Annotated[Count, Field(ge=2)] | None = None
+    """Neighbouring workers that share a set of experts; all of them unless told."""
+
+
+Strategy = Annotated[
+    Single | DDP | Ring | PS | FSDP | Zero | Pipeline | Tensor | MoE, Field(discriminator="name")
+]
 
 
 def approximates(strategy: Section) -> str:
@@ -300,4 +315,24 @@ def approximates(strategy: Section) -> str:
             return "mode: async waits for nobody"
         case PS(mode="ssp", staleness=staleness) if staleness:
             return f"staleness: {staleness} lets workers use older parameters"
+        case Zero(stage=stage, deepspeed=more):
+            return _rounds(stage, more)
+    return ""
+
+
+# DeepSpeed's keys of `zero_optimization`, and what they round; all other stages than 3 pass them over.
+_QUANTIZED = {
+    "zero_quantized_weights": "parameters",
+    "zero_quantized_nontrainable_weights": "frozen parameters",
+    "zero_quantized_gradients": "gradients",
+}
+
+
+def _rounds(stage: int, deepspeed: dict[str, Any]) -> str:
+    sent = str(deepspeed.get("communication_data_type")).lower()
+    if sent in ("fp16", "bf16"):
+        return f"deepspeed.communication_data_type: {sent} rounds gradients"
+    for key, what in _QUANTIZED.items():
+        if stage == 3 and deepspeed.get("zero_optimization", {}).get(key):
+            return f"deepspeed.zero_optimization.{key} rounds {what}"
     return ""

@@ -8,12 +8,12 @@ from typing import Any
 
 from dlsys.spec.job import TrainJob
 from dlsys.spec.section import Section
-from dlsys.spec.strategy import DDP, FSDP, Pipeline, Single, Tensor, Zero, approximates, stage_blocks
+from dlsys.spec.strategy import DDP, FSDP, MoE, Pipeline, Single, Tensor, Zero, approximates, stage_blocks
 from dlsys.spec.yaml import Path
 
 Found = Iterator[tuple[Path, str]]
-# They train one worker's model in one worker's way where there is only one.
-_ALONE = ("single", "ddp", "ps")
+# What one worker may say too: zero for its offload, the others because they then do as single does.
+_ALONE = ("single", "ddp", "ps", "zero")
 
 
 def suits_workers(job: TrainJob) -> Found:
@@ -36,6 +36,8 @@ def suits_workers(job: TrainJob) -> Found:
         yield from _told(lambda: strategy.count(workers))
     if isinstance(strategy, Tensor) and strategy.size is not None:
         yield from _divides(("strategy", "size"), strategy.size, workers, "parts of a model")
+    if isinstance(strategy, MoE) and strategy.size is not None:
+        yield from _divides(("strategy", "size"), strategy.size, workers, "parts of a set of experts")
     if isinstance(strategy, FSDP):
         yield from _divides(("strategy", "replicas"), strategy.replicas, workers, "replicas")
         if strategy.replicas == workers > 1:
@@ -79,12 +81,21 @@ def suits_workload(job: TrainJob, card: Any) -> Found:
 
 
 def cuts_evenly(job: TrainJob, card: Any) -> Found:
-    """Tensor parallelism gives every worker an equal part of a layer."""
+    """Tensor parallelism gives every worker an equal part of a layer, expert parallelism as many experts."""
     strategy = job.strategy
     if isinstance(strategy, Tensor) and card is not None and "tensor" in card.strategies:
         size = strategy.size or job.resources.workers
         if wrong := card.uneven_cuts(card.options.model_validate(job.model), size):
             yield ("strategy", "size"), wrong
+    if isinstance(strategy, MoE) and card is not None and card.experts is not None:
+        experts = card.experts(card.options.model_validate(job.model))
+        size = strategy.size or job.resources.workers
+        if experts % size:
+            near = ", ".join(str(n) for n in range(2, experts + 1) if experts % n == 0)
+            yield (
+                ("strategy", "size"),
+                f"{experts} experts cannot be dealt out to {size} workers equally: use one of {near}",
+            )
 
 
 def options_fit(job: TrainJob) -> Found:
@@ -101,6 +112,12 @@ def options_fit(job: TrainJob) -> Found:
                     f"{strategy.hook} compresses gradients, but under local_sgd none travel: use one of both",
                 )
         case Zero():
+            if job.precision == "fp64":
+                yield (
+                    ("precision",),
+                    "zero cannot train in fp64: DeepSpeed reduces and updates in fp32 at most. Say fp32, or "
+                    "strategy fsdp, which cuts the same",
+                )
             if strategy.offload and job.optimizer.name not in ("adam", "adamw"):
                 yield (
                     ("strategy", "offload"),

@@ -84,6 +84,7 @@ class Card:
             them, in this order, where `pipeline` is allowed; FSDP gathers one at a time.
         tensor_plan: from options to the layers that tensor parallelism cuts, by their names in the
             model (`tables.*` names all of `tables`); the others are whole on every worker.
+        experts: from options to the experts of each mixture, which expert parallelism deals out.
         parameters: trainable numbers, from (options, shape).
         flops: floating-point operations of one row's forward pass, from (options, shape):
             2 for each multiply-add of a matrix product or convolution, nothing for the rest.
@@ -104,6 +105,7 @@ class Card:
     has_dropout: bool = False
     blocks: tuple[str, ...] = ()
     tensor_plan: Callable[[Any], Mapping[str, Cut]] | None = field(default=None, repr=False)
+    experts: Callable[[Any], int] | None = field(default=None, repr=False)
     parameters: Callable[[Any, Shape], int] = field(repr=False)
     flops: Callable[[Any, Shape], int] = field(repr=False)
     activation_bytes: Callable[[Any, Shape], int] = field(repr=False)

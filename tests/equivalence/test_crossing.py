@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from crossing import STRATEGIES, cross, source, whole
-from harness import Trained
+from crossing import STRATEGIES, Crossing, shared_workload
 
-# From each to the one three places on: neighbours in the list are alike.
-PAIRS = [(name, STRATEGIES[(i + 3) % len(STRATEGIES)]) for i, name in enumerate(STRATEGIES)]
+# From each to the one three places on: neighbours in the list are alike. `moe` shares a workload with
+# some only.
+_OTHERS = [name for name in STRATEGIES if name != "moe"]
+PAIRS = [(name, _OTHERS[(i + 3) % len(_OTHERS)]) for i, name in enumerate(_OTHERS)]
+PAIRS += [("moe", "zero"), ("ddp", "moe")]
 
 
 @pytest.fixture(scope="module")
-def truth(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return whole(tmp_path_factory.mktemp("whole"))
+def crossing(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Crossing]:
+    made: dict[str, Crossing] = {}
+
+    def find(workload: str) -> Crossing:
+        if workload not in made:
+            made[workload] = Crossing(workload, tmp_path_factory.mktemp(workload))
+        return made[workload]
+
+    return find
 
 
 @pytest.mark.parametrize(("begins", "target"), PAIRS)
-def test_goes_on_as_if_nothing_had_happened(begins: str, target: str, truth: Trained, tmp_path: Path) -> None:
-    workers = 1 if target == "single" else 4 if target in ("ddp", "fsdp") else 2
-    begun = source(begins, tmp_path / "begun")
-    assert cross(begun, target, workers, truth, tmp_path / "on") < 1e-4
+def test_goes_on_as_if_nothing_had_happened(
+    begins: str, target: str, crossing: Callable[[str], Crossing]
+) -> None:
+    workers = 1 if target == "single" else 4 if target in ("ddp", "fsdp", "moe") else 2
+    workload = shared_workload(begins, target)
+    assert workload is not None
+    assert crossing(workload).cross(begins, target, workers) < 1e-4

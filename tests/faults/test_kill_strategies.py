@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from runner import JOB, Folder
 
-from dlsys.registry import WORKLOADS
+from dlsys.registry import STRATEGIES
 
 pytestmark = pytest.mark.faults
 
@@ -18,7 +20,9 @@ import os
 
 import mine
 import torch
+from torch import nn
 
+from dlsys.zoo.experts import MixtureOfExperts
 from dlsys.zoo.vision.lenet import LeNet5
 
 
@@ -33,30 +37,53 @@ class Net(LeNet5):
                 open("fault-struck", "w").close()
                 mine.fault("kill")
         return super().objective(outputs, batch)
+
+
+class Mixed(Net):
+    card = None
+    metrics = {"accuracy": "max"}
+
+    def build(self):
+        return Experts()
+
+
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mixture = MixtureOfExperts(4, 2, 8, 6, 8)
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, image):
+        tokens, _ = self.mixture(image.flatten(1).unflatten(1, (8, 8)))
+        return self.head(tokens.flatten(1))
 """
 
 
-def with_net(path: Path) -> Folder:
+def with_net(path: Path, strategy: str) -> Folder:
     folder = Folder(path)
     (path / "net.py").write_text(NET)
-    (path / "job.yaml").write_text(JOB.replace("mine:Mine", "net:Net"))
+    workload = "net:Mixed" if strategy == "moe" else "net:Net"
+    (path / "job.yaml").write_text(JOB.replace("mine:Mine", workload))
     return folder
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """An uninterrupted run of one worker."""
-    folder = with_net(tmp_path_factory.mktemp("one"))
-    done = folder.dlsys("run", "job.yaml")
-    assert done.code == 0, done.err
-    return folder
+def one(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Folder]:
+    """An uninterrupted run of one worker, of the workload that a strategy trains here."""
+
+    @cache
+    def made(is_moe: bool) -> Folder:
+        folder = with_net(tmp_path_factory.mktemp("one"), "moe" if is_moe else "single")
+        done = folder.dlsys("run", "job.yaml")
+        assert done.code == 0, done.err
+        return folder
+
+    return lambda strategy: made(strategy == "moe")
 
 
-@pytest.mark.parametrize(
-    "strategy", [name for name in WORKLOADS.load("lenet-5").strategies if name not in ("single", "ddp")]
-)
-def test_a_killed_worker_costs_only_time(strategy: str, one: Folder, tmp_path: Path) -> None:
-    folder = with_net(tmp_path)
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES.names() if name not in ("single", "ddp")])
+def test_a_killed_worker_costs_only_time(strategy: str, one: Callable[[str], Folder], tmp_path: Path) -> None:
+    folder, whole = with_net(tmp_path, strategy), one(strategy)
     try:
         # Rank 1 is the last stage of a pipeline: losses are taken there.
         options = (f"strategy={{name: {strategy}}}", "resources.workers=2")
@@ -65,8 +92,8 @@ def test_a_killed_worker_costs_only_time(strategy: str, one: Folder, tmp_path: P
         assert json.loads(done.out)["attempts"] == 2
         assert "continues from the checkpoint of step" in done.err
         assert set(folder.history("train/loss").values()) == {1}
-        assert folder.history("train/loss").keys() == one.history("train/loss").keys()
-        for name, weight in one.weights().items():
+        assert folder.history("train/loss").keys() == whole.history("train/loss").keys()
+        for name, weight in whole.weights().items():
             assert torch.allclose(weight, folder.weights()[name], atol=1e-3), name
         folder.assert_alone()
     finally:

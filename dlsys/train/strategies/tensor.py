@@ -7,11 +7,10 @@ computes them. The other layers are whole on every worker, who all compute the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,25 +19,21 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.distributed.tensor.parallel.style import ParallelStyle
-from torch.utils._pytree import tree_map_only
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import UsageError
 from dlsys.spec import strategy as spec
 from dlsys.train import seeding
 from dlsys.train.strategies.base import State, StepResult
+from dlsys.train.strategies.cut import CutStrategy, local
 from dlsys.train.strategies.phase import TrainedPhase
-from dlsys.train.strategies.single import SingleStrategy
 from dlsys.zoo.card import Cut, uneven
 from dlsys.zoo.workload import Carry, Workload
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-class TensorStrategy(SingleStrategy):
-    _sent = 0.0
-    _steps = 0
-
+class TensorStrategy(CutStrategy):
     @property
     def _size(self) -> int:
         """Workers that share a model."""
@@ -87,36 +82,9 @@ class TensorStrategy(SingleStrategy):
             self._sent += part * (1 if style == "groups" else 2) * whole
 
     def reduce(self, trained: TrainedPhase) -> None:
-        replicas = self.data_place[1]
-        if replicas == 1:
-            return
-        gradients = [_local(p.grad) for p in trained.parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat, group=self._data)
-        self._sent += 2 * (replicas - 1) / replicas * flat.numel() * flat.element_size()
-        flat.div_(replicas)
-        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-
-    def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
-        held = [p for p in trained.parameters if p.grad is not None]
-        gradients = [p.grad for p in held if p.grad is not None]
-        square = self._square(_local(g) for g in gradients if _is_cut(g))
-        dist.all_reduce(square, group=self._group)
-        self._sent += 2 * (self._size - 1) / self._size * square.element_size()
-        total = (square + self._square(_local(g) for g in gradients if not _is_cut(g))).sqrt()
-        # torch's kernels over many tensors at once take no mixture of DTensors and others.
-        if norm is not None:
-            nn.utils.clip_grads_with_norm_(held, norm, total, foreach=False)
-        if value is not None:
-            nn.utils.clip_grad_value_(held, value, foreach=False)
-        return total
-
-    def _square(self, tensors: Iterable[Tensor]) -> Tensor:
-        """The squared norm of all tensors together: a scalar."""
-        norms = torch._foreach_norm(parts) if (parts := list(tensors)) else []
-        zero = torch.zeros((), device=self._parts.world.device)
-        return torch.stack([zero, *norms]).square().sum()
+        gradients = [local(p.grad) for p in trained.parameters if p.grad is not None]
+        if self._data.size() > 1:
+            self._average(gradients, self._data, self._data.size())
 
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         result = super().train_step(batch, step, hyper)
@@ -140,34 +108,15 @@ class TensorStrategy(SingleStrategy):
         state = super().state_out()
         if not self._is_first:
             state.local["carry"] = {phase: {} for phase in state.local["carry"]}
-        # Bringing a tensor's parts together takes every worker, in the same order.
-        state.model, state.optimizers = tree_map_only(
-            DTensor, lambda cut: cut.full_tensor(), (state.model, state.optimizers)
-        )
         return state
 
     def state_in(self, state: State) -> None:
-        live = self._model.state_dict()
-        model = {name: _cut_like(live[name], whole) for name, whole in state.model.items()}
-        optimizers = {
-            phase: {
-                **saved,
-                "state": {name: _cut_all(live[name], own) for name, own in saved["state"].items()},
-            }
-            for phase, saved in state.optimizers.items()
-        }
-        super().state_in(State(model, optimizers, state.local))
+        super().state_in(state)
         # Layers that are whole must draw the same dropout on all who share the model; the state may
         # be of a strategy whose workers all drew their own.
         random = [seeding.random_state()]
         dist.broadcast_object_list(random, group=self._group, group_src=0)
         seeding.set_random_state(random[0])
-
-    def communication(self) -> Mapping[str, float]:
-        """The mean bytes of a step since the last call; its seconds are not known."""
-        sent, self._sent = self._sent / max(1, self._steps), 0.0
-        self._steps = 0
-        return {"bytes": sent}
 
 
 class GroupsParallel(ParallelStyle):
@@ -186,8 +135,8 @@ class GroupsParallel(ParallelStyle):
         def forward(inputs: Tensor) -> Tensor:
             whole = DTensor.from_local(inputs, device_mesh, [Replicate()])
             mine = whole.redistribute(placements=[Shard(1)]).to_local()
-            bias = None if module.bias is None else _local(module.bias)
-            output = module._conv_forward(mine, _local(module.weight), bias)
+            bias = None if module.bias is None else local(module.bias)
+            output = module._conv_forward(mine, local(module.weight), bias)
             cut = DTensor.from_local(output, device_mesh, [Shard(1)])
             return cut.redistribute(placements=[Replicate()]).to_local()
 
@@ -241,30 +190,3 @@ def _units(name: str, layer: nn.Module, cut: Cut) -> int:
         f"tensor_plan: {name} is a {type(layer).__name__}, which {cut.style!r} cannot cut: column and gather "
         "cut nn.Linear and nn.Embedding, row cuts nn.Linear, groups a convolution with several groups"
     )
-
-
-def _is_cut(tensor: Tensor) -> bool:
-    return isinstance(tensor, DTensor) and tensor.placements[0].is_shard()
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """What this worker holds of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _cut_like(live: Tensor, whole: Tensor) -> Tensor:
-    """A whole tensor, cut as the model's own is."""
-    if not isinstance(live, DTensor):
-        return whole
-    whole = whole.to(live.device)
-    return distribute_tensor(whole, live.device_mesh, live.placements, src_data_rank=None)
-
-
-def _cut_all(parameter: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
-    """A parameter's optimizer state; what has the parameter's shape is cut as it is."""
-    return {
-        key: _cut_like(parameter, value)
-        if isinstance(value, Tensor) and value.shape == parameter.shape
-        else value
-        for key, value in state.items()
-    }

@@ -1,0 +1,111 @@
+"""What strategies share that cut some of a model's parameters among workers, as DTensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map_only
+
+from dlsys.train import regularize
+from dlsys.train.strategies.base import State
+from dlsys.train.strategies.phase import TrainedPhase
+from dlsys.train.strategies.single import SingleStrategy
+
+
+class CutStrategy(SingleStrategy):
+    """`parallelize` cuts parameters among the workers of `_group`; `_data` are those with the same parts.
+
+    Attributes:
+        _sent: bytes sent since `communication` was asked last.
+    """
+
+    _group: dist.ProcessGroup
+    _data: dist.ProcessGroup
+    _sent = 0.0
+    _steps = 0
+
+    def _average(self, tensors: list[Tensor], group: dist.ProcessGroup, places: int) -> None:
+        """Replaces each tensor by its sum over a group, divided by `places`; all travel at once."""
+        if not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        if group.size() > 1:
+            dist.all_reduce(flat, group=group)
+            self._sent += 2 * (group.size() - 1) / group.size() * flat.nbytes
+        flat.div_(places)
+        for tensor, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))
+
+    def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
+        held = [p for p in trained.parameters if p.grad is not None]
+        gradients = [p.grad for p in held if p.grad is not None]
+        square = self._square(local(g) for g in gradients if is_cut(g))
+        dist.all_reduce(square, group=self._group)
+        self._sent += 2 * (self._group.size() - 1) / self._group.size() * square.nbytes
+        total = (square + self._square(local(g) for g in gradients if not is_cut(g))).sqrt()
+        regularize.scale(held, total, norm, value, foreach=False)
+        return total
+
+    def _square(self, tensors: Iterable[Tensor]) -> Tensor:
+        """The squared norm of all tensors together: a scalar."""
+        norms = torch._foreach_norm(parts) if (parts := list(tensors)) else []
+        zero = torch.zeros((), device=self._parts.world.device)
+        return torch.stack([zero, *norms]).square().sum()
+
+    def state_out(self) -> State:
+        state = super().state_out()
+        # Bringing a tensor's parts together takes every worker, in the same order.
+        state.model, state.optimizers = tree_map_only(
+            DTensor, lambda cut: cut.full_tensor(), (state.model, state.optimizers)
+        )
+        return state
+
+    def state_in(self, state: State) -> None:
+        live = self._model.state_dict()
+        model = {name: _cut_like(live[name], whole) for name, whole in state.model.items()}
+        optimizers = {
+            phase: {
+                **saved,
+                "state": {name: _cut_all(live[name], own) for name, own in saved["state"].items()},
+            }
+            for phase, saved in state.optimizers.items()
+        }
+        super().state_in(State(model, optimizers, state.local))
+
+    def communication(self) -> Mapping[str, float]:
+        """The mean bytes of a step since the last call; its seconds are not known."""
+        sent, self._sent = self._sent / max(1, self._steps), 0.0
+        self._steps = 0
+        return {"bytes": sent}
+
+
+def is_cut(tensor: Tensor) -> bool:
+    return isinstance(tensor, DTensor) and tensor.placements[0].is_shard()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this worker holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _cut_like(live: Tensor, whole: Tensor) -> Tensor:
+    """A whole tensor, cut as the model's own is."""
+    if not isinstance(live, DTensor):
+        return whole
+    whole = whole.to(live.device)
+    return distribute_tensor(whole, live.device_mesh, live.placements, src_data_rank=None)
+
+
+def _cut_all(parameter: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter's optimizer state; what has the parameter's shape is cut as it is."""
+    return {
+        key: _cut_like(parameter, value)
+        if isinstance(value, Tensor) and value.shape == parameter.shape
+        else value
+        for key, value in state.items()
+    }
