@@ -1,11 +1,14 @@
 """What it costs to start several workers: `dlsys run` against torchrun and against raw Ray Train.
 
-    python benchmarks/launch.py [--quick] [--repetitions 5] [--steps 300]
+    python benchmarks/launch.py [--quick] [--repetitions 5] [--steps 300] [--loops 9] [--loop-steps 3000]
 
 Every way trains LeNet-5 on digits on 2 workers, for the same number of steps, and evaluates and
 saves after each epoch. The ways take turns, so that what else the machine does falls on all of them
 alike. *Attached* ways use a Ray that is already running. TorchTrainer is raw Ray Train, with the
 settings of its documentation.
+
+A step's time is taken from longer runs, in turns of their own: of 300 steps, which take less than a
+second, the first ones share the cores with what still starts.
 """
 
 from __future__ import annotations
@@ -97,7 +100,7 @@ def measure(command: list[str], folder: Path) -> dict[str, float]:
         raise RuntimeError(f"{command} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     found = {"seconds": seconds, "load": load}
     if "torchrun" in command[0]:
-        found["step_seconds"] = json.loads(done.stdout.splitlines()[-1])["step_seconds"]
+        found |= json.loads(done.stdout.splitlines()[-1])
     elif "dlsys.cli.main" in command:
         runs = (folder / ".dlsys" / "runs").iterdir()
         found["step_seconds"] = logged_step_seconds(max(runs, key=lambda run: run.stat().st_ctime))
@@ -136,9 +139,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one turn")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--loops", type=int, default=9, help="turns for a step's time")
+    parser.add_argument("--loop-steps", type=int, default=3000)
     arguments = parser.parse_args()
     os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0", OMP_NUM_THREADS="1")
     turns: list[dict[str, dict[str, float]]] = []
+    loops: list[dict[str, dict[str, float]]] = []
     # Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(prefix="launch-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -154,6 +160,15 @@ def main() -> None:
             print(
                 "  ".join(f"{way} {found['seconds']:.1f} s" for way, found in turn.items()), file=sys.stderr
             )
+        steps = arguments.loop_steps
+        job = job_file(folder, steps)
+        for _ in range(1 if arguments.quick else arguments.loops):
+            ways = ("torchrun", "dlsys run")
+            loops.append({way: measure(cold(job, steps)[way], folder) for way in ways})
+            print(
+                "  ".join(f"{way} {found['step_seconds'] * 1e3:.2f} ms" for way, found in loops[-1].items()),
+                file=sys.stderr,
+            )
     report(
         "launch",
         [
@@ -161,7 +176,7 @@ def main() -> None:
             row("dlsys run", "TorchTrainer", "seconds", turns, "<= 1"),
             row("dlsys run, attached", "torchrun", "seconds", turns, "<= 1.5"),
             row("dlsys run, attached", "TorchTrainer, attached", "seconds", turns, "<= 1"),
-            row("dlsys run", "torchrun", "step_seconds", turns, ">= 0.97"),
+            row("dlsys run", "torchrun", "step_seconds", loops, ">= 0.97"),
         ],
     )
 

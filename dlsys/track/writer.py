@@ -24,6 +24,8 @@ from dlsys.paths import RunPaths, read_json, write_json
 from dlsys.track.mask import mask
 from dlsys.track.spool import records
 
+# Between two deliveries; the run's end is looked for more often.
+_PAUSE = 1.0
 _POLL = 0.25
 _PAUSE_MOST = 10.0
 # After the run's end, MLflow gets this long to come back before the rest is left for `sync`.
@@ -127,7 +129,7 @@ def end_processes(recorded: list[list[float]]) -> None:
 def run(paths: RunPaths) -> int:
     """Writes until the run has ended and everything is delivered."""
     writer: Writer | None = None
-    pause = _POLL
+    pause = _PAUSE
     ended_at: float | None = None
     fence = (read_json(paths.owner) or {}).get("fence")
     while True:
@@ -146,7 +148,7 @@ def run(paths: RunPaths) -> int:
             if outcome:
                 writer.finish(outcome)
                 return 0
-            pause = _POLL
+            pause = _PAUSE
         except (TrackingError, OSError) as error:
             # MLflow is away, or our own disk is full: both pass. This goes to logs/writer.log.
             with suppress(OSError):
@@ -181,10 +183,19 @@ def _outcome(paths: RunPaths) -> dict[str, Any] | None:
     return outcome
 
 
+def _step_back() -> None:
+    """Lets the workers go first: all of them wait for the one whose core MLflow takes."""
+    os.nice(19)
+    # Where Linux groups processes by session (autogroup), niceness counts within the group only; this
+    # is one of its own, and would get as much of a core as all workers together.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19")
+
+
 def main() -> int:
     # Ctrl-C reaches the whole group of processes; the driver decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(19)  # MLflow's imports must take nothing from the workers; they go on when those wait
+    _step_back()
     return run(RunPaths(Path(sys.argv[1])))
 
 

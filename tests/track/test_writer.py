@@ -81,6 +81,7 @@ def test_everything_once_whatever_call_fails(
     store = Flaky(failing)
     monkeypatch.setattr("dlsys.track.store.Store", lambda uri: store)
     monkeypatch.setattr(writing, "_POLL", 0.005)
+    monkeypatch.setattr(writing, "_PAUSE", 0.005)
     thread = threading.Thread(target=writing.run, args=(paths,))
     thread.start()
     spool = Spool(paths.spool / "rank-0.jsonl")
@@ -114,6 +115,7 @@ def test_gives_up_after_the_runs_end_and_leaves_the_rest(
     monkeypatch.setattr("dlsys.track.store.Store", lambda uri: store)
     monkeypatch.setattr(writing, "_GRACE", 0.2)
     monkeypatch.setattr(writing, "_POLL", 0.01)
+    monkeypatch.setattr(writing, "_PAUSE", 0.01)
     spool = Spool(paths.spool / "rank-0.jsonl")
     spool.metrics(1, {"a": 1.0})
     spool.close()
@@ -122,6 +124,41 @@ def test_gives_up_after_the_runs_end_and_leaves_the_rest(
     store.failing = set()
     assert writing.sync(paths) == 1
     assert store.status == "FINISHED"
+
+
+def test_a_store_that_is_away_is_asked_ever_less_often_until_the_run_ends(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        """Passes as soon as someone sleeps; the run ends after a minute."""
+
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def sleep(self, seconds: float) -> None:
+            assert seconds > 0
+            self.now += seconds
+            if self.now >= 60 and not paths.outcome.exists():
+                write_json(paths.outcome, {"status": "FINISHED", "cause": ""})
+
+    asked: list[float] = []
+
+    class Away(Flaky):
+        def _call(self) -> None:
+            asked.append(clock.now)
+            raise TrackingError("away")
+
+    clock = Clock()
+    monkeypatch.setattr(writing, "time", clock)
+    monkeypatch.setattr("dlsys.track.store.Store", lambda uri: Away())
+    assert writing.run(paths) == 3
+    assert asked[:6] == pytest.approx([0, 2, 6, 14, 24, 34])
+    # The end is noticed at once; then once a second, for the time of grace.
+    last = [moment for moment in asked if moment >= 60]
+    assert last == pytest.approx([60.0 + i for i in range(len(last))], abs=0.3)
+    assert len(last) == pytest.approx(writing._GRACE, abs=2)
 
 
 def test_a_vanished_driver_ends_what_it_started(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +183,7 @@ def test_a_new_driver_is_left_to_its_own_writer(paths: RunPaths, monkeypatch: py
     store = Flaky()
     monkeypatch.setattr("dlsys.track.store.Store", lambda uri: store)
     monkeypatch.setattr(writing, "_POLL", 0.005)
+    monkeypatch.setattr(writing, "_PAUSE", 0.005)
     thread = threading.Thread(target=writing.run, args=(paths,))
     thread.start()
     time.sleep(0.05)

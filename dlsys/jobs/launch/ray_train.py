@@ -32,6 +32,8 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Otherwise a warning about a future default reaches the terminal.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # By default 15: whatever else runs here would go first, and all workers wait for the slowest.
+    "RAY_worker_niceness": "0",
 }
 # Nothing large travels through Ray: batches are made where they are used.
 _OBJECT_STORE_BYTES = 100_000_000
@@ -76,7 +78,7 @@ class RayLauncher:
     def _embed(self) -> None:
         ensure_token()
         self._ray = ray = _quiet_ray()
-        _let_agent_choose_its_port()
+        _leave_out_what_nobody_asks()
         self._before = {child.pid for child in psutil.Process().children(recursive=True)}
         try:
             context = ray.init(
@@ -178,16 +180,18 @@ def _quiet_ray() -> Any:
     return ray
 
 
-def _let_agent_choose_its_port() -> None:
-    """Lets several Rays start side by side on one machine.
+def _leave_out_what_nobody_asks() -> None:
+    """Sets what `ray start` has options for, and `ray.init` has none.
 
     The node's agent wants port 52365; where another Ray has it, it tries again for 3 s, and the
-    whole node waits. `ray start` has an option for this port, `ray.init` has none.
+    whole node waits: it may choose another. The log monitor sends workers' lines to a driver that
+    wants none, and the autoscaler has nothing to scale; each is an interpreter, which starts slowly
+    and wakes up many times a second on the cores that train.
     """
     from ray._private.parameter import RayParams
 
     RayParams.__init__ = functools.partialmethod(  # type: ignore[assignment, method-assign]
-        RayParams.__init__, dashboard_agent_listen_port=0
+        RayParams.__init__, dashboard_agent_listen_port=0, include_log_monitor=False, no_monitor=True
     )
 
 
