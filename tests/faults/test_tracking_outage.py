@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import signal
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from runner import Folder
@@ -54,6 +58,76 @@ def test_a_server_gone_in_the_middle(number: int, server: Server, folder: Folder
         done = folder.dlsys("runs", "sync")
         assert done.code == 0, done.err
     each_step_once(server.uri)
+
+
+class Gateway(ThreadingHTTPServer):
+    """Stands before a real server, and ails on demand.
+
+    Attributes:
+        ailment: "" passes on; "slow" does so after 10 s; "refused" answers 500; "lost" passes on and
+            answers 500, so that what was stored looks as if it were not.
+        ailed: requests answered while it ailed.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Passage)
+        self.behind = urlsplit(uri).netloc
+        self.ailment = ""
+        self.ailed = 0
+        self.uri = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Passage(BaseHTTPRequestHandler):
+    server: Gateway
+
+    def _pass_on(self) -> None:
+        ailment = self.server.ailment
+        self.server.ailed += bool(ailment)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if ailment == "slow":
+            time.sleep(10)
+        status, answer = 500, b"{}"
+        if ailment != "refused":
+            behind = http.client.HTTPConnection(self.server.behind, timeout=60)
+            behind.request(self.command, self.path, body, {"Content-Type": "application/json"})
+            found = behind.getresponse()
+            status, answer = found.status, found.read()
+            behind.close()
+        self.send_response(500 if ailment == "lost" else status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("ailment", ["slow", "refused", "lost"])
+def test_a_server_that_ails_in_the_middle(ailment: str, server: Server, folder: Folder) -> None:
+    gateway = Gateway(server.uri)
+    try:
+        process = folder.start("run", "job.yaml", f"tracking.uri={gateway.uri}", STEP_SECONDS="0.1")
+        folder.wait_for(lambda: folder.step() >= 23)
+        gateway.ailment = ailment
+        began = time.monotonic()
+        folder.wait_for(lambda: folder.step() >= 46)
+        # 23 steps of 0.1 s; one that waited for the tracker would take ten more seconds.
+        assert time.monotonic() - began < 10
+        folder.wait_for(lambda: gateway.ailed > 0)
+        gateway.ailment = ""
+        done = folder.finish(process)
+        assert done.code == 0, done.err
+        assert folder.dlsys("runs", "sync").code == 0
+        each_step_once(server.uri)
+    finally:
+        gateway.shutdown()
+        gateway.server_close()
 
 
 def test_no_server_from_the_start(folder: Folder, server: Server) -> None:
