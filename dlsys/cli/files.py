@@ -1,31 +1,31 @@
-"""`check`, `show` and `schema`: what a job file says, without torch or Ray."""
+"""`check`, `show` and `schema`: what a job or a sweep says, without torch or Ray."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dlsys.errors import UsageError
 from dlsys.registry import did_you_mean
 
-File = Annotated[str, typer.Argument(help="A job file, or the name of a ready one (vision/lenet5).")]
+File = Annotated[str, typer.Argument(help="A file, or the name of a ready one (vision/lenet5).")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides: optimizer.lr=0.01")
 ]
 
 
 def ready_folder() -> Path:
-    """Where the ready job files lie: a link to jobs/ in a checkout, a copy of it in a wheel."""
+    """Where the ready files lie: links to jobs/ and tune/ in a checkout, copies of them in a wheel."""
     import dlsys
 
-    return Path(dlsys.__file__).parent / "ready" / "jobs"
+    return Path(dlsys.__file__).parent / "ready"
 
 
 def find(name: str) -> Path:
-    """The job file of this path, or the ready one of this name.
+    """The file of this path, or the ready one of this name: `vision/lenet5`, `tune/lenet5_asha`.
 
     Raises:
         UsageError: neither exists.
@@ -34,20 +34,22 @@ def find(name: str) -> Path:
     if path.exists() or path.suffix in (".yaml", ".yml"):
         return path
     folder = ready_folder()
-    ready = sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.yaml"))
+    files = sorted(file for kind in ("jobs", "tune") for file in (folder / kind).rglob("*.yaml"))
+    names = (file.relative_to(folder).with_suffix("").as_posix() for file in files)
+    ready = {name.removeprefix("jobs/"): file for name, file in zip(names, files, strict=True)}
     if name in ready:
-        return folder / f"{name}.yaml"
+        return ready[name]
     raise UsageError(
-        f"{name}: no such file, and no ready job of this name.{did_you_mean(name, ready)}",
-        hint=f"Ready jobs: {', '.join(ready)}",
+        f"{name}: no such file, and no ready one of this name.{did_you_mean(name, ready)}",
+        hint=f"Ready files: {', '.join(ready)}",
     )
 
 
 def check(file: File, overrides: Overrides = None) -> None:
-    """Validate a job file: all problems at once (exit code 2)."""
-    from dlsys.spec import load
+    """Validate a job or sweep file: all problems at once (exit code 2)."""
+    from dlsys.spec import load_any
 
-    load(find(file), overrides or ())
+    load_any(find(file), overrides or ())
     print(f"{file}: ok")
 
 
@@ -56,20 +58,24 @@ def show(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a job with all defaults and overrides filled in."""
-    from dlsys.spec import load
+    """Print a job or sweep with all defaults and overrides filled in."""
+    from dlsys.spec import LoadedSweep, load_any
 
-    job = load(find(file), overrides or ()).job.model_dump(mode="json")
+    loaded = load_any(find(file), overrides or ())
+    spec = loaded.sweep if isinstance(loaded, LoadedSweep) else loaded.job
+    plain = spec.model_dump(mode="json")
     if as_json:
-        print(json.dumps(job, indent=2))
+        print(json.dumps(plain, indent=2))
     else:
         from dlsys.spec import yaml
 
-        print(yaml.dump(job), end="")
+        print(yaml.dump(plain), end="")
 
 
-def schema() -> None:
-    """Print the JSON Schema of job files, for editors."""
-    from dlsys.spec.schema import schema as job_schema
+def schema(
+    kind: Annotated[Literal["train", "sweep"], typer.Argument(help="The kind of file.")] = "train",
+) -> None:
+    """Print the JSON Schema of job or sweep files, for editors."""
+    from dlsys.spec import schema as schemas
 
-    print(json.dumps(job_schema(), indent=2))
+    print(json.dumps(schemas.sweep_schema() if kind == "sweep" else schemas.schema(), indent=2))

@@ -1,24 +1,26 @@
-"""From a file and dotted overrides to a checked `TrainJob`, or to every problem at once."""
+"""From a file and dotted overrides to a checked job or sweep, or to every problem at once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.registry import did_you_mean
-from dlsys.spec import rules, yaml
+from dlsys.spec import rules, sweep_rules, sweep_trials, yaml
 from dlsys.spec.explain import explain
 from dlsys.spec.job import TrainJob
-from dlsys.spec.section import show
+from dlsys.spec.overrides import apply_overrides, as_given, changed, of_sweep
+from dlsys.spec.section import Section, show
+from dlsys.spec.sweep import Sweep
 
-KINDS: dict[str, type[BaseModel]] = {"train": TrainJob}
+KINDS: dict[str, type[Section]] = {"train": TrainJob, "sweep": Sweep}
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,36 @@ class Loaded:
     overrides: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class LoadedSweep:
+    """A checked sweep.
+
+    Attributes:
+        sweep: the sweep, all defaults filled in.
+        job: the job that trials train, with the sweep's overrides.
+        source: the sweep file's own text.
+        path: the sweep file, absolute.
+        overrides: what the command line changed, as given.
+        build: a trial's job from its settings; raises SpecError.
+    """
+
+    sweep: Sweep
+    job: Loaded
+    source: str
+    path: Path
+    overrides: tuple[str, ...]
+    build: Callable[[Mapping[str, Any]], TrainJob]
+
+    def trial(self, settings: Mapping[str, Any]) -> Loaded:
+        """The job of one trial, as if the settings had been given on the command line.
+
+        Raises:
+            SpecError: the settings do not suit the job.
+        """
+        given = (*self.job.overrides, *as_given(settings))
+        return replace(self.job, job=self.build(settings), overrides=given)
+
+
 def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
     """Reads and checks a job file.
 
@@ -47,99 +79,130 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
 
     Raises:
         SpecError: all problems of the file and of the overrides.
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, or is a sweep.
     """
-    shown = os.fspath(path)
+    document, source = _read(os.fspath(path))
+    apply_overrides(document, overrides)
+    if of_sweep(document):
+        raise UsageError(
+            f"{os.fspath(path)}: sweeps do not run in this version; dlsys check and dlsys show take them"
+        )
+    return Loaded(check(document), source, Path(path).resolve(), tuple(overrides))
+
+
+def load_any(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded | LoadedSweep:
+    """Reads and checks a file of any kind. As `load` otherwise."""
+    document, source = _read(os.fspath(path))
+    apply_overrides(document, overrides)
+    if _kind(document, KINDS) == "sweep":
+        return check_sweep(document, source, tuple(overrides))
+    return Loaded(check(document), source, Path(path).resolve(), tuple(overrides))
+
+
+def _read(shown: str) -> tuple[yaml.Document, str]:
     try:
-        with open(path, "rb") as file:
+        with open(shown, "rb") as file:
             text = file.read(yaml.MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a path that no file can have
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{shown}: cannot be read: {reason}") from error
-    document = yaml.read(text, shown)
-    apply_overrides(document, overrides)
-    return Loaded(
-        job=check(document),
-        source=text.decode("utf-8-sig"),
-        path=Path(path).resolve(),
-        overrides=tuple(overrides),
-    )
-
-
-def apply_overrides(document: yaml.Document, overrides: Iterable[str]) -> None:
-    """Sets dotted paths in the document; a bad one becomes a problem of the document.
-
-    A number in a path is an index into a list that is there: `regularize.0.strength=1e-3`.
-    """
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        key = key.strip()
-        parts = key.split(".")
-        try:
-            plain = key.isprintable() and len(parts) <= yaml.MAX_DEPTH
-            if not (equals and plain and all(parts)):
-                raise _BadOverride("", f"{show(text)} is not an override: say dotted.path=value")
-            _set(document, parts, _value(key, value))
-        except _BadOverride as error:
-            document.problems.append(Problem(yaml.COMMAND_LINE, 0, error.path, str(error)))
-
-
-class _BadOverride(Exception):
-    def __init__(self, path: str, text: str) -> None:
-        super().__init__(text)
-        self.path = path
-
-
-def _value(key: str, text: str) -> Any:
-    if text.startswith((">", "|")):
-        return text  # a condition; YAML would read a block of lines, which no argument is
-    try:
-        parsed = yaml.read(text or "null", yaml.COMMAND_LINE)
-    except SpecError as error:
-        raise _BadOverride(yaml.dotted((key,)), f"{show(text)}: {error.problems[0].text}") from error
-    if parsed.problems:
-        raise _BadOverride(yaml.dotted((key,)), parsed.problems[0].text)
-    return parsed.data
-
-
-def _set(document: yaml.Document, parts: Sequence[str], value: Any) -> None:
-    if not isinstance(document.data, dict):
-        return  # check() reports that the file is no mapping
-    node: Any = document.data
-    path: yaml.Path = ()
-    for index, part in enumerate(parts):
-        key = _key_in(node, part, path)
-        path = (*path, key)
-        if index == len(parts) - 1:
-            node[key] = value
-        elif isinstance(node, list) or node.get(key) is not None:
-            node = node[key]
-        else:
-            node[key] = {}
-            node = node[key]
-            document.lines[path] = 0
-    for known in [known for known in document.lines if known[: len(path)] == path]:
-        del document.lines[known]
-    document.lines[path] = 0
-    document.unread = {unread for unread in document.unread if unread[: len(path)] != path}
-
-
-def _key_in(node: Any, part: str, path: yaml.Path) -> str | int:
-    if isinstance(node, dict):
-        return part
-    place = yaml.dotted(path)
-    if not isinstance(node, list):
-        raise _BadOverride(place, f"is {show(node)} and has no {show(part)} inside")
-    if not (part.isascii() and part.isdecimal() and len(part) < 6 and int(part) < len(node)):
-        raise _BadOverride(place, f"is a list of {len(node)}: {show(part)} is no index (from 0) into it")
-    return int(part)
+    return yaml.read(text, shown), text.decode("utf-8-sig")
 
 
 def check(document: yaml.Document) -> TrainJob:
-    """Validates a document: types, unknown keys, names, and the rules between fields.
+    """Validates a job: types, unknown keys, names, and the rules between fields.
 
     Raises:
         SpecError: all problems.
+    """
+    _kind(document, ["train"])
+    job, wrong, broken = _sections(document, TrainJob)
+    known = job or _without(document.data, broken, TrainJob, _HARMLESS_JOB)
+    wrong += islice(rules.check(known, broken), yaml.MAX_PROBLEMS)
+    if problems := _told(document, wrong):
+        raise SpecError(problems)
+    assert job is not None, "what pydantic refuses is a problem"
+    return rules.resolve(job)
+
+
+def check_sweep(document: yaml.Document, source: str, overrides: tuple[str, ...] = ()) -> LoadedSweep:
+    """Validates a sweep, the job that it names, and what its space makes of that job.
+
+    Args:
+        document: the sweep; its job's path is relative to the document's file.
+        source: the sweep's own text.
+        overrides: what was changed in the document, as given.
+
+    Raises:
+        SpecError: all problems.
+    """
+    _kind(document, ["sweep"])
+    sweep, wrong, broken = _sections(document, Sweep)
+    known = sweep or _without(document.data, broken, Sweep, _HARMLESS_SWEEP)
+    job: Loaded | None = None
+    base: sweep_trials.Base | None = None
+    elsewhere: list[Problem] = []
+    if known is not None and not broken & {"job", "overrides", "tracking"}:
+        try:
+            job, base = _base(document.file, known)
+        except _WrongBase as error:
+            wrong += error.wrong
+            elsewhere = error.elsewhere
+    if known is not None:
+        wrong += islice(sweep_rules.check(known, base, broken), yaml.MAX_PROBLEMS)
+    if problems := _told(document, wrong) + elsewhere:
+        raise SpecError(problems)
+    assert sweep is not None, "what pydantic refuses is a problem"
+    assert job is not None, "a job that could not be loaded is a problem"
+    assert base is not None, "likewise"
+    resolved = sweep_rules.resolve(sweep, base)
+    return LoadedSweep(resolved, job, source, Path(document.file).resolve(), overrides, base.build)
+
+
+class _WrongBase(Exception):
+    """What is wrong with a sweep's job: in the sweep, and in the job's own file."""
+
+    def __init__(self, wrong: Iterable[tuple[yaml.Path, str]], elsewhere: list[Problem]) -> None:
+        super().__init__()
+        self.wrong = list(wrong)
+        self.elsewhere = elsewhere
+
+
+def _base(file: str, sweep: Sweep) -> tuple[Loaded, sweep_trials.Base]:
+    """The job of a sweep with the sweep's overrides.
+
+    Raises:
+        _WrongBase: the job cannot be read or is wrong, by itself or with the overrides.
+    """
+    shown = os.path.join(os.path.dirname(file), sweep.job)
+    try:
+        document, source = _read(shown)
+        check(document)
+    except SpecError as error:
+        raise _WrongBase([], error.problems) from error
+    except UsageError as error:
+        raise _WrongBase([(("job",), str(error))], []) from error
+    tracking = sweep.tracking.model_dump(exclude_unset=True) if sweep.tracking else {}
+    given = {**{f"tracking.{key}": value for key, value in tracking.items()}, **sweep.overrides}
+    places: dict[str, yaml.Path] = {key: ("overrides", key) for key in sweep.overrides}
+    places |= {f"tracking.{key}": ("tracking", key) for key in tracking}
+
+    def build(settings: Mapping[str, Any]) -> TrainJob:
+        return check(changed(document, {**given, **settings}))
+
+    try:
+        job = build({})
+    except SpecError as error:
+        raise _WrongBase(sweep_trials.of_overrides(error.problems, places), []) from error
+    loaded = Loaded(job, source, Path(shown).resolve(), tuple(as_given(given)))
+    return loaded, sweep_trials.Base(job, build)
+
+
+def _kind(document: yaml.Document, known: Iterable[str]) -> str:
+    """The document's kind.
+
+    Raises:
+        SpecError: it has none of these.
     """
     data = document.data
     problems = list(document.problems)
@@ -149,50 +212,72 @@ def check(document: yaml.Document) -> TrainJob:
             problems.append(document.problem((), text))
         raise SpecError(problems)
     kind = data.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        if ("kind",) not in document.unread:
-            problems.append(document.problem(("kind",), _bad_kind(data)))
-        raise SpecError(problems)
+    if isinstance(kind, str) and kind in known:
+        return kind
+    if ("kind",) not in document.unread:
+        problems.append(document.problem(("kind",), _bad_kind(data, known)))
+    raise SpecError(problems)
 
-    wrong: list[tuple[yaml.Path, str]] = []
-    job: TrainJob | None = None
+
+def _bad_kind(data: dict[str, Any], kinds: Iterable[str]) -> str:
+    known = " or ".join(map(show, kinds))
+    if "kind" not in data:
+        return f"is required and missing: {known}"
+    near = did_you_mean(data["kind"], kinds) if isinstance(data["kind"], str) else ""
+    return f"must be {known}, got {show(data['kind'])}{'.' if near else ''}{near}"
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Wrong = list[tuple[yaml.Path, str]]
+
+
+def _sections(document: yaml.Document, model: type[_Model]) -> tuple[_Model | None, _Wrong, set[str]]:
+    """The document as its model, what is wrong with its types and keys, and which sections that spoils."""
+    found: _Model | None = None
+    wrong: _Wrong = []
     try:
-        job = TrainJob.model_validate(data)
+        found = model.model_validate(document.data)
     except ValidationError as error:
-        wrong = list(islice(explain(error, TrainJob), yaml.MAX_PROBLEMS))
+        wrong = list(islice(explain(error, model), yaml.MAX_PROBLEMS))
     broken = {str(path[0]) for path in (*(path for path, _ in wrong), *document.unread) if path}
-    wrong += islice(rules.check(job or _without(data, broken), broken), yaml.MAX_PROBLEMS)
+    return found, wrong, broken
+
+
+def _told(document: yaml.Document, wrong: _Wrong) -> list[Problem]:
+    """All the document's problems, each with its line."""
+    problems = list(document.problems)
     problems += [document.problem(path, text) for path, text in wrong if path not in document.unread]
     if len(wrong) >= yaml.MAX_PROBLEMS:
         text = f"has more problems; here are the first {len(problems)}"
         problems.append(Problem(document.file, 0, "", text))
-    if problems or job is None:
-        raise SpecError(problems)
-    return rules.resolve(job)
+    return problems
 
 
-def _bad_kind(data: dict[str, Any]) -> str:
-    known = " or ".join(map(show, KINDS))
-    if "kind" not in data:
-        return f"is required and missing: {known}"
-    near = did_you_mean(data["kind"], KINDS) if isinstance(data["kind"], str) else ""
-    return f"must be {known}, got {show(data['kind'])}{'.' if near else ''}{near}"
+_HARMLESS_JOB: dict[str, Any] = {
+    "kind": "train",
+    "name": "x",
+    "workload": "x:y",
+    "data": {"source": "digits"},
+    "batch_size": 1,
+    "stop": {"epochs": 1},
+}
+_HARMLESS_SWEEP: dict[str, Any] = {
+    "kind": "sweep",
+    "name": "x",
+    "job": "x.yaml",
+    "metric": "valid/loss",
+    "space": {"x": {"choice": [0]}},
+    "trials": 1,
+}
 
 
-def _without(data: dict[str, Any], broken: set[str]) -> TrainJob | None:
-    """The job with its broken sections replaced by harmless ones, so that rules between the
-    sound ones can still be checked; None when it cannot be made."""
-    harmless: dict[str, Any] = {
-        "kind": "train",
-        "name": "x",
-        "workload": "x:y",
-        "data": {"source": "digits"},
-        "batch_size": 1,
-        "stop": {"epochs": 1},
-    }
-    known = TrainJob.model_fields
-    kept = {key: value for key, value in data.items() if key in known and key not in broken}
+def _without(
+    data: dict[str, Any], broken: set[str], model: type[_Model], harmless: dict[str, Any]
+) -> _Model | None:
+    """The model with broken sections replaced by harmless ones, so that rules between the sound ones
+    can still be checked; None when it cannot be made."""
+    kept = {key: value for key, value in data.items() if key in model.model_fields and key not in broken}
     try:
-        return TrainJob.model_validate({**harmless, **kept})
+        return model.model_validate({**harmless, **kept})
     except ValidationError:
         return None

@@ -1,4 +1,4 @@
-"""The reference of job files, from the sections themselves: every field, its rule and its default.
+"""The reference of job and sweep files, from the sections themselves: every field, its rule and its default.
 
 python -m dlsys.spec.reference > docs/spec.md
 """
@@ -14,8 +14,11 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from dlsys.registry import WORKLOADS
+from dlsys.spec import space
+from dlsys.spec.entries import ENTRIES
 from dlsys.spec.job import TrainJob
 from dlsys.spec.section import Interval, Section
+from dlsys.spec.sweep import Sweep
 
 _TAGS = ("name", "source")
 _HEAD = """\
@@ -30,25 +33,52 @@ Made from the typed sections by `python -m dlsys.spec.reference`: edit those, no
 - A *condition* is a bound in quotes: `">= 0.97"`; also `>`, `<=`, `<` and `==`.
 - Metrics are named `split/metric`: `train/loss`, `valid/accuracy`, `test/loss`.
 - A section with a `name` (or, for `data`, a `source`) takes the keys listed under that name.
+
+A sweep over a job has [a file of its own](#the-sweep-file).
+"""
+_SWEEP_HEAD = """\
+# The sweep file
+
+Many trials of one job, to find its best settings. This version checks sweeps, and does not run them
+yet. `dlsys check` builds the job with both ends of every range, every option of every choice, a few
+draws and every given point, so that a sweep that it lets pass has sound trials.
+
+Trials are compared on the validation set. The test set is touched once, by the best trial, at the
+end; what the job expects (`expect`) is held against that trial and no other.
+
+On the command line, what follows `space.` or `overrides.` is one key:
+`dlsys check tune/lenet5_asha 'space.optimizer.lr={log_uniform: [1e-3, 1]}' overrides.seed=1`.
 """
 
 
 def reference() -> str:
     """All of docs/spec.md."""
-    lines = [_HEAD, "## `kind: train`\n", *_table(TrainJob)]
-    for field, info in TrainJob.model_fields.items():
-        if sections := list(_sections(info)):
+    lines = [_HEAD, "## `kind: train`\n", *_table(TrainJob), *_chapters(TrainJob)]
+    lines.append("## `model`\n\nThe options of each workload in the catalogue.\n")
+    for name in WORKLOADS.names():
+        card = WORKLOADS.load(name)
+        lines += [f"### `workload: {name}`\n", f"{card.title}\n", *_table(card.options)]
+    lines += [_SWEEP_HEAD, "## `kind: sweep`\n", *_table(Sweep)]
+    lines += ["## `space`\n", inspect.cleandoc(space.__doc__ or "").partition("\n\n")[2] + "\n"]
+    for word, kind in ENTRIES.items():
+        lines += [f"### `{word}`\n", f"{_about(kind)}\n", *_table(kind)]
+    lines += _chapters(Sweep, without=("tracking",))  # a job's, told above
+    return "\n".join(lines)
+
+
+def _chapters(model: type[Section], *, without: tuple[str, ...] = ()) -> list[str]:
+    """A chapter for each field that holds sections."""
+    lines = []
+    for field, info in model.model_fields.items():
+        sections = [] if field in without else list(_sections(info))
+        if sections:
             lines += [f"## `{field}`\n", f"{info.description}\n"]
         for section in sections:
             if tag := _tag(section):
                 lines.append("### " + ", ".join(f"`{name}`" for name in _choices(section, tag)) + "\n")
                 lines.append(f"{_about(section)}\n")
             lines += _table(section, without=tag)
-    lines.append("## `model`\n\nThe options of each workload in the catalogue.\n")
-    for name in WORKLOADS.names():
-        card = WORKLOADS.load(name)
-        lines += [f"### `workload: {name}`\n", f"{card.title}\n", *_table(card.options)]
-    return "\n".join(lines)
+    return lines
 
 
 def _table(section: type[Section], *, without: str = "") -> list[str]:
@@ -91,7 +121,9 @@ def _about(section: type[Section]) -> str:
 def _rule(schema: dict[str, Any], info: FieldInfo) -> str:
     if any(_sections(info)):
         return "a list of sections" if schema.get("type") == "array" else "a section"
-    return "an interval" if info.annotation is Interval else _words(schema)
+    if info.annotation is Interval:
+        return "an interval" if "step" in schema["pattern"] else "an interval in epochs"
+    return _words(schema)
 
 
 def _words(schema: dict[str, Any]) -> str:
@@ -108,7 +140,7 @@ def _words(schema: dict[str, Any]) -> str:
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
     if kind == "object":
         return "conditions by metric" if schema["additionalProperties"] is not True else "a mapping"
-    if kind == "array" and "minItems" in schema:
+    if kind == "array" and "minItems" in schema and schema["minItems"] == schema.get("maxItems"):
         return f"a list of {schema['minItems']}"
     return {"boolean": "true or false", "string": "text", "array": "a list"}[kind]
 

@@ -54,12 +54,12 @@ def resolve(job: TrainJob) -> TrainJob:
     update: dict[str, Any] = {}
     if job.strategy is None:
         update["strategy"] = Single(name="single") if job.resources.workers == 1 else DDP(name="ddp")
-    if card := _card(job):
+    if card := card_of(job):
         update["model"] = card.options.model_validate(job.model).model_dump(mode="json")
     return job.model_copy(update=update)
 
 
-def _card(job: TrainJob) -> Any:
+def card_of(job: TrainJob) -> Any:
     """The card of a catalogue workload; None for the user's own. (A `Card`: a later room's type.)"""
     return WORKLOADS.load(job.workload) if job.workload in WORKLOADS else None
 
@@ -89,7 +89,7 @@ def _strategy_suits_workers(job: TrainJob) -> Found:
     yield from strategy_rules.suits_workers(job)
 
 
-@_rule("strategy", "optimizer", "expect")
+@_rule("strategy", "optimizer", "precision", "expect")
 def _strategy_options_fit(job: TrainJob) -> Found:
     yield from strategy_rules.options_fit(job)
 
@@ -201,7 +201,7 @@ def _workload_exists(job: TrainJob) -> Found:
 
 @_rule("workload", "model")
 def _options_suit_workload(job: TrainJob) -> Found:
-    if card := _card(job):
+    if card := card_of(job):
         try:
             card.options.model_validate(job.model)
         except ValidationError as error:
@@ -270,7 +270,7 @@ def _top_level_names(tree: ast.Module) -> Iterator[str]:
 
 @_rule("workload", "data")
 def _data_suits_workload(job: TrainJob) -> Found:
-    card = _card(job)
+    card = card_of(job)
     if card and job.data.source not in card.sources:
         yield (
             ("data", "source"),
@@ -280,41 +280,42 @@ def _data_suits_workload(job: TrainJob) -> Found:
 
 @_rule("workload", "strategy", "resources")
 def _strategy_suits_workload(job: TrainJob) -> Found:
-    yield from strategy_rules.suits_workload(job, _card(job))
+    yield from strategy_rules.suits_workload(job, card_of(job))
 
 
 @_rule("workload", "strategy", "resources", "model")
 def _layers_are_cut_evenly(job: TrainJob) -> Found:
     with contextlib.suppress(ValidationError):  # another rule tells what is wrong with the options
-        yield from strategy_rules.cuts_evenly(job, _card(job))
+        yield from strategy_rules.cuts_evenly(job, card_of(job))
 
 
 @_rule("workload", "expect")
 def _expected_metrics_exist(job: TrainJob) -> Found:
     for name in job.expect:
-        yield from _metric_exists(job, ("expect", name), name, ("train", "valid", "test"))
+        yield from metric_exists(job, ("expect", name), name, ("train", "valid", "test"))
 
 
 @_rule("workload", "stop")
 def _target_metrics_exist(job: TrainJob) -> Found:
     for name in job.stop.target:
-        yield from _metric_exists(job, ("stop", "target", name), name, ("train", "valid"))
+        yield from metric_exists(job, ("stop", "target", name), name, ("train", "valid"))
 
 
 @_rule("workload", "checkpoint")
 def _best_metric_exists(job: TrainJob) -> Found:
     if job.checkpoint.best is not None:
-        yield from _metric_exists(job, ("checkpoint", "best"), job.checkpoint.best, ("train", "valid"))
+        yield from metric_exists(job, ("checkpoint", "best"), job.checkpoint.best, ("train", "valid"))
 
 
 @_rule("workload", "schedule")
 def _watched_metric_exists(job: TrainJob) -> Found:
     if job.schedule.name == "performance-schedule":
-        yield from _metric_exists(job, ("schedule", "metric"), job.schedule.metric, ("train", "valid"))
+        yield from metric_exists(job, ("schedule", "metric"), job.schedule.metric, ("train", "valid"))
 
 
-def _metric_exists(job: TrainJob, path: Path, name: str, splits: tuple[str, ...]) -> Found:
-    card = _card(job)
+def metric_exists(job: TrainJob, path: Path, name: str, splits: tuple[str, ...]) -> Found:
+    """Whether the job measures a metric on one of these splits."""
+    card = card_of(job)
     if card is None:  # what the user's own code measures is not known here
         if not re.fullmatch(rf"({'|'.join(splits)})/[\w@.-]+", name):
             yield path, f"{show(name)} is no metric: say {' or '.join(f'{split}/…' for split in splits)}"
@@ -329,7 +330,7 @@ def _metric_exists(job: TrainJob, path: Path, name: str, splits: tuple[str, ...]
 
 @_rule("regularize", "workload")
 def _dropout_has_layers(job: TrainJob) -> Found:
-    card = _card(job)
+    card = card_of(job)
     for index, regularizer in enumerate(job.regularize):
         if card and regularizer.name in ("dropout", "mc-dropout") and not card.has_dropout:
             yield ("regularize", index), f"{job.workload} has no dropout layer to set"

@@ -1,7 +1,7 @@
-"""The JSON Schema of a job file, for editors: completion, hover texts, and errors as one types.
+"""The JSON Schema of a job or sweep file, for editors: completion, hover texts, and errors as one types.
 
-It knows every type and every catalogue workload's options, but not the rules between fields:
-`dlsys check` has the last word.
+It knows every type and every catalogue workload's options, but not the rules between fields, nor
+what a sweep makes of its job: `dlsys check` has the last word.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from dlsys.registry import WORKLOADS
+from dlsys.spec.entries import ENTRIES
 from dlsys.spec.job import TrainJob
 from dlsys.spec.section import Condition, Interval, Section
+from dlsys.spec.sweep import Sweep
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -31,11 +33,26 @@ class _Generator(GenerateJsonSchema):
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `kind: train`."""
-    job = TrainJob.model_json_schema(schema_generator=_Generator)
-    for union in _unions(job):
-        _require_tags(job["$defs"], union)
+    job = _of_model(TrainJob)
     _add_workloads(job)
     return {"$schema": _DIALECT, **job, "title": "A dlsys job file"}
+
+
+def sweep_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `kind: sweep`."""
+    sweep = _of_model(Sweep)
+    entries = [kind.model_json_schema(schema_generator=_Generator) for kind in ENTRIES.values()]
+    sweep["$defs"] |= {entry["title"]: entry for entry in entries}
+    choices = [{"$ref": f"#/$defs/{entry['title']}"} for entry in entries]
+    sweep["properties"]["space"]["additionalProperties"] = {"anyOf": choices}
+    return {"$schema": _DIALECT, **sweep, "title": "A dlsys sweep file"}
+
+
+def _of_model(model: type[Section]) -> dict[str, Any]:
+    made = model.model_json_schema(schema_generator=_Generator)
+    for union in _unions(made):
+        _require_tags(made["$defs"], union)
+    return made
 
 
 def _unions(node: Any) -> list[dict[str, Any]]:

@@ -20,6 +20,22 @@ stop: {epochs: 1}
 tracking: {uri: "http://no.such.host:1"}
 """
 
+SWEEP = """\
+kind: sweep
+name: pure
+job: job.yaml
+metric: valid/accuracy
+space: {optimizer: {choice: [{name: sgd}, {name: adam}]}, model.dropout: {uniform: [0, 0.5]}}
+searcher: {name: gp}
+trials: 20
+"""
+
+
+def files(folder: Path) -> list[str]:
+    (folder / "job.yaml").write_text(JOB)
+    (folder / "sweep.yaml").write_text(SWEEP)
+    return [str(folder / "job.yaml"), str(folder / "sweep.yaml")]
+
 
 def python(code: str, *arguments: str, cwd: Path) -> str:
     command = [sys.executable, "-c", code, *arguments]
@@ -31,30 +47,30 @@ def python(code: str, *arguments: str, cwd: Path) -> str:
 LOAD = f"""
 import sys, json
 import dlsys.spec
-from dlsys.spec import load, schema
+from dlsys.spec import load, load_any, schema
 job = load(sys.argv[1]).job
+load_any(sys.argv[2])
 schema.schema()
+schema.sweep_schema()
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
 print(json.dumps([heavy, job.model_dump(mode="json")]))
 """
 
 
 def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:
-    path = tmp_path / "job.yaml"
-    path.write_text(JOB)
-    heavy, job = json.loads(python(LOAD, str(path), cwd=tmp_path))
+    heavy, job = json.loads(python(LOAD, *files(tmp_path), cwd=tmp_path))
     assert heavy == []
     assert job["resources"]["gpus"] == 64
 
 
 def test_a_file_means_the_same_where_nothing_heavy_is_installed(tmp_path: Path) -> None:
-    path = tmp_path / "job.yaml"
-    path.write_text(JOB)
     without = f"""
 import sys
 for name in {HEAVY!r}:
     sys.modules[name] = None  # any import of it fails
 {LOAD}"""
-    _, here = json.loads(python(LOAD, str(path), cwd=tmp_path))
-    _, there = json.loads(python(without.replace("in sys.modules]", "in ()]"), str(path), cwd=tmp_path))
+    _, here = json.loads(python(LOAD, *files(tmp_path), cwd=tmp_path))
+    _, there = json.loads(
+        python(without.replace("in sys.modules]", "in ()]"), *files(tmp_path), cwd=tmp_path)
+    )
     assert here == there
