@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, TensorSpec, serialize_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dlsys.errors import CheckpointError, DlsysError, NonFiniteError
@@ -129,8 +129,8 @@ class CheckpointStore:
         shutil.rmtree(beside, ignore_errors=True)
         try:
             beside.mkdir(mode=0o700)
-            save_file(model, beside / _FILES[0])
-            save_file(state, beside / _FILES[1])
+            _save(model, beside / _FILES[0])
+            _save(state, beside / _FILES[1])
             (beside / _FILES[2]).write_text(json.dumps(document))
             files = {}
             for name in _FILES:
@@ -278,6 +278,27 @@ def _untie(model: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, Tensor]]
             first[key] = name
             unique[name] = tensor
     return tied, unique
+
+
+_SOMEWHERE = torch.zeros(1)  # an empty tensor points nowhere, and Rust wants no such pointers
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes contiguous tensors of the CPU, none of which shares another's memory.
+
+    `safetensors.torch.save_file` first finds out that they are such, which takes longer than writing a
+    small model, and takes Python from the thread that trains.
+    """
+    specs = {
+        name: TensorSpec(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tensor.shape,
+            data_ptr=(tensor if tensor.numel() else _SOMEWHERE).data_ptr(),
+            data_len=tensor.nbytes,
+        )
+        for name, tensor in tensors.items()
+    }
+    serialize_file(specs, path)
 
 
 def _digest(path: Path) -> str:
