@@ -55,6 +55,6 @@ def show(name: Annotated[str, typer.Argument(help="A workload's name.")], as_jso
 
 
 def _sameness(card: Any) -> str:
-    if not card.exact:
-        return str(card.inexact_because)
+    if why := card.inexact(card.options()):
+        return str(why)
     return "yes, but for dropout" if card.has_dropout else "yes"

@@ -234,8 +234,8 @@ def _judge(row: Row, job: TrainJob, found: Any) -> None:
     if found.agrees:
         return
     card = WORKLOADS.load(job.workload) if job.workload in WORKLOADS else None
-    if card and not card.exact:
-        row.why += f". {card.inexact_because[0].upper()}{card.inexact_because[1:]}"
+    if card and (why := card.inexact(card.options.model_validate(job.model))):
+        row.why += f". {why[0].upper()}{why[1:]}"
     if job.model.get("dropout") or any("dropout" in chosen.name for chosen in job.regularize):
         row.why += ". Each worker draws its own dropout masks; without dropout it is exact"
     if job.strategy is not None and (reason := approximates(job.strategy)):

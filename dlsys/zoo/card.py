@@ -78,7 +78,8 @@ class Card:
         metrics: names measured on validation and test data besides `loss`, and whether the
             largest or the smallest value is the best.
         strategies: the strategies that it runs under.
-        exact: whether several workers compute the same as one. `inexact_because` says why not.
+        inexact: from options to why several workers compute not quite the same as one; empty where
+            they do, but for dropout.
         has_dropout: whether the model has dropout layers that a regularizer can set.
         blocks: names of the submodules that make up the whole model. A pipeline may cut between
             them, in this order, where `pipeline` is allowed; FSDP gathers one at a time.
@@ -100,8 +101,7 @@ class Card:
     sources: tuple[str, ...]
     metrics: Mapping[str, Literal["max", "min"]]
     strategies: tuple[str, ...] = DATA_PARALLEL
-    exact: bool = True
-    inexact_because: str = ""
+    inexact: Callable[[Any], str] = field(default=lambda options: "", repr=False)
     has_dropout: bool = False
     blocks: tuple[str, ...] = ()
     tensor_plan: Callable[[Any], Mapping[str, Cut]] | None = field(default=None, repr=False)

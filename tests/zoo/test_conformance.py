@@ -150,13 +150,19 @@ def test_cards_need_no_torch() -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS.names())
-def test_a_card_names_known_sources_and_says_why_it_is_inexact(name: str) -> None:
+def test_a_card_names_known_sources(name: str) -> None:
     card = WORKLOADS.load(name)
     sources = {source.model_fields["source"].annotation.__args__[0] for source in Source.__args__[0].__args__}
     assert set(card.sources) <= sources
     assert card.title
     assert card.paper
-    assert bool(card.inexact_because) != card.exact
+
+
+@each
+def test_the_card_says_whether_rows_see_each_other(row: Row) -> None:
+    workload = workload_of(row)
+    assert workload.card is not None
+    assert bool(workload.card.inexact(workload.options)) != row.exact
 
 
 @each

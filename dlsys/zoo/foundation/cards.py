@@ -81,6 +81,12 @@ def _mixture(options: MixtureOptions, shape: Shape) -> Cost:
     return dense(features, width) + activation(width) + gate + experts + dense(width, 1)
 
 
+def _mixture_inexact(options: MixtureOptions) -> str:
+    if options.capacity is None and not options.balance:
+        return ""
+    return f"exact where each worker's rows of a batch are whole groups of {options.group} (model.group)"
+
+
 MIXTURE_OF_EXPERTS = Card(
     name="mixture-of-experts",
     title="Mixture of experts: a gate chooses few of many perceptrons",
@@ -91,6 +97,7 @@ MIXTURE_OF_EXPERTS = Card(
     metrics={"r2": "max", "load_cv": "min", "dropped": "min"},
     strategies=(*DATA_PARALLEL, "moe"),
     blocks=("embed", "mixture", "head"),
+    inexact=_mixture_inexact,
     experts=lambda o: o.experts,
     parameters=lambda o, s: _mixture(o, s).parameters,
     flops=lambda o, s: _mixture(o, s).flops,

@@ -124,6 +124,11 @@ def _resnet(options: ResNetOptions, shape: Shape) -> Cost:
     return total + dense(inputs, shape.classes)
 
 
+def _resnet_inexact(options: ResNetOptions) -> str:
+    batch = "batch norm sees only its own worker's rows; with model.norm: group it is exact"
+    return batch if options.norm == "batch" else ""
+
+
 RESNET = Card(
     name="resnet",
     title="ResNet for small images",
@@ -132,8 +137,7 @@ RESNET = Card(
     options=ResNetOptions,
     sources=("digits", "idx", "image-folder"),
     metrics={"accuracy": "max"},
-    exact=False,
-    inexact_because="batch norm sees only its own worker's rows; with model.norm: group it is exact",
+    inexact=_resnet_inexact,
     blocks=("stem", "stage1", "stage2", "stage3", "head"),
     strategies=(*DATA_PARALLEL, "pipeline"),
     parameters=lambda o, s: _resnet(o, s).parameters,
