@@ -240,3 +240,15 @@ def test_an_unreachable_server_is_told_in_seconds() -> None:
     with pytest.raises(TrackingError, match=r"MLflow at http://127\.0\.0\.1:9"):
         Store("http://127.0.0.1:9")
     assert time.monotonic() - began < 30, "MLflow's own retries take 4 minutes"
+
+
+def test_a_writer_leaves_the_cores_to_the_workers() -> None:
+    """Also where niceness counts only within a session's group of processes, and it has one of its own."""
+    code = "from dlsys.track import writer; writer._step_back(); print(open('/proc/self/autogroup').read())"
+    enabled = Path("/proc/sys/kernel/sched_autogroup_enabled")
+    if not enabled.exists() or enabled.read_text().strip() != "1":
+        pytest.skip("this Linux does not group processes by session")
+    done = subprocess.run(
+        [sys.executable, "-c", code], start_new_session=True, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("nice 19")
