@@ -39,6 +39,7 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
         300,
     ),
     "gaussian-ring": ({"rows": 200}, {"point": torch.float32}, 200),
+    "piecewise": ({"rows": 200, "noise": 0}, {"features": torch.float32, "target": torch.float32}, 200),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,5 +104,9 @@ def _tensors() -> list[torch.Tensor]:
 
 def _bytes(tensors: list[torch.Tensor]) -> dict[int, int]:
     """Of the memory behind tensors, by its address."""
-    storages = [tensor.untyped_storage() for tensor in tensors]
-    return {storage.data_ptr(): storage.nbytes() for storage in storages}
+    found = {}
+    for tensor in tensors:
+        storage = tensor.untyped_storage()
+        with suppress(RuntimeError):  # DTensor's caches hold tensors without memory, for their shapes
+            found[storage.data_ptr()] = storage.nbytes()
+    return found

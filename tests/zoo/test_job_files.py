@@ -11,6 +11,7 @@ JOBS = Path(__file__).parents[2] / "jobs"
 FILES = [
     "quickstart.yaml",
     "foundation/softmax_regression.yaml",
+    "foundation/mixture_of_experts.yaml",
     "vision/lenet5.yaml",
     "vision/resnet.yaml",
     "language/char_rnn.yaml",
