@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 
+from dlsys.data.loader import StepBatch
 from dlsys.train import regularize
-from dlsys.train.strategies.base import State
+from dlsys.train.strategies.base import State, StepResult
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
 
@@ -28,6 +29,10 @@ class CutStrategy(SingleStrategy):
     _data: dist.ProcessGroup
     _sent = 0.0
     _steps = 0
+
+    def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
+        self._steps += 1
+        return super().train_step(batch, step, hyper)
 
     def _average(self, tensors: list[Tensor], group: dist.ProcessGroup, places: int) -> None:
         """Replaces each tensor by its sum over a group, divided by `places`; all travel at once."""

@@ -8,7 +8,6 @@ is sent depends on the gate, so that the workers first tell each other how many 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -18,10 +17,8 @@ from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
-from dlsys.data.loader import StepBatch
 from dlsys.errors import UsageError
 from dlsys.spec.strategy import MoE
-from dlsys.train.strategies.base import StepResult
 from dlsys.train.strategies.cut import CutStrategy, is_cut, local
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.zoo.experts import Experts
@@ -77,7 +74,6 @@ class MoEStrategy(CutStrategy):
         sent = counts.view(size, -1)  # for each worker's experts
         got = torch.empty_like(sent)  # from each worker, for this one's
         dist.all_to_all_single(got, sent.contiguous(), group=self._group)
-        self._sent += (size - 1) / size * sent.nbytes
         outgoing, incoming = sent.sum(1).tolist(), got.sum(1).tolist()
         arrived = all_to_all_single_autograd(tokens.contiguous(), incoming, outgoing, self._group)
         # They come by worker, and are computed by expert.
@@ -92,7 +88,7 @@ class MoEStrategy(CutStrategy):
             # Forward tokens go away and results back; in backward their gradients, the other way.
             forward = away * inputs + here * outputs
             backward = away * outputs + (here * inputs if tokens.requires_grad else 0)
-            self._sent += (forward + backward) * results.element_size()
+            self._sent += (size - 1) / size * sent.nbytes + (forward + backward) * results.element_size()
         return all_to_all_single_autograd(by_worker, outgoing, incoming, self._group)
 
     def reduce(self, trained: TrainedPhase) -> None:
@@ -103,7 +99,3 @@ class MoEStrategy(CutStrategy):
         self._average([g for g in gradients if not is_cut(g)], everyone, places)
         # Backward has brought the whole group's part to its expert: what is left are the other groups'.
         self._average([local(g) for g in gradients if is_cut(g)], self._data, places)
-
-    def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        self._steps += 1
-        return super().train_step(batch, step, hyper)

@@ -88,7 +88,6 @@ class TensorStrategy(CutStrategy):
 
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         result = super().train_step(batch, step, hyper)
-        self._steps += 1
         return StepResult(self._once(result.sums), result.grad_norm)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
