@@ -14,6 +14,7 @@ from dlsys.spec.section import (
     Bound,
     Count,
     Every,
+    EveryOrTime,
     Interval,
     Name,
     NonNegativeInt,
@@ -66,8 +67,8 @@ class Stop(Section):
 class Checkpoint(Section):
     """When the whole state of training is saved."""
 
-    every: Every = Interval(1, "epoch")
-    """`1 epoch` or `200 steps`; the end of a run is always saved."""
+    every: EveryOrTime = Interval(1, "epoch")
+    """`1 epoch`, `200 steps` or `10 minutes` of training; the end of a run is always saved."""
     keep: Count = 2
     """How many of the newest stay on disk (the best one stays besides)."""
     best: Text | None = None

@@ -122,6 +122,8 @@ def _rule(schema: dict[str, Any], info: FieldInfo) -> str:
     if any(_sections(info)):
         return "a list of sections" if schema.get("type") == "array" else "a section"
     if info.annotation is Interval:
+        if "hour" in schema["pattern"]:
+            return "an interval or a time"
         return "an interval" if "step" in schema["pattern"] else "an interval in epochs"
     return _words(schema)
 

@@ -88,10 +88,10 @@ Name = Annotated[
 
 
 class Interval(NamedTuple):
-    """How often: a count of epochs or of steps (optimizer updates)."""
+    """How often: a count of epochs, of steps (optimizer updates) or of seconds."""
 
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
-    unit: Literal["epoch", "step"]
+    unit: Literal["epoch", "step", "second"]
 
     def __str__(self) -> str:
         return f"{self.count} {self.unit}{'s' if self.count != 1 else ''}"
@@ -130,6 +130,32 @@ def _duration(value: Any) -> float:
         )
     return float(seconds)
 
+
+def _interval_or_time(value: Any) -> Interval:
+    try:
+        return _interval(value)
+    except ValueError:
+        if not isinstance(value, str) or not (found := _DURATION.fullmatch(value)):
+            raise ValueError(
+                f"must be an interval such as '1 epoch', '200 steps' or '10 minutes', got {show(value)}"
+            ) from None
+    seconds = float(found[1]) * _SECONDS[found[2] or found[3]]
+    if not 1 <= seconds < 1e9:
+        raise ValueError(f"must be at least 1 second and less than 30 years, got {show(value)}")
+    return Interval(round(seconds), "second")
+
+
+EveryOrTime = Annotated[
+    Interval,
+    PlainValidator(_interval_or_time),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": rf"^(\s*0*[1-9][0-9]*\s*(epoch|step)s?\s*|{_DURATION.pattern})$",
+        }
+    ),
+]
 
 Seconds = Annotated[
     float,

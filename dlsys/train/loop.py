@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol
 from dlsys.data.loader import Loader
 from dlsys.errors import NonFiniteError
 from dlsys.spec.job import TrainJob
-from dlsys.spec.section import Interval
 from dlsys.train.checkpoint import CheckpointStore, Position
 from dlsys.train.checkpoint.snapshot import collect
 from dlsys.train.evaluate import evaluate
@@ -83,7 +82,7 @@ class Loop:
 
     def run(self) -> Result:
         """Trains; returns when `stop` holds or someone asked for the end."""
-        self._stopper = Stopper(self.job.stop, self.world, self.stop_requested, self.position.step + 1)
+        self._stopper = Stopper(self.job, self.world, self.stop_requested, self.position.step + 1)
         reason = self._ended()
         while reason is None:
             reason = self._epoch()
@@ -122,10 +121,10 @@ class Loop:
             improved = False
             reason = self._ended()
             # Who interrupts a run waits for its end: no time for more than a checkpoint.
-            if reason != "interrupted" and (reason or self._due(self.job.evaluate, ended)):
+            if reason != "interrupted" and (reason or self._stopper.due(self.job.evaluate, position, ended)):
                 improved = self.evaluate("valid", self.valid)
             reason = self._ended()
-            if improved or reason or self._due(self.job.checkpoint.every, ended):
+            if improved or reason or self._stopper.due(self.job.checkpoint.every, position, ended):
                 self.save(best=improved)
             if reason or ended:
                 return reason
@@ -141,11 +140,6 @@ class Loop:
 
     def _ended(self) -> Reason | None:
         return self._stopper.reason(self.position, self.metrics)
-
-    def _due(self, interval: Interval, epoch_ended: bool) -> bool:
-        if interval.unit == "step":
-            return self.position.step % interval.count == 0
-        return epoch_ended and self.position.epoch % interval.count == 0
 
     def log(self, lr: float | None) -> None:
         """Logs means since the last log point; called on every worker at the same steps."""
@@ -198,3 +192,4 @@ class Loop:
         if saved is not None:
             self.store.save(saved, best=best)
         self._saved_at = self.position.step
+        self._stopper.saved()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from dlsys.spec.job import Stop
+from dlsys.spec.job import TrainJob
+from dlsys.spec.section import Interval
 from dlsys.train.checkpoint import Position
 from dlsys.train.world import World
 
@@ -16,7 +18,7 @@ _AGREE_SECONDS = 0.5
 
 
 class Stopper:
-    """Holds `stop:` against the run's position.
+    """Holds `stop:` and the time between two checkpoints against the run's position.
 
     Steps, epochs and metrics are the same on every worker. The clock and Ctrl-C are not: about
     them the workers agree at steps that all of them know.
@@ -26,10 +28,25 @@ class Stopper:
         first: the first step to agree at.
     """
 
-    def __init__(self, stop: Stop, world: World, requested: Callable[[], bool], first: int) -> None:
-        self._stop, self._world, self._requested = stop, world, requested
+    def __init__(self, job: TrainJob, world: World, requested: Callable[[], bool], first: int) -> None:
+        self._stop, self._world, self._requested = job.stop, world, requested
         self._agree_at = first
         self._agreed: Reason | None = None
+        self._save_every = job.checkpoint.every
+        self.saved()
+
+    def saved(self) -> None:
+        """The present position is in a checkpoint."""
+        self._saved_at = time.monotonic()
+        self._save_late = False
+
+    def due(self, interval: Interval, position: Position, epoch_ended: bool) -> bool:
+        """Whether what is done at this interval is to be done after this step."""
+        if interval.unit == "second":
+            return self._save_late
+        if interval.unit == "step":
+            return position.step % interval.count == 0
+        return epoch_ended and position.epoch % interval.count == 0
 
     def reason(self, position: Position, metrics: Mapping[str, float]) -> Reason | None:
         """Why the run ends here; None while it goes on."""
@@ -50,6 +67,9 @@ class Stopper:
         # 2 outranks 1: who asked for the end gets it, whatever the clock says.
         vote = self._world.max(2.0 if self._requested() else float(late))
         self._agreed = {0.0: None, 1.0: "time", 2.0: "interrupted"}[vote]  # type: ignore[assignment]
+        if self._save_every.unit == "second":
+            waited = self._world.max(time.monotonic() - self._saved_at)
+            self._save_late = waited >= self._save_every.count
         slowest = self._world.max(step_seconds)
         wait = int(_AGREE_SECONDS / max(slowest, 1e-6))
         self._agree_at = position.step + min(max(wait, 1), 1000)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from dlsys.spec.section import Bound, Condition, Every, Interval, Name, Seconds, Section, show
+from dlsys.spec.section import Bound, Condition, Every, EveryOrTime, Interval, Name, Seconds, Section, show
 
 
 class Plain(Section):
@@ -80,6 +80,36 @@ def test_intervals(text: str, interval: Interval) -> None:
 def test_bad_intervals(value: object) -> None:
     with pytest.raises(ValidationError, match="must be an interval such as"):
         TypeAdapter(Every).validate_python(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("2 epochs", Interval(2, "epoch")),
+        ("200 steps", Interval(200, "step")),
+        ("90 s", Interval(90, "second")),
+        ("1.5 minutes", Interval(90, "second")),
+        ("2 hours", Interval(7200, "second")),
+    ],
+)
+def test_intervals_by_the_clock(text: str, interval: Interval) -> None:
+    adapter = TypeAdapter(EveryOrTime)
+    assert adapter.validate_python(text) == interval
+    assert adapter.validate_python(adapter.dump_python(interval)) == interval
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("0 steps", "must be an interval such as"),
+        ("0.2 s", "must be at least 1 second"),
+        (30, "must be an interval such as"),
+        ("1 day", "'10 minutes'"),
+    ],
+)
+def test_bad_intervals_by_the_clock(value: object, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        TypeAdapter(EveryOrTime).validate_python(value)
 
 
 @pytest.mark.parametrize(

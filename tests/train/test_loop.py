@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,9 +55,8 @@ def test_ends_at_a_target(tmp_path: Path) -> None:
     assert all(value <= 0.9 for value in before), "at the first evaluation that meets it"
 
 
-def test_ends_after_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "_AGREE_SECONDS", 0.0)
-    done = train(job_of("stop={epochs: 10000, time: 0.2 s}"), tmp_path)
+def test_ends_after_a_time(tmp_path: Path) -> None:
+    done = train(job_of("stop={epochs: 10000, time: 0.2 s}"), tmp_path, stop_after=1_000_000)
     assert done.result.reason == "time"
     assert done.result.position.seconds >= 0.2
     assert checkpoints(tmp_path)[-1] == done.result.position.step
@@ -66,6 +67,14 @@ def test_measures_and_saves_at_their_own_intervals(tmp_path: Path) -> None:
     done = train(spec, tmp_path)
     assert sorted(done.points["valid/loss"]) == [7, 14, 21, 28, 35, 40]
     assert checkpoints(tmp_path) == [10, 20, 30, 40]
+
+
+def test_saves_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock goes on by a second at each look; who has just saved looks anew."""
+    clock = itertools.count()
+    monkeypatch.setattr(stopping, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    train(job_of("stop={steps: 14}", "checkpoint={every: 5 s, keep: 9}"), tmp_path, stop_after=1000)
+    assert checkpoints(tmp_path) == [5, 10, 14]
 
 
 def test_the_best_checkpoint_stays(tmp_path: Path) -> None:
