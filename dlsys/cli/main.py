@@ -8,7 +8,7 @@ import sys
 import typer
 
 from dlsys import __version__
-from dlsys.cli import files, run, runs, ui, verify, zoo
+from dlsys.cli import files, run, runs, sweep, ui, verify, zoo
 from dlsys.cli.report import report
 from dlsys.errors import DlsysError
 
@@ -26,6 +26,7 @@ app.command("show")(files.show)
 app.command("schema")(files.schema)
 app.command("verify")(verify.verify)
 app.add_typer(runs.app, name="runs")
+app.add_typer(sweep.app, name="sweep")
 app.add_typer(zoo.app, name="zoo")
 app.command("ui")(ui.ui)
 

@@ -32,8 +32,9 @@ def run(
     from dlsys.cli.progress import Progress
     from dlsys.jobs import run as runs
     from dlsys.paths import RunPaths
-    from dlsys.spec.load import load
+    from dlsys.spec.load import LoadedSweep, load, load_any
 
+    address = address or os.environ.get("RAY_ADDRESS") or None
     if resume is not None:
         # With --resume the file is known, and every argument is an override.
         changes = [*([file] if file else []), *(overrides or [])]
@@ -45,9 +46,15 @@ def run(
     else:
         if file is None:
             raise UsageError("which job? Give a file or a ready name: dlsys run quickstart")
-        loaded = load(files.find(file), overrides or ())
+        found = load_any(files.find(file), overrides or ())
+        if isinstance(found, LoadedSweep):
+            from dlsys.cli import sweep
+            from dlsys.jobs import sweep as sweeps
+
+            sweep.execute(sweeps.prepare(found), found, address, as_json)
+            return
+        loaded = found
         paths = runs.prepare(loaded)
-    address = address or os.environ.get("RAY_ADDRESS") or None
     progress = Progress(paths, loaded.job)
     with progress:
         ended = runs.execute(paths, loaded.job, address=address, note=progress.say)

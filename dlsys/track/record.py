@@ -46,9 +46,7 @@ def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
         "run_id": run_id,
         "uri": tracking_uri(loaded),
         "experiment": _chosen(loaded, "experiment", "MLFLOW_EXPERIMENT_NAME"),
-        "params": {
-            name: mask(name, _plain(value)) for name, value in _flat(job.model_dump(mode="json")).items()
-        },
+        "params": params(job.model_dump(mode="json")),
         "tags": {
             "dlsys.run_id": run_id,
             "dlsys.version": __version__,
@@ -64,6 +62,11 @@ def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
         },
     }
     return record
+
+
+def params(tree: dict[str, Any]) -> dict[str, str]:
+    """A resolved file's fields by dotted name, as the file would write them."""
+    return {name: mask(name, _plain(value)) for name, value in _flat(tree).items()}
 
 
 def dirty_diff(folder: Path) -> str:

@@ -47,6 +47,9 @@ class Surroundings:
         stop_requested: whether the run is asked to end early.
         beat: the watchdog's, called at each step.
         servers: where the run's parameter servers are.
+        pause: the epoch at whose end training pauses; None trains to the job's end.
+        tested: whether the test set is measured at the end.
+        load: gives the rows; `dlsys.data.load`, or one that remembers.
     """
 
     folder: Path
@@ -56,6 +59,9 @@ class Surroundings:
     stop_requested: Callable[[], bool] = lambda: False
     beat: Callable[[int], None] = lambda step: None
     servers: Servers | None = None
+    pause: int | None = None
+    tested: bool = True
+    load: Callable[[Any, Path], sources.Splits] = sources.load
 
 
 def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
@@ -66,7 +72,7 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
     """
     torch.set_num_threads(max(1, int(job.resources.cpus)))
     around.beat(0)
-    splits = sources.load(job.data, around.folder)
+    splits = around.load(job.data, around.folder)
     if world.is_main:
         for note in splits.notes:
             around.recorder.note(note)
@@ -113,12 +119,13 @@ def _train(
         schedule=schedule,
         train=train,
         valid=valid,
-        test=test,
+        test=test if around.tested else None,
         store=around.store,
         recorder=around.recorder,
         modes=modes,
         stop_requested=around.stop_requested,
         beat=around.beat,
+        pause=around.pause,
         position=Position(),
     )
     if saved := _agreed_checkpoint(around.store, world):
@@ -131,7 +138,7 @@ def _train(
         result = loop.run()
     finally:
         gc.unfreeze()
-    if result.reason != "interrupted" and type(workload).samples is not Workload.samples:
+    if result.reason not in ("paused", "interrupted") and type(workload).samples is not Workload.samples:
         state = strategy.state_out()
         if world.is_main:
             _write_samples(workload, state.model, job, around.artifacts)

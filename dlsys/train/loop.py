@@ -52,6 +52,7 @@ class Loop:
         modes: the best direction of each metric of a split (`loss`, `accuracy`).
         stop_requested: whether someone asked this worker to end early.
         beat: called with the number of each step begun, and after each long pause.
+        pause: the epoch at whose end training pauses; None trains to the end.
     """
 
     job: TrainJob
@@ -67,6 +68,7 @@ class Loop:
     modes: dict[str, Literal["max", "min"]]
     stop_requested: Callable[[], bool] = lambda: False
     beat: Callable[[int], None] = lambda step: None
+    pause: int | None = None
     position: Position = field(default_factory=Position)
     metrics: dict[str, float] = field(default_factory=dict)
     best: float | None = None
@@ -82,13 +84,14 @@ class Loop:
 
     def run(self) -> Result:
         """Trains; returns when `stop` holds or someone asked for the end."""
-        self._stopper = Stopper(self.job, self.world, self.stop_requested, self.position.step + 1)
+        first = self.position.step + 1
+        self._stopper = Stopper(self.job, self.world, self.stop_requested, first, self.pause)
         reason = self._ended()
         while reason is None:
             reason = self._epoch()
         if self._saved_at != self.position.step:
             self.save()
-        if reason != "interrupted" and self.test is not None:
+        if reason not in ("paused", "interrupted") and self.test is not None:
             self.evaluate("test", self.test)
         self.store.wait()
         return Result(reason, self.position, self.metrics)

@@ -11,7 +11,7 @@ from dlsys.spec.section import Interval
 from dlsys.train.checkpoint import Position
 from dlsys.train.world import World
 
-Reason = Literal["finished", "target", "time", "interrupted"]
+Reason = Literal["finished", "target", "time", "paused", "interrupted"]
 
 # Workers agree about time and Ctrl-C this often: often enough for people, too rarely to cost.
 _AGREE_SECONDS = 0.5
@@ -26,10 +26,19 @@ class Stopper:
     Args:
         requested: whether someone asked this worker to end early.
         first: the first step to agree at.
+        pause: the epoch at whose end training pauses, to be taken up again.
     """
 
-    def __init__(self, job: TrainJob, world: World, requested: Callable[[], bool], first: int) -> None:
+    def __init__(
+        self,
+        job: TrainJob,
+        world: World,
+        requested: Callable[[], bool],
+        first: int,
+        pause: int | None = None,
+    ) -> None:
         self._stop, self._world, self._requested = job.stop, world, requested
+        self._pause = pause
         self._agree_at = first
         self._agreed: Reason | None = None
         self._save_every = job.checkpoint.every
@@ -57,6 +66,8 @@ class Stopper:
             name in metrics and bound.holds(metrics[name]) for name, bound in stop.target.items()
         ):
             return "target"
+        if self._pause is not None and position.epoch >= self._pause:
+            return "paused"
         return self._agreed
 
     def agree(self, position: Position, step_seconds: float) -> None:

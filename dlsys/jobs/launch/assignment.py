@@ -52,6 +52,9 @@ class Assignment:
         attempt: from 1.
         fence: the driver's.
         servers: the addresses of the parameter servers and their key, where there are some.
+        owner: the folder of the run that the fence belongs to, if not this one's.
+        pause: the epoch at whose end training pauses; None trains to the job's end.
+        tested: whether the test set is measured at the end.
     """
 
     root: str
@@ -61,6 +64,13 @@ class Assignment:
     attempt: int
     fence: int
     servers: dict[str, Any] | None = None
+    owner: str = ""
+    pause: int | None = None
+    tested: bool = True
+
+    @property
+    def owner_paths(self) -> RunPaths:
+        return RunPaths(Path(self.owner or self.root))
 
     @property
     def paths(self) -> RunPaths:
@@ -82,12 +92,14 @@ class Outcome:
         step: updates done.
         seconds: time spent training, over all attempts.
         metrics: the last value of each metric.
+        epoch: epochs done.
     """
 
     reason: str
     step: int
     seconds: float
     metrics: dict[str, float]
+    epoch: int = 0
 
 
 def report_error(assignment: Assignment, rank: int, error: Exception) -> None:

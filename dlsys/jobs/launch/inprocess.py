@@ -6,30 +6,33 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 
+from dlsys.data import Splits
+from dlsys.data import load as load_data
 from dlsys.jobs.launch.assignment import Assignment, Outcome
 from dlsys.jobs.launch.worker import work
 from dlsys.train.world import World
 
 
 def launch(
-    assignment: Assignment, *, stop_requested: Callable[[], bool], on_hang: Callable[[str], None]
+    assignment: Assignment,
+    *,
+    stop_requested: Callable[[], bool],
+    on_hang: Callable[[str], None],
+    load: Callable[[Any, Path], Splits] = load_data,
 ) -> Outcome:
-    """Trains in this process.
-
-    Args:
-        stop_requested: whether the run is asked to end early.
-        on_hang: the watchdog's last call before it ends the process.
-    """
+    """Trains in this process. The arguments are those of `work`."""
     gpus = float(assignment.job["resources"]["gpus"])
     device = torch.device("cuda", 0) if gpus and torch.cuda.is_available() else torch.device("cpu")
     with _stdout_kept(assignment.paths.log(0)):
-        result = work(assignment, World(device=device), stop_requested=stop_requested, on_hang=on_hang)
+        result = work(
+            assignment, World(device=device), stop_requested=stop_requested, on_hang=on_hang, load=load
+        )
     position = result.position
-    return Outcome(result.reason, position.step, position.seconds, result.metrics)
+    return Outcome(result.reason, position.step, position.seconds, result.metrics, position.epoch)
 
 
 class _Tee:

@@ -42,11 +42,12 @@ class Place:
     gpus: tuple[str, ...]
 
 
-def fit(assignment: Assignment, watch: Callable[[], None]) -> None:
+def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup | None = None) -> None:
     """Runs one attempt's workers to their end, and leaves none behind.
 
     Args:
         watch: called several times a second; raises to end the attempt.
+        group: room that the caller has for them, and keeps; without, they find their own.
 
     Raises:
         RunError: the workers found no room.
@@ -56,16 +57,18 @@ def fit(assignment: Assignment, watch: Callable[[], None]) -> None:
     bundle = {"CPU": float(resources["cpus"])}
     if resources["gpus"]:
         bundle["GPU"] = float(resources["gpus"])
-    group = placement_group([bundle] * resources["workers"])
+    own = None if group else placement_group([bundle] * resources["workers"])
+    room = group or own
+    assert room is not None
     actors: list[Any] = []
     try:
-        _await_room(group, watch)
+        _await_room(room, watch)
         actors = [
             ray.remote(_Worker)
             .options(
                 num_cpus=bundle["CPU"],
                 num_gpus=bundle.get("GPU", 0.0),
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(room, index),
             )
             .remote()
             for index in range(resources["workers"])
@@ -74,8 +77,9 @@ def fit(assignment: Assignment, watch: Callable[[], None]) -> None:
     finally:
         for actor in actors:
             ray.kill(actor)
-        with suppress(Exception):  # a cluster that is gone has no group either
-            remove_placement_group(group)
+        if own is not None:
+            with suppress(Exception):  # a cluster that is gone has no group either
+                remove_placement_group(own)
 
 
 def _await_room(group: PlacementGroup, watch: Callable[[], None]) -> None:

@@ -123,8 +123,8 @@ class RayLauncher:
         else:
             from dlsys.jobs.launch.ray_actors import fit
         try:
-            with _servers(assignment, watch) as equipped:
-                fit(equipped, watch)
+            with equipped(assignment, watch) as ready:
+                fit(ready, watch)
         except RayError as error:
             raise reported(assignment) or _translate(error) from error
         except WorkerDiedError as error:
@@ -133,6 +133,11 @@ class RayLauncher:
         if found is None:
             raise WorkerDiedError("the workers ended without a result")
         return Outcome(**found)
+
+    def capacity(self) -> tuple[float, float]:
+        """The CPUs and GPUs of the whole cluster."""
+        total = self._ray.cluster_resources()
+        return total.get("CPU", 0.0), total.get("GPU", 0.0)
 
     def stop(self) -> None:
         """Ends Ray, or leaves the cluster; nothing of ours stays behind."""
@@ -160,7 +165,8 @@ class RayLauncher:
                 process.kill()
 
 
-def _servers(assignment: Assignment, watch: Callable[[], None]) -> AbstractContextManager[Assignment]:
+def equipped(assignment: Assignment, watch: Callable[[], None]) -> AbstractContextManager[Assignment]:
+    """The assignment with the parameter servers that it needs, for as long as the context lasts."""
     if assignment.job["strategy"]["name"] != "ps":
         return nullcontext(assignment)  # and the driver need not import what servers need
     from dlsys.jobs.launch.ray_servers import parameter_servers

@@ -23,7 +23,7 @@ def serve(assignment: Assignment, world: World) -> None:
     if os.path.isdir(assignment.directory):
         os.chdir(assignment.directory)
     try:
-        result = work(assignment, world, stop_requested=(paths.root / "stop").exists)
+        result = work(assignment, world, stop_requested=(assignment.owner_paths.root / "stop").exists)
     except Exception as error:
         if world.size == 1:
             report_error(assignment, world.rank, error)
@@ -32,5 +32,5 @@ def serve(assignment: Assignment, world: World) -> None:
         folder = assignment.attempt_folder(paths.failures)
         folder.mkdir(parents=True, exist_ok=True)
         position = result.position
-        outcome = Outcome(result.reason, position.step, position.seconds, result.metrics)
+        outcome = Outcome(result.reason, position.step, position.seconds, result.metrics, position.epoch)
         write_json(folder / "result.json", asdict(outcome))

@@ -8,7 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from dlsys.data import Splits
+from dlsys.data import load as load_data
 from dlsys.errors import DlsysError, RunError, WorkerDiedError, WorkloadError
 from dlsys.jobs.launch.assignment import Assignment, report, report_error
 from dlsys.jobs.ownership import check_fence, driver_alive
@@ -29,8 +32,14 @@ def work(
     *,
     stop_requested: Callable[[], bool],
     on_hang: Callable[[str], None] | None = None,
+    load: Callable[[Any, Path], Splits] = load_data,
 ) -> Result:
     """Trains as one worker; what goes wrong is also written down for the driver.
+
+    Args:
+        stop_requested: whether the run is asked to end early.
+        on_hang: the watchdog's last call before it ends the process.
+        load: gives the rows of a job's `data:`.
 
     Raises:
         DlsysError: the run failed.
@@ -44,7 +53,7 @@ def work(
     store = CheckpointStore(
         paths.checkpoints,
         keep=job.checkpoint.keep,
-        before_commit=lambda: check_fence(paths, assignment.fence),
+        before_commit=lambda: check_fence(assignment.owner_paths, assignment.fence),
         note=spool.note,
     )
     stacks = assignment.attempt_folder(paths.stacks)
@@ -69,6 +78,9 @@ def work(
                     stop_requested=stop_requested,
                     beat=watchdog.beat,
                     servers=Servers(**assignment.servers) if assignment.servers else None,
+                    pause=assignment.pause,
+                    tested=assignment.tested,
+                    load=load,
                 ),
             )
     except Exception as error:
@@ -105,7 +117,7 @@ def watch_driver(assignment: Assignment) -> None:
     """Ends this process soon after its driver is gone: nobody would hear of its work."""
 
     def watch() -> None:
-        while driver_alive(assignment.paths, assignment.fence):
+        while driver_alive(assignment.owner_paths, assignment.fence):
             time.sleep(1.0)
         os._exit(0)
 

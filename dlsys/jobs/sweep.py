@@ -1,0 +1,372 @@
+"""One sweep from its start to its end: `dlsys run` of a sweep file, here and now.
+
+A sweep's folder is a run's folder: it has a record, an owner, a writer to MLflow. Its trials are
+folders below it. Besides, it keeps what it needs to be taken up again after its driver died: the
+resolved sweep, the job that the trials train, and the ledger of what happened.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dlsys.errors import DlsysError, ExpectationError, Interrupted, ResourceError, RunError, UsageError
+from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
+from dlsys.jobs.interrupts import Interrupts
+from dlsys.jobs.launch.resources import check_fits, check_machine
+from dlsys.jobs.ownership import Ownership
+from dlsys.paths import RunPaths, new_run_id, read_json, write_json
+from dlsys.spec import space, yaml
+from dlsys.spec.job import Resources, TrainJob
+from dlsys.spec.load import LoadedSweep, load_any
+from dlsys.track import record as provenance
+from dlsys.track.spool import Spool
+from dlsys.tune.director import Director, Order, Trial
+from dlsys.tune.ledger import Ledger
+
+
+@dataclass
+class SweepEnded:
+    """How a sweep ended.
+
+    Attributes:
+        status: FINISHED, FAILED or KILLED, as in MLflow.
+        trials: how many there are, by their status.
+        epochs: trained by all of them.
+        best: the best trial; None where none was measured.
+        test: what it showed on the test set.
+        delivered: whether MLflow has everything.
+        error: what is raised to the caller when status is not FINISHED.
+    """
+
+    run_id: str
+    status: str = "FAILED"
+    trials: dict[str, int] = field(default_factory=dict)
+    epochs: int = 0
+    best: Trial | None = None
+    test: dict[str, float] | None = None
+    seconds: float = 0.0
+    delivered: bool = False
+    error: BaseException | None = None
+
+
+def ledger_of(paths: RunPaths) -> Path:
+    return paths.root / "ledger.jsonl"
+
+
+def prepare(loaded: LoadedSweep) -> RunPaths:
+    """Makes a new sweep: its id, its folder, its record, and copies of all that it is made from."""
+    paths = RunPaths.create(new_run_id(loaded.sweep.name))
+    paths.source.write_text(loaded.source)
+    (paths.root / "trained.yaml").write_text(yaml.dump(loaded.job.job.model_dump(mode="json")))
+    _write_spec(paths, loaded)
+    record = provenance.build(paths.id, loaded.job)
+    record["params"] = provenance.params(loaded.sweep.model_dump(mode="json"))
+    record["tags"] |= {"dlsys.kind": "sweep", "dlsys.file": str(loaded.path)}
+    record["folder"] = str(loaded.job.path.parent)
+    write_json(paths.record, record)
+    if diff := provenance.dirty_diff(Path.cwd()):
+        (paths.root / "diff.patch").write_text(diff)
+    ledger_of(paths).touch(mode=0o600)
+    return paths
+
+
+def _write_spec(paths: RunPaths, loaded: LoadedSweep) -> None:
+    told = {**loaded.sweep.model_dump(mode="json"), "job": "trained.yaml", "overrides": {}}
+    paths.spec.write_text(yaml.dump(told))
+
+
+def reopen(paths: RunPaths, changes: tuple[str, ...] = ()) -> LoadedSweep:
+    """The sweep of a folder, as it was resolved when it began.
+
+    Args:
+        changes: overrides of what a sweep that goes on may change: `concurrent`, `retries`, `trials`.
+
+    Raises:
+        UsageError: no sweep, or a change that would make another sweep of it.
+    """
+    if not ledger_of(paths).exists():
+        raise UsageError(f"{paths.id} is no sweep", hint="See: dlsys sweep list")
+    allowed = ("concurrent=", "retries=")
+    if wrong := [text for text in changes if not text.startswith(allowed)]:
+        raise UsageError(
+            f"{wrong[0]}: cannot change in a sweep that goes on; only concurrent and retries can",
+            hint="More trials: dlsys sweep extend ID --trials +20",
+        )
+    loaded = load_any(paths.spec, changes)
+    assert isinstance(loaded, LoadedSweep), "a sweep's folder holds a sweep"
+    return loaded
+
+
+def look(paths: RunPaths) -> Director:
+    """What is known of a sweep, whoever runs it now; only to be read.
+
+    Raises:
+        UsageError: no sweep.
+    """
+    loaded = reopen(paths)
+    return Director(loaded.sweep, loaded.job.job, Ledger(ledger_of(paths), read_only=True))
+
+
+def execute(
+    paths: RunPaths,
+    loaded: LoadedSweep,
+    *,
+    address: str | None,
+    note: Callable[[str], None] = lambda text: None,
+    more: int = 0,
+) -> SweepEnded:
+    """Runs a prepared or reopened sweep to its end; never raises for what happens in trials.
+
+    Args:
+        address: a running Ray cluster; None embeds one.
+        note: gets a sentence about each thing that happens.
+        more: trials on top of those that the sweep already may have.
+    """
+    began = time.monotonic()
+    ended = SweepEnded(paths.id)
+    with Ownership(paths) as owner, Interrupts() as interrupts:
+        (paths.root / "stop").unlink(missing_ok=True)
+        writer = start_writer(paths)
+        owner.record_writer(writer.pid)
+        interrupts.last_act = lambda: _write_outcome(paths, ended, "KILLED", "interrupted")
+        ledger = Ledger(ledger_of(paths))
+        driver = _Driver(paths, loaded, ledger, owner.fence, note)
+        try:
+            if more:
+                driver.director.extend(driver.director.sweep.trials + more)
+            driver.run(owner, interrupts, address)
+            driver.settle(ended)
+            if interrupts.received:
+                raise Interrupted(exit_code=interrupts.exit_code)
+            _judge(ended, loaded, paths)
+        except BaseException as error:
+            driver.settle(ended)
+            interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+            ended.status = "KILLED" if interrupted else "FAILED"
+            ended.error = Interrupted(exit_code=interrupts.exit_code) if interrupted else error
+        finally:
+            ledger.close()
+            driver.close()
+        cause = " ".join(str(ended.error).split()) if ended.error else ""
+        _write_outcome(paths, ended, ended.status, cause)
+        ended.delivered = wait_for_writer(writer, 5.0 if ended.status == "KILLED" else PATIENCE)
+    ended.seconds = time.monotonic() - began
+    return ended
+
+
+class _Driver:
+    """What stands between the director and the trials' folders."""
+
+    def __init__(
+        self, paths: RunPaths, loaded: LoadedSweep, ledger: Ledger, fence: int, note: Callable[[str], None]
+    ) -> None:
+        self._paths, self._loaded, self._fence, self._note = paths, loaded, fence, note
+        self._record = read_json(paths.record) or {}
+        self._spool = Spool(paths.spool / "rank-0.jsonl")
+        self._jobs: dict[int, tuple[dict[str, Any], TrainJob]] = {}
+        self._cluster: tuple[float, float] | None = None
+        self.director = Director(loaded.sweep, loaded.job.job, ledger, self._trial_ended)
+        self._said = {number: len(trial.reports) for number, trial in self.director.trials.items()}
+
+    def close(self) -> None:
+        self._spool.close()
+
+    def run(self, owner: Ownership, interrupts: Interrupts, address: str | None) -> None:
+        if self.director.finished:
+            return
+        from dlsys.jobs.launch.ray_train import RayLauncher
+        from dlsys.jobs.trial import train
+        from dlsys.tune import runner
+
+        if address is None:
+            for resources in self._sizes():
+                check_machine(resources)
+        launcher = RayLauncher(owner, address)
+        try:
+            need = max(self._sizes(), key=lambda resources: resources.workers * resources.cpus)
+            launcher.start(need.workers, need.cpus, need.gpus)
+            interrupts.install()
+            self._cluster = launcher.capacity()
+            concurrent = self._loaded.sweep.concurrent
+
+            def watch() -> bool:
+                if interrupts.received:
+                    (self._paths.root / "stop").touch()
+                self._say()
+                return interrupts.received
+
+            runner.run(
+                self.director,
+                train,
+                self._paths.root / "tune",
+                prepare=self._prepare,
+                concurrent=None if concurrent == "auto" else concurrent,
+                watch=watch,
+            )
+            self._say()
+        finally:
+            launcher.stop()
+
+    def _sizes(self) -> list[Resources]:
+        """Every size that a trial may have."""
+        tree = space.parse(self._loaded.sweep.space)[0]
+        found = {self._loaded.job.job.resources}
+        sized = {key: part for key, part in tree.items() if key.partition(".")[0] == "resources"}
+        usual = space.sample(tree, self._loaded.sweep.seed, 0)
+        found |= {self._loaded.build(usual).resources}
+        for _, values in space.edges(sized, {key: usual[key] for key in sized}):
+            found.add(self._loaded.build({**usual, **values}).resources)
+        return sorted(found, key=repr)
+
+    def _prepare(self, order: Order) -> tuple[dict[str, Any], Resources]:
+        from dlsys.jobs.launch.assignment import Assignment
+        from dlsys.jobs.trial import TrialLeg
+
+        job = self._job(order)
+        if self._cluster is not None:
+            cpus, gpus = self._cluster
+            check_fits(job.resources, cpus=cpus, gpus=gpus, place="the cluster")
+        paths = self._paths.trial(order.trial)
+        assignment = Assignment(
+            root=str(paths.root),
+            job=job.model_dump(mode="json"),
+            folder=self._record["folder"],
+            directory=os.getcwd(),
+            attempt=order.number,
+            fence=self._fence,
+            owner=str(self._paths.root),
+            pause=order.until,
+            tested=order.tested,
+        )
+        donor = str(self._paths.trial(order.donor).root) if order.donor is not None else ""
+        return TrialLeg(assignment.to_dict(), self._loaded.sweep.metric, donor).to_dict(), job.resources
+
+    def _job(self, order: Order) -> TrainJob:
+        """The trial's job; its folder and record are made when it is first asked for."""
+        known = self._jobs.get(order.trial)
+        if known is not None and known[0] == order.settings:
+            return known[1]
+        job = self._loaded.build(order.settings)
+        paths = self._paths.create_trial(order.trial)
+        paths.outcome.unlink(missing_ok=True)
+        paths.spec.write_text(yaml.dump(job.model_dump(mode="json")))
+        flat = provenance.params(job.model_dump(mode="json"))
+        kept = ("dlsys.version", "mlflow.user", "mlflow.source.name", "mlflow.source.git.commit")
+        tags = {name: value for name, value in self._record["tags"].items() if name in kept}
+        record = {
+            "run_id": paths.id,
+            "uri": self._record["uri"],
+            "experiment": self._record["experiment"],
+            "parent": self._paths.id,
+            "folder": self._record["folder"],
+            "params": flat,
+            "tags": {
+                **tags,
+                "dlsys.run_id": paths.id,
+                "dlsys.kind": "trial",
+                "dlsys.workload": job.workload,
+                **{f"dlsys.setting.{key}": str(value) for key, value in order.settings.items()},
+            },
+        }
+        write_json(paths.record, record)
+        self._jobs[order.trial] = order.settings, job
+        return job
+
+    def _trial_ended(self, trial: Trial) -> None:
+        paths = self._paths.trial(trial.number)
+        if not paths.root.is_dir() or paths.outcome.exists():
+            return
+        status = "FAILED" if trial.status == "failed" else "FINISHED"
+        outcome = {"status": status, "reason": trial.status, "cause": trial.cause, "attempts": trial.legs}
+        write_json(paths.outcome, {**outcome, "metrics": trial.metrics})
+
+    def _say(self) -> None:
+        """Tells people and MLflow of what has been reported since the last time."""
+        director = self.director
+        for number, trial in list(director.trials.items()):
+            before = self._said.get(number, 0)
+            for epoch, value in trial.reports[before:]:
+                self._note(self._line(trial, epoch, value))
+            if len(trial.reports) > before:
+                self._said[number] = len(trial.reports)
+                self._spool.metrics(sum(self._said.values()), self._figures())
+
+    def _figures(self) -> dict[str, float]:
+        director = self.director
+        best = director.best
+        values = {
+            "sweep/epochs": float(_epochs(director)),
+            "sweep/trials": float(len(director.trials)),
+            "sweep/done": float(sum(t.status in ("done", "stopped", "failed") for t in director.trials.values())),
+        }
+        if best is not None and best.value is not None:
+            values["sweep/best"] = best.value
+        return values
+
+    def _line(self, trial: Trial, epoch: int, value: float) -> str:
+        director, sweep = self.director, self._loaded.sweep
+        best = director.best
+        top = f"best {best.value:.4g} (trial {best.number})" if best and best.value is not None else ""
+        begun = f"{len(director.trials)} of {director.sweep.trials} begun, {len(director.running)} running"
+        return f"trial {trial.number:<5} epoch {epoch:<4} {sweep.metric} {value:<8.4g} {begun}  {top}"
+
+    def settle(self, ended: SweepEnded) -> None:
+        director = self.director
+        ended.best, ended.test = director.best, director.test
+        ended.epochs = _epochs(director)
+        ended.trials = {}
+        for trial in director.trials.values():
+            ended.trials[trial.status] = ended.trials.get(trial.status, 0) + 1
+
+
+def _epochs(director: Director) -> int:
+    return sum(trial.trained for trial in director.trials.values())
+
+
+def _judge(ended: SweepEnded, loaded: LoadedSweep, paths: RunPaths) -> None:
+    """The verdict on a sweep that came to its end, and the best trial's job as a file."""
+    if ended.best is None:
+        raise RunError(
+            f"no trial of {len(ended.trials)} was ever measured; the last one says why",
+            hint=f"See: dlsys sweep trials {paths.id}",
+        )
+    paths.artifacts.mkdir(exist_ok=True)
+    (paths.artifacts / "best.yaml").write_text(best_file(loaded, ended.best))
+    metrics = {**ended.best.metrics, **(ended.test or {})}
+    missed = []
+    for name, bound in loaded.job.job.expect.items():
+        value = metrics.get(name)
+        if value is None or not bound.holds(value):
+            shown = "never measured" if value is None else f"{value:.6g}"
+            missed.append(f"the best trial's {name} is {shown}, expected {bound}")
+    if missed:
+        raise ExpectationError("; ".join(missed))
+    ended.status = "FINISHED"
+
+
+def best_file(loaded: LoadedSweep, best: Trial) -> str:
+    """The best trial's job as a file that runs by itself and gives the same figure."""
+    job = loaded.build(best.settings).model_dump(mode="json", exclude_defaults=True)
+    value = f"{loaded.sweep.metric} {best.value:.6g}" if best.value is not None else ""
+    settings = ", ".join(f"{key}={value}" for key, value in best.settings.items())
+    head = f"# Trial {best.number} of {loaded.sweep.name}: {value} after {best.epoch} epochs ({settings}).\n"
+    return head + yaml.dump(job)
+
+
+def _write_outcome(paths: RunPaths, ended: SweepEnded, status: str, cause: str) -> None:
+    metrics: dict[str, float] = dict(ended.best.metrics) if ended.best else {}
+    metrics |= ended.test or {}
+    write_json(
+        paths.outcome, {"status": status, "cause": cause, "attempts": 1, "metrics": metrics, **_short(ended)}
+    )
+
+
+def _short(ended: SweepEnded) -> dict[str, Any]:
+    return {"trials": ended.trials, "epochs": ended.epochs, "best": ended.best.number if ended.best else None}
+
+

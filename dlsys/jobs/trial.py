@@ -1,0 +1,153 @@
+"""One leg of a sweep's trial, in an actor that may have trained other trials before."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dlsys.errors import CheckpointError, DlsysError
+from dlsys.jobs.launch.assignment import Assignment, Outcome, is_retried, reported
+from dlsys.paths import RunPaths, read_json
+
+
+@dataclass(frozen=True)
+class TrialLeg:
+    """What an actor is told; plain values.
+
+    Attributes:
+        assignment: as for a worker of any run; its folder is the trial's, its owner the sweep's.
+        metric: what is reported.
+        donor: the folder of the trial whose state this one takes over first; empty for none.
+    """
+
+    assignment: dict[str, Any]
+    metric: str
+    donor: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def train(told: dict[str, Any]) -> dict[str, Any]:
+    """Trains a leg; what goes wrong is told, and leaves the actor fit for the next one."""
+    leg = TrialLeg(**told)
+    assignment = Assignment(**leg.assignment)
+    _watch_driver(assignment.owner, assignment.fence)
+    if os.path.isdir(assignment.directory):
+        os.chdir(assignment.directory)
+    if (assignment.owner_paths.root / "stop").exists():
+        return {"status": "interrupted"}
+    began = time.perf_counter()
+    try:
+        if leg.donor:
+            _take_over(RunPaths(Path(leg.donor)), assignment.paths)
+        outcome = _train(assignment)
+    except DlsysError as error:
+        cause = " ".join(str(error).split())
+        return {"status": "failed", "cause": cause, "retry": is_retried(error)}
+    if outcome.reason == "interrupted":
+        return {"status": "interrupted"}
+    value = outcome.metrics.get(leg.metric)
+    if value is None:
+        known = ", ".join(sorted(name for name in outcome.metrics if name.startswith("valid/")))
+        cause = f"it measured no {leg.metric}; it measured {known}"
+        return {"status": "failed", "cause": cause, "retry": False}
+    return {
+        "status": "reported",
+        "epoch": outcome.epoch,
+        "value": value,
+        "seconds": time.perf_counter() - began,
+        "metrics": outcome.metrics,
+    }
+
+
+@functools.cache
+def _watch_driver(owner: str, fence: int) -> None:
+    """Once in an actor's life: nobody would hear of its work without the driver."""
+    from dlsys.jobs.launch.worker import watch_driver
+
+    watch_driver(Assignment(owner, {}, "", "", 1, fence))
+
+
+def _train(assignment: Assignment) -> Outcome:
+    if assignment.job["resources"]["workers"] == 1 and assignment.job["strategy"]["name"] != "ps":
+        from dlsys.jobs.launch import inprocess
+
+        stop = assignment.owner_paths.root / "stop"
+        try:
+            return inprocess.launch(
+                assignment, stop_requested=stop.exists, on_hang=lambda text: None, load=_load
+            )
+        except DlsysError:
+            raise
+        except Exception as error:  # of a library, or of the user's own that ours did not foresee
+            from dlsys.errors import RunError
+
+            raise RunError(f"{type(error).__name__}: {error}") from error
+    return _together(assignment)
+
+
+def _together(assignment: Assignment) -> Outcome:
+    """Several workers, in the room that Tune has reserved for this trial."""
+    import ray.util
+    from ray.exceptions import RayError
+
+    from dlsys.errors import RunError, WorkerDiedError
+    from dlsys.jobs.launch.ray_actors import fit
+    from dlsys.jobs.launch.ray_train import equipped
+
+    try:
+        with equipped(assignment, lambda: None) as ready:
+            fit(ready, lambda: None, ray.util.get_current_placement_group())
+    except RayError as error:
+        raise reported(assignment) or WorkerDiedError("a worker died without a word") from error
+    found = read_json(assignment.attempt_folder(assignment.paths.failures) / "result.json")
+    if found is None:
+        raise RunError("the workers ended without a result")
+    return Outcome(**found)
+
+
+# Rows do not change between trials, and reading them takes longer than many a leg.
+@functools.lru_cache(maxsize=2)
+def _loaded(options: str, source: str, folder: Path) -> Any:
+    from pydantic import TypeAdapter
+
+    from dlsys.data import load
+    from dlsys.spec.data import Source
+
+    section: Any = TypeAdapter(Source).validate_json(options)
+    return load(section, folder)
+
+
+def _load(options: Any, folder: Path) -> Any:
+    return _loaded(options.model_dump_json(), options.source, folder)
+
+
+def _take_over(donor: RunPaths, own: RunPaths) -> None:
+    """Makes the donor's newest good checkpoint this trial's only one.
+
+    Raises:
+        CheckpointError: the donor has none.
+    """
+    from dlsys.train.checkpoint.store import CheckpointStore, verify
+
+    for attempt in range(3):  # the donor goes on training, and tidies up
+        for path in reversed(CheckpointStore(donor.checkpoints).list()):
+            beside = own.checkpoints / f".writing-{path.name}"
+            shutil.rmtree(beside, ignore_errors=True)
+            with suppress(OSError, CheckpointError):
+                shutil.copytree(path, beside, copy_function=os.link)
+                verify(beside)
+                for old in CheckpointStore(own.checkpoints).list():
+                    shutil.rmtree(old)
+                (own.checkpoints / "best").unlink(missing_ok=True)
+                os.rename(beside, own.checkpoints / path.name)
+                return
+        time.sleep(0.1 * (attempt + 1))
+    raise CheckpointError(f"{donor.id} has no good checkpoint to take over")

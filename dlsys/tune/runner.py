@@ -1,0 +1,97 @@
+"""A sweep on Ray Tune: every leg of a trial is a Tune trial on an actor that is used again.
+
+Tune places actors, keeps them warm between legs, and tells which died. What to train comes from the
+director, through Tune's `Searcher`. State travels in the trials' own checkpoints, which any actor can
+take up; so pausing, promoting and cloning need nothing of Tune's, whose own checkpoints and records
+would be a second truth (and pickles). Nothing of them outlives the run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dlsys.spec.job import Resources
+from dlsys.tune.director import Director, Order
+
+# Told to Tune before it is imported.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+# A trial's work in a process of Ray's: from what it is told to what it tells.
+Train = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def run(
+    director: Director,
+    train: Train,
+    folder: Path,
+    *,
+    prepare: Callable[[Order], tuple[dict[str, Any], Resources]],
+    concurrent: int | None,
+    watch: Callable[[], bool],
+) -> None:
+    """Trains until the director has nothing left, or `watch` says to end.
+
+    Args:
+        train: a function of a module, called in an actor with what `prepare` gave; it answers
+            `{"status": "reported" | "interrupted" | "failed", …}`.
+        folder: what Tune must write is written there, and removed.
+        prepare: what `train` is told of an order, and what it needs; raises DlsysError where the
+            trial cannot run at all.
+        concurrent: how many trials train at a time; None is as many as there is room for.
+        watch: called several times a second; whether to begin nothing more.
+    """
+    os.environ.update(_ENVIRONMENT)
+    from ray import tune
+    from ray.tune.callback import Callback
+
+    from dlsys.tune.trainable import Dealing, TrialActor, needs
+
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    dealing = Dealing(director, prepare)
+
+    class Watch(Callback):  # type: ignore[misc]
+        def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            dealing.ending = watch() or dealing.ending
+
+    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        while not dealing.ending and not director.finished:
+            tuner = tune.Tuner(
+                tune.with_resources(tune.with_parameters(TrialActor, train=train), needs),
+                tune_config=tune.TuneConfig(
+                    search_alg=dealing,
+                    num_samples=-1,
+                    reuse_actors=True,
+                    max_concurrent_trials=concurrent,
+                    metric="value",
+                    mode="max",
+                ),
+                run_config=tune.RunConfig(
+                    storage_path=str(folder),
+                    name="trials",
+                    verbose=0,
+                    callbacks=[Watch()],
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            )
+            tuner.fit()
+            dealing.renew()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
