@@ -182,7 +182,7 @@ def main() -> None:
             row("dlsys run, attached", "torchrun", "seconds", turns, "<= 1.5"),
             row("dlsys run, attached", "TorchTrainer, attached", "seconds", turns, "<= 1"),
             row("dlsys run", "torchrun", "loop_seconds", seldom, ">= 0.97"),
-            row("dlsys run, a checkpoint every 22 steps", "torchrun", "loop_seconds", often, ""),
+            row("dlsys run, a checkpoint every 22 steps", "torchrun", "loop_seconds", often, ">= 0.97"),
         ],
     )
 

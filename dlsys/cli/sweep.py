@@ -73,8 +73,10 @@ def _summarize(ended: Any, metric: str, as_json: bool) -> None:
     lines = [f"Its trials:   dlsys sweep trials {ended.run_id}"]
     if ended.status == "FINISHED":
         lines.append(f"The best job: dlsys sweep best {ended.run_id} > best.yaml")
-    else:
+    elif ended.status == "KILLED":
         lines.append(f"Continue it:  dlsys sweep resume {ended.run_id}")
+    else:
+        lines.append(f"More trials:  dlsys sweep extend {ended.run_id} --trials +20")
     lines.append("See it:       dlsys ui")
     if not ended.delivered:
         lines.append(f"MLflow has not taken everything yet; later: dlsys runs sync {ended.run_id}")

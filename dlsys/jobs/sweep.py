@@ -141,6 +141,7 @@ def execute(
                 driver.director.extend(driver.director.sweep.trials + more)
             driver.run(owner, interrupts, address)
             driver.settle(ended)
+            driver.tell_best()
             if interrupts.received:
                 raise Interrupted(exit_code=interrupts.exit_code)
             _judge(ended, loaded, paths)
@@ -252,7 +253,7 @@ class _Driver:
         if known is not None and known[0] == order.settings:
             return known[1]
         job = self._loaded.build(order.settings)
-        paths = self._paths.create_trial(order.trial)
+        paths = self._paths.make_trial(order.trial)
         paths.outcome.unlink(missing_ok=True)
         paths.spec.write_text(yaml.dump(job.model_dump(mode="json")))
         flat = provenance.params(job.model_dump(mode="json"))
@@ -298,7 +299,7 @@ class _Driver:
 
     def _figures(self) -> dict[str, float]:
         director = self.director
-        best = director.best
+        best = director.leader
         values = {
             "sweep/epochs": float(_epochs(director)),
             "sweep/trials": float(len(director.trials)),
@@ -310,10 +311,16 @@ class _Driver:
 
     def _line(self, trial: Trial, epoch: int, value: float) -> str:
         director, sweep = self.director, self._loaded.sweep
-        best = director.best
+        best = director.leader
         top = f"best {best.value:.4g} (trial {best.number})" if best and best.value is not None else ""
         begun = f"{len(director.trials)} of {director.sweep.trials} begun, {len(director.running)} running"
         return f"trial {trial.number:<5} epoch {epoch:<4} {sweep.metric} {value:<8.4g} {begun}  {top}"
+
+    def tell_best(self) -> None:
+        """The sweep's own figures in MLflow are its best trial's."""
+        best = self.director.best
+        if best is not None:
+            self._spool.metrics(sum(self._said.values()), {**best.metrics, **(self.director.test or {})})
 
     def settle(self, ended: SweepEnded) -> None:
         director = self.director
@@ -351,11 +358,9 @@ def _judge(ended: SweepEnded, loaded: LoadedSweep, paths: RunPaths) -> None:
 
 def best_file(loaded: LoadedSweep, best: Trial) -> str:
     """The best trial's job as a file that runs by itself and gives the same figure."""
-    job = loaded.build(best.settings).model_dump(mode="json", exclude_defaults=True)
-    value = f"{loaded.sweep.metric} {best.value:.6g}" if best.value is not None else ""
-    settings = ", ".join(f"{key}={value}" for key, value in best.settings.items())
-    head = f"# Trial {best.number} of {loaded.sweep.name}: {value} after {best.epoch} epochs ({settings}).\n"
-    return head + yaml.dump(job)
+    job = loaded.build(best.settings).model_dump(mode="json")
+    head = f"# Trial {best.number} of {loaded.sweep.name}: {loaded.sweep.metric} {best.value} "
+    return f"{head}after {best.epoch} epochs.\n{yaml.dump(job)}"
 
 
 def _write_outcome(paths: RunPaths, ended: SweepEnded, status: str, cause: str) -> None:

@@ -146,7 +146,7 @@ class Director:
         assert leg.donor is not None
         scheduler, donor = self.sweep.scheduler, self.trials[leg.donor]
         assert isinstance(scheduler, PBT)
-        draw = random.Random(f"{self.sweep.seed}/{leg.trial}/{self.trials[leg.trial].legs}")
+        draw = random.Random(f"{self.sweep.seed}/{leg.trial}/{len(self.trials[leg.trial].reports)}")
         return perturb(self._tree, donor.settings, scheduler.mutate, scheduler.resample, draw)
 
     def _final(self) -> Order | None:
@@ -155,7 +155,7 @@ class Director:
         if self.running or self._testing or self._test is not None or best is None or best.status != "done":
             return None
         self._testing = True
-        best.legs += 1
+        self._write("again", trial=best.number)
         return Order(best.number, best.legs, best.settings, None, tested=True)
 
     @property
@@ -275,9 +275,16 @@ class Director:
         Values of unequal training do not compare; and who runs the best trial's job again trains it to
         its end.
         """
-        found = [trial for trial in self.trials.values() if trial.value is not None]
-        found = [trial for trial in found if not math.isnan(trial.value or 0.0)]
-        found = [trial for trial in found if trial.status == "done"] or found
+        done = [trial for trial in self.trials.values() if trial.status == "done"]
+        return self._first(done) or self.leader
+
+    @property
+    def leader(self) -> Trial | None:
+        """The trial with the best last value, however far it was trained."""
+        return self._first(list(self.trials.values()))
+
+    def _first(self, trials: list[Trial]) -> Trial | None:
+        found = [trial for trial in trials if trial.value is not None and not math.isnan(trial.value)]
         sign = 1 if self.sweep.mode == "min" else -1
         return min(found, key=lambda trial: (sign * (trial.value or 0.0), trial.number), default=None)
 

@@ -2,6 +2,7 @@
 
     {"event": "trial", "trial": 3, "settings": {…}}                     it was chosen
     {"event": "leg", "trial": 3, "until": 9, "donor": null}             a piece of training began
+    {"event": "again", "trial": 3}                                      … or was taken up again
     {"event": "report", "trial": 3, "epoch": 9, "value": 0.91, …}       … and came to its end
     {"event": "crash", "trial": 3, "cause": "…", "final": false}        … or not
     {"event": "test", "trial": 3, "metrics": {…}}                       the best one met the test set

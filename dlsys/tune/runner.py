@@ -70,26 +70,21 @@ def run(
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
         while not dealing.ending and not director.finished:
-            tuner = tune.Tuner(
+            # Not `Tuner`: it pickles all it is given, the director with its open files too.
+            tune.run(
                 tune.with_resources(tune.with_parameters(TrialActor, train=train), needs),
-                tune_config=tune.TuneConfig(
-                    search_alg=dealing,
-                    num_samples=-1,
-                    reuse_actors=True,
-                    max_concurrent_trials=concurrent,
-                    metric="value",
-                    mode="max",
-                ),
-                run_config=tune.RunConfig(
-                    storage_path=str(folder),
-                    name="trials",
-                    verbose=0,
-                    callbacks=[Watch()],
-                    failure_config=tune.FailureConfig(max_failures=0),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                ),
+                search_alg=dealing,
+                num_samples=-1,
+                reuse_actors=True,
+                max_concurrent_trials=concurrent,
+                storage_path=str(folder),
+                name="trials",
+                verbose=0,
+                callbacks=[Watch()],
+                max_failures=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                raise_on_failed_trial=False,
             )
-            tuner.fit()
             dealing.renew()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
