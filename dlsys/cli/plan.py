@@ -7,13 +7,17 @@ import json
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dlsys.cli.files import File, Overrides, find
 from dlsys.cli.report import table
 from dlsys.errors import UsageError
+
+if TYPE_CHECKING:
+    from dlsys.plan.compare import Costs
+    from dlsys.spec import LoadedSweep
 
 
 def plan(
@@ -74,7 +78,7 @@ def plan(
     print(json.dumps(said) if as_json else _text(said))
 
 
-def _workers(loaded: Any) -> int:
+def _workers(loaded: LoadedSweep) -> int:
     """How many trials of a sweep train at a time where nobody says."""
     if loaded.sweep.concurrent != "auto":
         return int(loaded.sweep.concurrent)
@@ -82,7 +86,7 @@ def _workers(loaded: Any) -> int:
     return max(1, int((os.cpu_count() or 1) // (resources.workers * resources.cpus)))
 
 
-def _cost(costs: Any, workers: int, price: float) -> float:
+def _cost(costs: Costs, workers: int, price: float) -> float:
     return round(workers * costs.seconds / 3600 * price, 2)
 
 

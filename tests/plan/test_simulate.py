@@ -14,7 +14,7 @@ from dealing import SCHEDULERS, policy
 from dlsys.errors import UsageError
 from dlsys.plan.curves import Bank, Recorded, Shuffled, recorded
 from dlsys.plan.halving import SuccessiveHalvingPolicy, rungs_between
-from dlsys.plan.simulate import Timeline, simulate
+from dlsys.plan.simulate import simulate
 from dlsys.spec import space
 
 SPACE, _ = space.parse({f"x{i}": {"uniform": [0, 1]} for i in range(6)})
