@@ -8,7 +8,7 @@ import sys
 import typer
 
 from dlsys import __version__
-from dlsys.cli import files, run, runs, sweep, ui, verify, zoo
+from dlsys.cli import files, plan, run, runs, sweep, ui, verify, zoo
 from dlsys.cli.report import report
 from dlsys.errors import DlsysError
 
@@ -24,6 +24,7 @@ app.command("run")(run.run)
 app.command("check")(files.check)
 app.command("show")(files.show)
 app.command("schema")(files.schema)
+app.command("plan")(plan.plan)
 app.command("verify")(verify.verify)
 app.add_typer(runs.app, name="runs")
 app.add_typer(sweep.app, name="sweep")

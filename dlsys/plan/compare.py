@@ -34,7 +34,7 @@ class Costs:
         epochs: trained in all.
         seconds: of the whole sweep.
         to_target: seconds until a trial is as good as the target; None if none ever is.
-        best: the best value reported.
+        best: the best value reported; None if none was a number.
         idle: the share of the workers' time in which they train nothing.
     """
 
@@ -43,7 +43,7 @@ class Costs:
     epochs: int
     seconds: float
     to_target: float | None
-    best: float
+    best: float | None
     idle: float
 
 
@@ -73,7 +73,7 @@ def plan(
         seconds: of an epoch; by default those of the curves, and 1 if they are made up.
 
     Raises:
-        UsageError: the job does not stop after a number of epochs.
+        UsageError: the job does not stop after a number of epochs, or all trials diverge.
     """
     sweep, job = loaded.sweep, loaded.job.job
     epochs = job.stop.epochs
@@ -90,9 +90,11 @@ def plan(
         known = Bank(tree, sweep.mode, sweep.seed, sweep.points, seconds or 1.0)
     else:
         known = curves if seconds is None else _Paced(curves, seconds)
-    best = (max if sweep.mode == "max" else min)(known.value(t, epochs) for t in range(sweep.trials))
-    target = best - within if sweep.mode == "max" else best + within
-
+    ends = (known.value(trial, epochs) for trial in range(sweep.trials))
+    sane = [value for value in ends if not math.isnan(value)]
+    if not sane:
+        raise UsageError("the curves hold no trial whose metric at the end is a number")
+    target = max(sane) - within if sweep.mode == "max" else min(sane) + within
     orders = max(1, min(_ORDERS, _MOST_TRIALS // sweep.trials))
     shuffled = [Shuffled(known, sweep.trials, order) for order in range(orders)]
 
@@ -141,6 +143,6 @@ def _costs(name: str, lines: list[Timeline], reached: list[float | None]) -> Cos
         epochs=median_low([line.epochs for line in lines]),
         seconds=median_low([line.seconds for line in lines]),
         to_target=None if to_target == math.inf else to_target,
-        best=median_low([line.best[-1].value for line in lines]),
+        best=median_low(bests) if (bests := [line.best[-1].value for line in lines if line.best]) else None,
         idle=median_low([line.idle for line in lines]),
     )

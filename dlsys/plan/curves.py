@@ -149,7 +149,7 @@ def recorded(path: str | os.PathLike[str]) -> Recorded:
     """The curves in a sweep's ledger: a line of JSON for each event.
 
     Only `{"event": "report", "trial": 3, "epoch": 9, "value": 0.91, "seconds": 1.2}` is read, where
-    seconds are those of the leg that ends there.
+    seconds are those of the leg that ends there, and a value of null is NaN.
 
     Raises:
         UsageError: the file cannot be read, or is no ledger.
@@ -162,7 +162,8 @@ def recorded(path: str | os.PathLike[str]) -> Recorded:
                 number += 1
                 # A line that the sweep was writing when it died has no end.
                 if line.endswith("\n") and (event := json.loads(line)).get("event") == "report":
-                    report = int(event["epoch"]), float(event["value"]), float(event["seconds"])
+                    value = math.nan if event["value"] is None else float(event["value"])
+                    report = int(event["epoch"]), value, float(event["seconds"])
                     reports.setdefault(int(event["trial"]), []).append(report)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -139,7 +140,9 @@ def simulate(
         line.epochs += ended.last - ended.first
         line.busy += ended.end - ended.start
         line.seconds = clock
-        if not line.best or _better(ended.value, line.best[-1].value, policy.mode):
+        if not math.isnan(ended.value) and (
+            not line.best or _better(ended.value, line.best[-1].value, policy.mode)
+        ):
             line.best.append(Best(clock, line.epochs, ended.trial, ended.value))
 
 
