@@ -285,6 +285,9 @@ class Tensor(Section):
     name: Literal["tensor"]
     size: Annotated[Count, Field(ge=2)] | None = None
     """Neighbouring workers that share one model; all of them unless told. Such groups are data parallel."""
+    data: Literal["replicate", "shard"] = "replicate"
+    """What a group holds: a copy of its own, or a part: then the groups cut parameters, gradients and
+    optimizer among each other, too (torch FSDP2, `fully_shard`)."""
 
 
 class MoE(Section):
