@@ -286,8 +286,8 @@ class Tensor(Section):
     size: Annotated[Count, Field(ge=2)] | None = None
     """Neighbouring workers that share one model; all of them unless told. Such groups are data parallel."""
     data: Literal["replicate", "shard"] = "replicate"
-    """What a group holds: a copy of its own, or a part: then the groups cut parameters, gradients and
-    optimizer among each other, too (torch FSDP2, `fully_shard`)."""
+    """`replicate`: every group has a copy of its own. `shard`: what groups hold the same of, they cut among
+    each other, with its gradients and optimizer (torch FSDP2, `fully_shard`)."""
 
 
 class MoE(Section):

@@ -39,10 +39,10 @@ def suits_workers(job: TrainJob) -> Found:
         yield from _divides(("strategy", "size"), size, workers, "parts of a model")
         if strategy.data == "shard" and size == workers:
             smaller = ", ".join(str(n) for n in range(2, workers) if workers % n == 0)
-            mend = f"use size {smaller}" if smaller else "use more workers"
+            mend = f"use size {smaller}" if smaller else f"use {2 * size} workers"
             yield (
                 ("strategy", "data"),
-                f"shard needs groups to cut among, but all {workers} workers share one model: "
+                f"shard needs several groups, but all {workers} workers share one model: "
                 f"{mend}, or strategy fsdp, or leave data out",
             )
     if isinstance(strategy, MoE) and strategy.size is not None:

@@ -10,6 +10,7 @@ ones, is cut once more among the workers that hold the same, by `fully_shard` on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -217,12 +218,19 @@ def _plan(workload: Workload) -> Mapping[str, Cut]:
 
 def _layers(model: nn.Module, plan: Mapping[str, Cut]) -> dict[str, tuple[nn.Module, Cut]]:
     """The layers that a plan names, in the plan's order."""
+    uses = Counter(p for module in model.modules() for p in module.parameters(recurse=False))
     found = {}
     for pattern, cut in plan.items():
         named = {name: (m, cut) for name, m in model.named_modules() if fnmatchcase(name, pattern)}
         if not named:
             known = ", ".join(name for name, module in model.named_modules() if not [*module.children()])
             raise UsageError(f"tensor_plan: the model has no layer {pattern!r}. Known: {known}")
+        for name, (layer, _) in named.items():
+            if tied := [part for part, parameter in layer.named_parameters() if uses[parameter] > 1]:
+                raise UsageError(
+                    f"tensor_plan: another layer shares {name}.{tied[0]}, and its part would be another "
+                    f"parameter: take {name} out of the plan"
+                )
         found.update(named)
     return found
 
