@@ -110,7 +110,7 @@ class TensorStrategy(CutStrategy):
             self._sent += part * (1 if style == "groups" else 2) * whole
 
     def reduce(self, trained: TrainedPhase) -> None:
-        if self._data.size() > 1 and not self._shards:  # who did it in backward
+        if self._data.size() > 1 and not self._shards:  # Shards are averaged in backward already.
             gradients = [local(p.grad) for p in trained.parameters if p.grad is not None]
             self._average(gradients, self._data, self._data.size())
 
