@@ -51,10 +51,10 @@ verify: env  ## hold every strategy against one worker, for all ready workloads:
 	done; } > docs/verified.md; exit $$failed
 
 crossing: env  ## continue every strategy's checkpoint under every other: docs/crossing.md
-	@{ printf '%s\n' '# Crossing checkpoints' '' 'What `make crossing` said last: 6 steps under the row'"'"'s strategy with 2 workers (1 under' \
-	'`single`), 6 more under the column'"'"'s with 2 / 4 (1 under `single`); the largest relative difference' \
-	'of a loss from the uninterrupted run of one worker. A pair trains a workload that both allow:' \
-	'LeNet-5, or with `moe` a mixture of experts.' ''; \
+	@{ printf '%s\n' '# Crossing checkpoints' '' 'What `make crossing` said last: 6 steps under the row'"'"'s strategy with 2 workers, 6 more under' \
+	'the column'"'"'s with 2 / 4; the largest relative difference of a loss from the uninterrupted run of one' \
+	'worker. `single` has 1 worker; `tensor × fsdp`, which is `tensor` with `data: shard`, has 2 × 2. A pair' \
+	'trains a workload that both allow: LeNet-5, or with `moe` a mixture of experts.' ''; \
 	PYTHONPATH=tests $(BIN)/python tests/equivalence/crossing.py; } > docs/crossing.md
 
 jobs: env  ## train every ready job file; each must meet what it expects

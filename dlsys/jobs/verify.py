@@ -28,6 +28,8 @@ from dlsys.track.spool import Spool, records
 from dlsys.zoo.card import DATA_PARALLEL
 
 _NEVER = "999999999 steps"
+# With `all`, an option that makes another strategy of one is a case of its own; it takes 4 workers.
+_MESH = "tensor:size=2+data=shard"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def cases(
         changes = [] if own else [f"strategy={{name: {name}}}"]
         changes += [f"strategy.{option}" for option in options.split("+") if option]
         for count in workers:
+            if strategies == "all" and label == _MESH and count < 4:
+                continue
             share = min(base.job.resources.cpus, cpus / count)
             places = [f"resources.workers={count}", f"resources.cpus={share:g}"]
             try:
@@ -126,7 +130,8 @@ def cases(
 
 def _allowed(job: TrainJob) -> list[str]:
     card = WORKLOADS.load(job.workload) if job.workload in WORKLOADS else None
-    return [name for name in (card.strategies if card else DATA_PARALLEL) if name != "single"]
+    names = [name for name in (card.strategies if card else DATA_PARALLEL) if name != "single"]
+    return [*names, _MESH] if {"tensor", "fsdp"} <= {*names} else names
 
 
 def verify(

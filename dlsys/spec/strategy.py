@@ -285,6 +285,9 @@ class Tensor(Section):
     name: Literal["tensor"]
     size: Annotated[Count, Field(ge=2)] | None = None
     """Neighbouring workers that share one model; all of them unless told. Such groups are data parallel."""
+    data: Literal["replicate", "shard"] = "replicate"
+    """`replicate`: every group has a copy of its own. `shard`: what groups hold the same of, they cut among
+    each other, with its gradients and optimizer (torch FSDP2, `fully_shard`)."""
 
 
 class MoE(Section):

@@ -34,8 +34,17 @@ def suits_workers(job: TrainJob) -> Found:
         return
     if isinstance(strategy, Pipeline):
         yield from _told(lambda: strategy.count(workers))
-    if isinstance(strategy, Tensor) and strategy.size is not None:
-        yield from _divides(("strategy", "size"), strategy.size, workers, "parts of a model")
+    if isinstance(strategy, Tensor):
+        size = strategy.size or workers
+        yield from _divides(("strategy", "size"), size, workers, "parts of a model")
+        if strategy.data == "shard" and size == workers:
+            smaller = ", ".join(str(n) for n in range(2, workers) if workers % n == 0)
+            mend = f"use size {smaller}" if smaller else f"use {2 * size} workers"
+            yield (
+                ("strategy", "data"),
+                f"shard needs several groups, but all {workers} workers share one model: "
+                f"{mend}, or strategy fsdp, or leave data out",
+            )
     if isinstance(strategy, MoE) and strategy.size is not None:
         yield from _divides(("strategy", "size"), strategy.size, workers, "parts of a set of experts")
     if isinstance(strategy, FSDP):
@@ -73,6 +82,11 @@ def suits_workload(job: TrainJob, card: Any) -> Found:
         yield (
             ("strategy", "name"),
             f"{job.workload} does not run under {strategy.name}; it does under: {', '.join(card.strategies)}",
+        )
+    elif isinstance(strategy, Tensor) and strategy.data == "shard" and "fsdp" not in card.strategies:
+        yield (
+            ("strategy", "data"),
+            f"shard works as fsdp does, under which {job.workload} does not run: leave data out",
         )
     elif isinstance(strategy, Pipeline):
         with suppress(ValueError):  # `suits_workers` tells it

@@ -2,8 +2,8 @@
 
     PYTHONPATH=tests python tests/equivalence/crossing.py
 
-prints the whole matrix: every ordered pair of strategies, from 2 workers to 1, 2 and 4. The suite
-runs a covering part of it. A pair trains a workload that both of its strategies allow.
+prints the whole matrix: every ordered pair of strategies, from 2 workers to 1, 2 and 4; a mesh of 2 × 2
+has 4. The suite runs a covering part of it. A pair trains a workload that both of its strategies allow.
 """
 
 from __future__ import annotations
@@ -34,12 +34,15 @@ gradient: {{clip_norm: 1.0}}
 stop: {{steps: {STEPS}}}
 tracking: {{log_every: 1}}
 """
-STRATEGIES = tuple(STRATEGY_TABLE.names())
+# `tensor` with `data: shard`.
+MESH = "tensor × fsdp"
+STRATEGIES = (*STRATEGY_TABLE.names(), MESH)
 
 
 def shared_workload(*strategies: str) -> str | None:
     """The first workload that runs under all of them."""
-    fitting = (name for name in WORKLOADS_USED if {*strategies} <= {*WORKLOADS.load(name).strategies})
+    asked = {part for name in strategies for part in name.split(" × ")}
+    fitting = (name for name in WORKLOADS_USED if asked <= {*WORKLOADS.load(name).strategies})
     return next(fitting, None)
 
 
@@ -58,14 +61,16 @@ class Crossing:
     def _run(self, strategy: str, workers: int, folder: Path, stop_after: int | None = None) -> Trained:
         """Trains, or goes on; one worker is always `single`, and several never are."""
         name = "single" if workers == 1 else "ddp" if strategy == "single" else strategy
-        spec = job(self._text, f"strategy={{name: {name}}}", f"resources.workers={workers}")
+        chosen = "{name: tensor, size: 2, data: shard}" if name == MESH else f"{{name: {name}}}"
+        spec = job(self._text, f"strategy={chosen}", f"resources.workers={workers}")
         return with_workers(spec, folder, stop_after=stop_after)
 
     def source(self, strategy: str) -> Path:
-        """The folder of a run of 2 workers that stopped in the middle (1 for `single`)."""
+        """The folder of a run of 2 workers that stopped in the middle (1 for `single`, 4 for a mesh)."""
         folder = self._folder / strategy
         if not folder.exists():
-            self._run(strategy, 1 if strategy == "single" else 2, folder, stop_after=BEFORE)
+            workers = {"single": 1, MESH: 4}.get(strategy, 2)
+            self._run(strategy, workers, folder, stop_after=BEFORE)
         return folder
 
     def cross(self, begins: str, target: str, workers: int) -> float:
@@ -90,7 +95,7 @@ def main() -> None:
                 if workload is None:
                     cells.append("no workload allows both")
                     continue
-                counts = (1,) if target == "single" else (2, 4)
+                counts = {"single": (1,), MESH: (4,)}.get(target, (2, 4))
                 found = [crossings[workload].cross(begins, target, n) for n in counts]
                 worst = max(worst, *found)
                 cells.append(" / ".join(f"{value:.0e}" for value in found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from crossing import STRATEGIES, Crossing, shared_workload
+from crossing import MESH, STRATEGIES, Crossing, shared_workload
 
 # From each to the one three places on: neighbours in the list are alike. `moe` shares a workload with
 # some only.
@@ -30,7 +30,7 @@ def crossing(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Crossi
 def test_goes_on_as_if_nothing_had_happened(
     begins: str, target: str, crossing: Callable[[str], Crossing]
 ) -> None:
-    workers = 1 if target == "single" else 4 if target in ("ddp", "fsdp", "moe") else 2
+    workers = 1 if target == "single" else 4 if target in ("ddp", "fsdp", "moe", MESH) else 2
     workload = shared_workload(begins, target)
     assert workload is not None
     assert crossing(workload).cross(begins, target, workers) < 1e-4

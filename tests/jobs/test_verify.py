@@ -75,6 +75,15 @@ def test_all_are_those_that_the_card_allows(job: Path) -> None:
     assert all(case.loaded for case in found)
 
 
+def test_of_all_a_mesh_is_a_case_of_its_own(job: Path) -> None:
+    """Where there are workers enough for it, and the card allows what it is made of."""
+    overrides = ("workload=lenet-5", "data={source: digits}")
+    mesh = "tensor:size=2+data=shard"
+    found = [case for case in cases(job, overrides, "all", 5, [2, 4], cpus=2.0) if case.label == mesh]
+    assert [(case.workers, case.loaded.job.strategy.data) for case in found if case.loaded] == [(4, "shard")]
+    assert len(found) == 1
+
+
 def test_of_all_those_that_a_rule_refuses_are_named(job: Path) -> None:
     """64 rows cannot be shared by 3 workers; nothing else is lost for that."""
     found = cases(job, (), "all", 5, [2, 3], cpus=2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from torch.distributed.tensor import DTensor
 from dlsys import data
 from dlsys.data.loader import Loader, StepBatch
 from dlsys.data.order import Order
+from dlsys.registry import STRATEGIES
 from dlsys.spec import TrainJob
+from dlsys.spec.strategy_rules import data_shares
 from dlsys.train.regularize import Regularizers
 from dlsys.train.strategies import Parts
-from dlsys.train.strategies.fsdp import FSDPStrategy
+from dlsys.train.strategies.single import SingleStrategy
 from dlsys.train.world import World
 from dlsys.zoo.load import load_workload
 from dlsys.zoo.workload import Loss
@@ -49,10 +52,25 @@ def test_a_worker_holds_its_share(workers: int) -> None:
         assert live == pytest.approx(formula, rel=0.05)
 
 
+@pytest.mark.parametrize(("more", "copies"), [({}, 2), ({"data": "shard"}, 1)], ids=["replicate", "shard"])
+def test_on_a_mesh_a_worker_holds_its_share_along_both_axes(more: dict[str, str], copies: int) -> None:
+    """2 × 2: a quarter of what `tensor` cuts, and half of the rest; twice that with copies."""
+    described = spec(4, f"strategy={json.dumps({'name': 'tensor', 'size': 2, **more})}")
+    shape = data.load(described.data, Path()).shape
+    model = load_workload(described.workload, described.model, shape).build()
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    cut = sum(sizes[name] for name in ("dense1.0.weight", "dense1.0.bias", "dense2.0.weight"))
+    for parameters, shards, live in in_workers(4, held_after_steps, described):
+        formula = (4 + 4 + 8) * copies * (cut / 4 + (parameters - cut) / 2)
+        assert live == pytest.approx(formula, rel=0.05)
+        if copies == 1:
+            assert shards == pytest.approx(formula, rel=0.05)
+
+
 def held_after_steps(world: World, job: TrainJob) -> tuple[int, int, int]:
     """Parameters of the whole model; bytes of this worker's shards; bytes of all tensors it made."""
     splits = data.load(job.data, Path())
-    batch = _batch(splits, world)
+    batch = _batch(splits, job, world)
     before = _storages()
     strategy = _strategy(splits, job, world)
     for step in (1, 2):
@@ -87,20 +105,21 @@ def held_before_backward(world: World, job: TrainJob) -> tuple[int, int]:
 
     workload = strategy._parts.workload
     workload.objective = objective  # type: ignore[method-assign]
-    strategy.train_step(_batch(splits, world), 1, {"lr": 0.001, "momentum": None})
+    strategy.train_step(_batch(splits, job, world), 1, {"lr": 0.001, "momentum": None})
     return sum(parameter.numel() for parameter in strategy._phases[0].parameters), found[0]
 
 
-def _strategy(splits: data.Splits, job: TrainJob, world: World) -> FSDPStrategy:
+def _strategy(splits: data.Splits, job: TrainJob, world: World) -> SingleStrategy:
     workload = load_workload(job.workload, job.model, splits.shape)
-    strategy = FSDPStrategy()
+    strategy: SingleStrategy = STRATEGIES.load(job.strategy.name)()
     strategy.setup(Parts(job, workload, Regularizers(()), world))
     return strategy
 
 
-def _batch(splits: data.Splits, world: World) -> StepBatch:
-    order = Order(len(splits.train), 48, "shuffled")
-    return next(Loader(splits.train, order, rank=world.rank, size=world.size).epoch(0))
+def _batch(splits: data.Splits, job: TrainJob, world: World) -> StepBatch:
+    order, shares = Order(len(splits.train), 48, "shuffled"), data_shares(job)
+    rank = world.rank * shares // world.size
+    return next(Loader(splits.train, order, rank=rank, size=shares).epoch(0))
 
 
 def _storages(kind: type = torch.Tensor) -> dict[int, int]:

@@ -39,36 +39,45 @@ class CutStrategy(SingleStrategy):
         if not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        if group.size() > 1:
-            dist.all_reduce(flat, group=group)
-            self._sent += 2 * (group.size() - 1) / group.size() * flat.nbytes
+        self._add_up(flat, group)
         flat.div_(places)
         for tensor, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
+    def _add_up(self, tensor: Tensor, group: dist.ProcessGroup) -> None:
+        """Replaces a tensor by its sum over a group."""
+        if group.size() > 1:
+            dist.all_reduce(tensor, group=group)
+            self._sent += 2 * (group.size() - 1) / group.size() * tensor.nbytes
+
     def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
         held = [p for p in trained.parameters if p.grad is not None]
         gradients = [p.grad for p in held if p.grad is not None]
-        square = self._square(local(g) for g in gradients if is_cut(g))
-        dist.all_reduce(square, group=self._group)
-        self._sent += 2 * (self._group.size() - 1) / self._group.size() * square.nbytes
-        total = (square + self._square(local(g) for g in gradients if not is_cut(g))).sqrt()
+        total = self._whole_square(gradients).sqrt()
         regularize.scale(held, total, norm, value, foreach=False)
         return total
 
+    def _whole_square(self, gradients: list[Tensor]) -> Tensor:
+        """The squared norm of the whole gradient, the same on every worker: a scalar."""
+        square = self._square(local(g) for g in gradients if is_cut(g))
+        self._add_up(square, self._group)
+        return square + self._square(local(g) for g in gradients if not is_cut(g))
+
     def _square(self, tensors: Iterable[Tensor]) -> Tensor:
-        """The squared norm of all tensors together: a scalar."""
+        """The squared norm of tensors that this worker holds, all together: a scalar."""
         norms = torch._foreach_norm(parts) if (parts := list(tensors)) else []
         zero = torch.zeros((), device=self._parts.world.device)
         return torch.stack([zero, *norms]).square().sum()
 
     def state_out(self) -> State:
-        state = super().state_out()
+        return self._joined(super().state_out())
+
+    def _joined(self, state: State) -> State:
         # Bringing a tensor's parts together takes every worker, in the same order.
-        state.model, state.optimizers = tree_map_only(
+        model, optimizers = tree_map_only(
             DTensor, lambda cut: cut.full_tensor(), (state.model, state.optimizers)
         )
-        return state
+        return State(model, optimizers, state.local)
 
     def state_in(self, state: State) -> None:
         live = self._model.state_dict()
@@ -90,7 +99,13 @@ class CutStrategy(SingleStrategy):
 
 
 def is_cut(tensor: Tensor) -> bool:
-    return isinstance(tensor, DTensor) and tensor.placements[0].is_shard()
+    """Whether the workers of a group hold parts of a tensor; the mesh's axis `data` does not count."""
+    if not isinstance(tensor, DTensor):
+        return False
+    axes = tensor.device_mesh.mesh_dim_names or ()
+    return any(
+        axis != "data" and place.is_shard() for axis, place in zip(axes, tensor.placements, strict=True)
+    )
 
 
 def local(tensor: Tensor) -> Tensor:

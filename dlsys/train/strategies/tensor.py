@@ -3,11 +3,16 @@
 Neighbouring workers share one model and see the same rows; each such group takes its own part of
 the global batch. The workload's `tensor_plan` says which layers are cut, and how; torch's DTensor
 computes them. The other layers are whole on every worker, who all compute the same with them.
+
+With `data: shard` the mesh is used along both axes: what a worker holds, of cut layers and of whole
+ones, is cut once more among the workers that hold the same, by `fully_shard` on the axis `data`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -27,6 +32,7 @@ from dlsys.train import seeding
 from dlsys.train.strategies.base import State, StepResult
 from dlsys.train.strategies.cut import CutStrategy, local
 from dlsys.train.strategies.phase import TrainedPhase
+from dlsys.train.strategies.shards import Shards, blocks_of, gather_state, gathered_as, require_dims
 from dlsys.zoo.card import Cut, uneven
 from dlsys.zoo.workload import Carry, Workload
 
@@ -34,12 +40,24 @@ _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 class TensorStrategy(CutStrategy):
+    """Cuts layers among neighbours; groups of neighbours are data parallel.
+
+    Attributes:
+        _shards: what the groups cut among each other; None where each has a whole copy.
+    """
+
+    _shards: Shards | None = None
+
+    @property
+    def _options(self) -> spec.Tensor:
+        options = self._parts.job.strategy
+        assert isinstance(options, spec.Tensor)
+        return options
+
     @property
     def _size(self) -> int:
         """Workers that share a model."""
-        options = self._parts.job.strategy
-        assert isinstance(options, spec.Tensor)
-        return options.size or self._parts.world.size
+        return self._options.size or self._parts.world.size
 
     @property
     def data_place(self) -> tuple[int, int]:
@@ -50,8 +68,8 @@ class TensorStrategy(CutStrategy):
         """Cuts the layers of the workload's plan.
 
         Raises:
-            UsageError: `size` does not divide the workers or what is to be cut, or the plan names
-                layers that are not there or cannot be cut so.
+            UsageError: `size` does not divide the workers or what is to be cut, the plan names layers
+                that are not there or cannot be cut so, or `data: shard` meets a parameter without dims.
         """
         world, size = self._parts.world, self._size
         assert world.size % size == 0, "checked with the file"
@@ -68,7 +86,17 @@ class TensorStrategy(CutStrategy):
         parallelize_module(model, mesh["tensor"], styles, src_data_rank=None)
         for layer, cut in layers.values():
             layer.register_forward_hook(partial(self._count, cut.style))
+        if self._options.data == "shard":
+            require_dims(model, "leave data: shard out")
+            blocks = blocks_of(model, self._parts.workload.card)
+            self._shards = Shards(model, blocks, mesh["data"], gathered_as(self._parts))
         return model
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        return self._shards.wrap(module) if self._shards else module
+
+    def accumulating(self, module: nn.Module) -> AbstractContextManager[None]:
+        return self._shards.accumulating() if self._shards else nullcontext()
 
     def _count(self, style: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """Adds what a layer's forward and backward pass send, with rings, to the bytes."""
@@ -82,16 +110,29 @@ class TensorStrategy(CutStrategy):
             self._sent += part * (1 if style == "groups" else 2) * whole
 
     def reduce(self, trained: TrainedPhase) -> None:
-        gradients = [local(p.grad) for p in trained.parameters if p.grad is not None]
-        if self._data.size() > 1:
+        if self._data.size() > 1 and not self._shards:  # Shards are averaged in backward already.
+            gradients = [local(p.grad) for p in trained.parameters if p.grad is not None]
             self._average(gradients, self._data, self._data.size())
 
+    def _whole_square(self, gradients: list[Tensor]) -> Tensor:
+        square = super()._whole_square(gradients)
+        if self._shards:
+            self._add_up(square, self._data)
+        return square
+
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        result = super().train_step(batch, step, hyper)
+        with self._shards.step() if self._shards else nullcontext():
+            result = super().train_step(batch, step, hyper)
         return StepResult(self._once(result.sums), result.grad_norm)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
-        sums, carry = super().evaluate_step(micro, carry)
+        if self._model.training:
+            self._parts.world.share_buffers(self._model)
+        evaluate = super().evaluate_step
+        if self._shards:
+            sums, carry = self._shards.run(evaluate, micro, carry)
+        else:
+            sums, carry = evaluate(micro, carry)
         return self._once(sums), carry
 
     @property
@@ -109,6 +150,11 @@ class TensorStrategy(CutStrategy):
             state.local["carry"] = {phase: {} for phase in state.local["carry"]}
         return state
 
+    def _joined(self, state: State) -> State:
+        if self._shards:
+            return gather_state(state, is_main=self._parts.world.is_main)
+        return super()._joined(state)
+
     def state_in(self, state: State) -> None:
         super().state_in(state)
         # Layers that are whole must draw the same dropout on all who share the model; the state may
@@ -116,6 +162,11 @@ class TensorStrategy(CutStrategy):
         random = [seeding.random_state()]
         dist.broadcast_object_list(random, group=self._group, group_src=0)
         seeding.set_random_state(random[0])
+
+    def communication(self) -> Mapping[str, float]:
+        """The mean bytes of a step since the last call, those of shards among them."""
+        sent = super().communication()["bytes"]
+        return {"bytes": sent + (self._shards.traffic.means(timed=False)["bytes"] if self._shards else 0.0)}
 
 
 class GroupsParallel(ParallelStyle):
@@ -167,12 +218,19 @@ def _plan(workload: Workload) -> Mapping[str, Cut]:
 
 def _layers(model: nn.Module, plan: Mapping[str, Cut]) -> dict[str, tuple[nn.Module, Cut]]:
     """The layers that a plan names, in the plan's order."""
+    uses = Counter(p for module in model.modules() for p in module.parameters(recurse=False))
     found = {}
     for pattern, cut in plan.items():
         named = {name: (m, cut) for name, m in model.named_modules() if fnmatchcase(name, pattern)}
         if not named:
             known = ", ".join(name for name, module in model.named_modules() if not [*module.children()])
             raise UsageError(f"tensor_plan: the model has no layer {pattern!r}. Known: {known}")
+        for name, (layer, _) in named.items():
+            if tied := [part for part, parameter in layer.named_parameters() if uses[parameter] > 1]:
+                raise UsageError(
+                    f"tensor_plan: another layer shares {name}.{tied[0]}, and its part would be another "
+                    f"parameter: take {name} out of the plan"
+                )
         found.update(named)
     return found
 

@@ -1,0 +1,266 @@
+"""What strategies share that cut parameters among data-parallel workers: torch's FSDP2, `fully_shard`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
+from torch.distributed.tensor import DTensor, Replicate
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils._pytree import tree_map_only
+
+from dlsys.errors import UsageError
+from dlsys.train.strategies.base import Parts, State
+from dlsys.train.strategies.traffic import Traffic
+from dlsys.zoo.card import Card
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class Shards:
+    """A model whose parameters are cut in place; so are, later, their gradients and optimizer's state.
+
+    Args:
+        model: its parameters' names stay. What tensor parallelism cut is cut once more.
+        blocks: the modules that are gathered one at a time, inner ones first.
+        mesh: the workers; with two axes, the first one's workers hold the same shards.
+        precision: what parameters are gathered as and gradients are averaged as.
+        reshard: frees a block behind its forward pass.
+        offload: keeps the shards in the CPU's memory.
+
+    Attributes:
+        traffic: what its collectives send.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Sequence[nn.Module],
+        mesh: DeviceMesh,
+        precision: MixedPrecisionPolicy,
+        *,
+        reshard: bool = True,
+        offload: bool = False,
+    ) -> None:
+        self.traffic = Traffic()
+        self._model, self._mesh, self._offload = model, mesh, offload
+        if precision.param_dtype is not None:
+            # Their running statistics are fp32, and the kernels want one type.
+            norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+            for module in norms:
+                self._shard(module, MixedPrecisionPolicy(), reshard=reshard)
+            blocks = [block for block in blocks if block not in norms]
+        for block in blocks:
+            self._shard(block, precision, reshard=reshard)
+        # Backward follows the root's forward at once: what it gathered would be gathered again.
+        self._root = _Root(model)
+        self._shard(self._root, precision, reshard=False)
+        # FSDP settles types at its first forward, and wants all that is trained to ask for gradients.
+        self._root(lambda: None)
+        self._free()
+
+    def _shard(self, module: nn.Module, precision: MixedPrecisionPolicy, *, reshard: bool) -> None:
+        module.register_forward_hook(_own_memory)
+        offload = CPUOffloadPolicy() if self._offload else OffloadPolicy()
+        sharded = fully_shard(
+            module,
+            mesh=self._mesh,
+            reshard_after_forward=reshard,
+            mp_policy=precision,
+            offload_policy=offload,
+        )
+        replicas = self._mesh.size(0) if self._mesh.ndim > 1 else 1
+        sharded.set_custom_all_gather(_AllGather(self.traffic))
+        sharded.set_custom_reduce_scatter(_ReduceScatter(self.traffic, replicas))
+
+    def _free(self) -> None:
+        """Frees what is gathered, and puts the model's own shards in its place."""
+        for module in self._root.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def run(self, function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+        """Calls a function that uses the model or parts of it."""
+        found: _T = self._root(function, *arguments, **named)
+        return found
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """A module that uses the model in its forward pass, made to do so by `run`."""
+        module.forward = partial(self._root, module.forward)
+        return module
+
+    @contextmanager
+    def accumulating(self) -> Iterator[None]:
+        """Around backward passes whose gradients are not averaged yet, and stay whole."""
+        root = cast(FSDPModule, self._root)
+        root.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            root.set_requires_gradient_sync(True)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Around a training step: what is sent elsewhere does not count."""
+        if not self._model.training:
+            # What evaluation left gathered may not ask for the gradients that this step needs.
+            self._free()
+        with self.traffic.step():
+            yield
+
+
+def require_dims(model: nn.Module, mend: str) -> None:
+    """Refuses a parameter that cannot be cut.
+
+    Args:
+        mend: what to do instead of giving it a dim.
+
+    Raises:
+        UsageError: a parameter has no dim to be cut along.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 0:
+            raise UsageError(
+                f"strategy: fully_shard cuts parameters along their first dim, and {name} has none: "
+                f"give it the shape (1,), or {mend}"
+            )
+
+
+def gathered_as(parts: Parts) -> MixedPrecisionPolicy:
+    """What parameters are gathered as and gradients are averaged as.
+
+    Autocast computes the same either way; on GPUs half the bytes travel and wait for backward.
+    """
+    if parts.dtype is None or parts.world.device.type == "cpu":
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(
+        param_dtype=parts.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+
+
+def gather_state(state: State, *, is_main: bool) -> State:
+    """The whole state in the CPU's memory of rank 0; on the others, their carried state alone.
+
+    Bringing a tensor's parts together takes every worker, in the same order.
+    """
+
+    def whole(value: Tensor) -> Tensor | None:
+        if isinstance(value, DTensor):
+            # One axis at a time, data's first: torch warns of what it must undo in an order of its own.
+            for axis in range(value.device_mesh.ndim - 1):
+                rest = value.placements[axis + 1 :]
+                value = value.redistribute(placements=[Replicate()] * (axis + 1) + [*rest])
+            value = value.full_tensor()
+        return value.cpu() if is_main else None
+
+    model, optimizers = tree_map_only(Tensor, whole, (state.model, state.optimizers))
+    return State(model, optimizers, state.local) if is_main else State({}, {}, state.local)
+
+
+class _Root(nn.Module):
+    """Holds what no block does, and keeps it gathered while a workload uses its model.
+
+    A workload may call the model, parts of it or none of its forward methods: FSDP needs one module
+    whose forward surrounds it all.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+def blocks_of(model: nn.Module, card: Card | None) -> list[nn.Module]:
+    """The modules that are gathered one at a time, inner ones first.
+
+    They are those on the card or, without names, the model's children; besides, the members of every
+    `ModuleList`, which is where models keep layers of a kind. Modules that share a parameter with
+    another stay with the root.
+    """
+    chosen = {model.get_submodule(name) for name in (card.blocks if card else ())} or set(model.children())
+    containers = {module for module in model.modules() if isinstance(module, nn.ModuleList | nn.ModuleDict)}
+    chosen |= {member for container in containers for member in container.children()}
+    blocks = [module for module in reversed(list(model.modules())) if module in chosen - containers]
+    owners: dict[nn.Parameter, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(parameter, set()).add(name)
+    return [
+        block
+        for block in blocks
+        if (parameters := set(block.parameters())) and all(len(owners[p]) == 1 for p in parameters)
+    ]
+
+
+def _own_memory(_module: nn.Module, _inputs: Any, outputs: Any) -> Any:
+    """Copies outputs that are views: FSDP hangs its backward hook on them, and changing a view in
+    place (`x += …`) would lose it silently."""
+    return tree_map_only(
+        Tensor, lambda t: t if t._base is None or not t.requires_grad else t.clone(), outputs
+    )
+
+
+class _Collective:
+    def __init__(self, traffic: Traffic, replicas: int = 1) -> None:
+        self._traffic, self._replicas = traffic, replicas
+
+    def allocate(self, size: Sequence[Any], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+
+class _AllGather(_Collective, AllGather):
+    def __call__(
+        self,
+        output_tensor: Tensor,
+        input_tensor: Tensor,
+        group: dist.ProcessGroup,
+        async_op: bool = False,
+    ) -> dist.Work | None:
+        with self._traffic.sending(input_tensor.nbytes * (group.size() - 1)):
+            work: dist.Work | None = dist.all_gather_single(
+                output_tensor, input_tensor, group=group, async_op=async_op
+            )
+            return work
+
+
+class _ReduceScatter(_Collective, ReduceScatter):
+    def __call__(
+        self,
+        output_tensor: Tensor,
+        input_tensor: Tensor,
+        group: dist.ProcessGroup,
+        op: Any,
+        async_op: bool = False,
+    ) -> dist.Work | None:
+        # With replicas, FSDP then averages the shard among the workers that hold the same one.
+        between = 2 * (self._replicas - 1) / self._replicas * output_tensor.nbytes
+        with self._traffic.sending(output_tensor.nbytes * (group.size() - 1) + between):
+            if input_tensor.device.type != "cpu":
+                work: dist.Work | None = dist.reduce_scatter_single(
+                    output_tensor, input_tensor, op=op, group=group, async_op=async_op
+                )
+                return work
+            # Gloo's own is an all-reduce of the whole: twice the bytes, three times the seconds.
+            assert op in (dist.ReduceOp.AVG, dist.ReduceOp.SUM), op
+            parts = torch.empty_like(input_tensor)
+            dist.all_to_all_single(parts, input_tensor, group=group)
+            # Of fp64, FSDP wants sums, and divides before and behind this.
+            reduce = torch.mean if op == dist.ReduceOp.AVG else torch.sum
+            reduce(parts.view(group.size(), -1), 0, out=output_tensor)
+        return None
