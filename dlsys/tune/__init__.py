@@ -1,0 +1,1 @@
+"""Sweeps: searchers choose the settings of trials."""
