@@ -25,6 +25,11 @@ class Range(Section):
     def ends(self) -> tuple[float, float]:
         """The lowest and the highest value."""
 
+    @property
+    @abstractmethod
+    def size(self) -> int | None:
+        """How many values there are, evenly spaced; None: a continuum, or evenly only on a log scale."""
+
     @abstractmethod
     def at(self, u: float) -> float:
         """The value at u in [0, 1]; a u drawn evenly draws the value."""
@@ -64,23 +69,24 @@ class Uniform(Range):
     def ends(self) -> tuple[float, float]:
         return self.uniform
 
+    @property
+    def size(self) -> int | None:
+        if self.step is None:
+            return None
+        low, high = self.uniform
+        return int((high - low) / self.step + 1e-9) + 1  # 1e-9: 0.3 / 0.1 is a little less than 3
+
     def at(self, u: float) -> float:
         low, high = self.uniform
-        if self.step is None:
+        if self.step is None or self.size is None:
             return _tidy(low * (1 - u) + high * u, low, high)
-        return _tidy(low + min(int(u * self._values), self._values - 1) * self.step, low, high)
+        return _tidy(low + min(int(u * self.size), self.size - 1) * self.step, low, high)
 
     def where(self, value: float) -> float:
         low, high = self.uniform
-        if self.step is None:
+        if self.step is None or self.size is None:
             return (value - low) / (high - low)
-        return (round((value - low) / self.step) + 0.5) / self._values
-
-    @property
-    def _values(self) -> int:
-        assert self.step is not None
-        low, high = self.uniform
-        return int((high - low) / self.step + 1e-9) + 1  # 1e-9: 0.3 / 0.1 is a little less than 3
+        return (round((value - low) / self.step) + 0.5) / self.size
 
     def broken(self) -> Iterator[tuple[Path, str]]:
         yield from _rises("uniform", self.uniform)
@@ -96,6 +102,10 @@ class LogUniform(Range):
     @property
     def ends(self) -> tuple[float, float]:
         return self.log_uniform
+
+    @property
+    def size(self) -> None:
+        return None
 
     def at(self, u: float) -> float:
         low, high = self.log_uniform
@@ -126,23 +136,25 @@ class Whole(Range):
     def ends(self) -> tuple[float, float]:
         return self.int
 
+    @property
+    def size(self) -> Count | None:
+        low, high = self.int
+        return None if self.log else (high - low) // (self.step or 1) + 1
+
     def at(self, u: float) -> float:
         low, high = self.int
-        if self.log:
+        if self.size is None:
             # From half a unit below to half a unit above, so that the ends get their full share.
             first, last = math.log(low - 0.5), math.log(high + 0.5)
             return min(max(round(math.exp(first * (1 - u) + last * u)), low), high)
-        step = self.step or 1
-        values = (high - low) // step + 1
-        return low + min(math.floor(u * values), values - 1) * step
+        return low + min(math.floor(u * self.size), self.size - 1) * (self.step or 1)
 
     def where(self, value: float) -> float:
         low, high = self.int
-        if self.log:
+        if self.size is None:
             first, last = math.log(low - 0.5), math.log(high + 0.5)
             return (math.log(value) - first) / (last - first)
-        step = self.step or 1
-        return ((value - low) // step + 0.5) / ((high - low) // step + 1)
+        return ((value - low) // (self.step or 1) + 0.5) / self.size
 
     def broken(self) -> Iterator[tuple[Path, str]]:
         yield from _rises("int", self.int)

@@ -247,16 +247,20 @@ def to_cube(tree: Node, value: Any) -> list[float]:
     """
     if not holds(tree, value):
         raise ValueError(f"{show(value)} is not in the space")
+    return list(_numbers(tree, value))
+
+
+def _numbers(tree: Node, value: Any) -> Iterator[float]:
     if isinstance(tree, Range):
-        return [tree.where(value)]
-    if isinstance(tree, Choice):
+        yield tree.where(value)
+    elif isinstance(tree, Choice):
         chosen = next(i for i, option in enumerate(tree.choice) if holds(option, value))
-        point = [float(i == chosen) for i in range(len(tree.choice))]
+        yield from (float(i == chosen) for i in range(len(tree.choice)))
         for i, option in enumerate(tree.choice):
-            point += to_cube(option, value) if i == chosen else [0.5] * width(option)
-        return point
-    keys = tree if isinstance(tree, Mapping) else range(len(tree)) if isinstance(tree, list) else ()
-    return [u for key in keys for u in to_cube(tree[key], value[key])]
+            yield from _numbers(option, value) if i == chosen else [0.5] * width(option)
+    elif isinstance(tree, Mapping | list):
+        for key in tree if isinstance(tree, Mapping) else range(len(tree)):
+            yield from _numbers(tree[key], value[key])
 
 
 def from_cube(space: Space, point: Sequence[float]) -> dict[str, Any]:
