@@ -28,6 +28,7 @@ from dlsys.train.loop import Result
 from dlsys.train.ps.wire import Servers
 from dlsys.train.world import World
 
+_DIED = "the process died"
 AGREE_SECONDS = stop._AGREE_SECONDS
 QUICK = """
 kind: train
@@ -123,7 +124,9 @@ class _Pool:
         self._context = mp.get_context("spawn")
         self._members: list[tuple[Any, Any]] = []
 
-    def call(self, size: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> list[Any]:
+    def call(
+        self, size: int, function: Callable[..., Any], arguments: tuple[Any, ...], mortal: bool
+    ) -> list[Any]:
         while len(self._members) < size:
             ours, theirs = self._context.Pipe()
             member = self._context.Process(target=_member, args=(theirs,), daemon=True)
@@ -135,15 +138,17 @@ class _Pool:
                 # As bytes: torch would share memory between the processes.
                 pipe.send_bytes(pickle.dumps((rank, size, f"{folder}/meet", function, arguments)))
             try:
-                found = self._gather(size)
+                found = self._gather(size, mortal)
             except BaseException:
                 self.close()  # who still works at it would answer the next call
                 raise
-        failed = [text for _, text in found if text]
+        if any(text == _DIED for _, text in found):
+            self.close()  # the next call gets new ones
+        failed = [text for _, text in found if text and not (mortal and text == _DIED)]
         assert not failed, "\n".join(failed)
         return [value for value, _ in found]
 
-    def _gather(self, size: int) -> list[tuple[Any, str | None]]:
+    def _gather(self, size: int, mortal: bool) -> list[tuple[Any, str | None]]:
         """Everybody's answer; when one has failed, the others may wait for it for ever."""
         waiting = {pipe: rank for rank, (_, pipe) in enumerate(self._members[:size])}
         found: dict[int, tuple[Any, str | None]] = {}
@@ -151,8 +156,11 @@ class _Pool:
         while waiting:
             for pipe in connection.wait(list(waiting), timeout=1.0):
                 rank = waiting.pop(pipe)
-                found[rank] = pickle.loads(pipe.recv_bytes())
-                if found[rank][1]:
+                try:
+                    found[rank] = pickle.loads(pipe.recv_bytes())
+                except (EOFError, OSError):
+                    found[rank] = (None, _DIED)
+                if found[rank][1] and not mortal:
                     deadline = min(deadline, time.monotonic() + 20)
             if time.monotonic() > deadline:
                 failed = "\n".join(text for _, text in found.values() if text)
@@ -190,12 +198,15 @@ def _member(pipe: Any) -> None:
 POOL = _Pool()
 
 
-def in_workers(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+def in_workers(size: int, function: Callable[..., Any], *arguments: Any, mortal: bool = False) -> list[Any]:
     """Calls `function(world, *arguments)` in `size` processes; returns their values by rank.
 
     The function must be importable; values travel by pickle.
+
+    Args:
+        mortal: whether processes may be killed meanwhile; such a one's value is None.
     """
-    return POOL.call(size, function, arguments)
+    return POOL.call(size, function, arguments, mortal)
 
 
 def train_worker(

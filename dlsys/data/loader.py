@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,12 @@ class Loader:
             yield from (self.make(epoch, step) for step in steps)
             return
         yield from _ahead((self.make(epoch, step) for step in steps), self._prefetch)
+
+    def placed(self, rank: int, size: int) -> Loader:
+        """The same batches, shared by other workers."""
+        other = copy(self)
+        other._place = (rank, size, self._place[2])
+        return other
 
     def _keys(self, epoch: int, rows: np.ndarray) -> torch.Tensor:
         """The rows' keys; of a split that is not huge, all are made at once, which is cheaper."""

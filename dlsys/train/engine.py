@@ -83,7 +83,7 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
     assert job.strategy is not None, "a resolved job names its strategy"
     strategy: Strategy = STRATEGIES.load(job.strategy.name)()
     try:
-        parts = Parts(job, workload, regularizers, world, around.servers)
+        parts = Parts(job, workload, regularizers, world, around.servers, around.recorder.note)
         return _train(parts, strategy, splits, modes, around)
     finally:
         strategy.close()
@@ -96,8 +96,9 @@ def _train(
     modes: dict[str, Literal["max", "min"]],
     around: Surroundings,
 ) -> Result:
-    job, workload, world = parts.job, parts.workload, parts.world
+    job, workload = parts.job, parts.workload
     strategy.setup(parts)
+    world = strategy.gathering(parts.world)
 
     batch_size = len(splits.train) if job.batch_size == "all" else job.batch_size
     _check_batch(batch_size, len(splits.train), strategy.data_place[1] * job.gradient.accumulate)

@@ -33,7 +33,7 @@ class Meter:
     def add(self, result: StepResult, rows: int, data_seconds: float, total_seconds: float) -> None:
         for name, value in result.sums.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._counts[name] = self._counts.get(name, 0) + result.shares
         self._norm = result.grad_norm
         self._data += data_seconds
         self._total += total_seconds

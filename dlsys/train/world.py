@@ -42,6 +42,11 @@ class World:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The ranks whose parts were in the last meeting: all, where losing one ends the attempt."""
+        return tuple(range(self.size))
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all workers, in place; any shape."""
         if self.size > 1:

@@ -98,3 +98,28 @@ def test_a_killed_worker_costs_only_time(strategy: str, one: Callable[[str], Fol
         folder.assert_alone()
     finally:
         folder.clean()
+
+
+@pytest.mark.parametrize(("rank", "attempts"), [("1", 1), ("0", 2)])
+def test_an_asynchronous_run_needs_only_rank_0(rank: str, attempts: int, tmp_path: Path) -> None:
+    """The others make a dead worker's shares, in the same attempt; rank 0's death is every worker's."""
+    folder = with_net(tmp_path, "ps")
+    try:
+        # The file's momentum and rate are too much for gradients that come late.
+        options = (
+            "strategy={name: ps, mode: async}",
+            "resources.workers=2",
+            "optimizer={name: adam, lr: 0.003}",
+        )
+        done = folder.dlsys("run", "job.yaml", "--json", *options, FAULT_RANK=rank)
+        assert done.code == 0, done.err
+        told = json.loads(done.out)
+        assert (told["attempts"], told["step"]) == (attempts, 69)
+        assert ("lost worker 1 by step" in done.err) == (rank == "1")
+        assert told["metrics"]["valid/accuracy"] > 0.7
+        assert folder.history("train/loss") == dict.fromkeys(range(1, 70), 1)
+        (run,) = folder.mlflow_runs()
+        assert run.info.status == "FINISHED"
+        folder.assert_alone()
+    finally:
+        folder.clean()

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -98,29 +99,37 @@ def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None]) 
     # Ranks of one machine are neighbours: what a ring or a shard group sends stays on it.
     ranked = sorted(zip(found, actors, strict=True), key=lambda pair: (pair[0].node, pair[0].gpus))
     places = [place for place, _ in ranked]
-    port = wait_for([ranked[0][1].listen.remote(places[0].host, len(actors))], watch)[0]
-    wait_for(
-        [
-            actor.work.remote(assignment.to_dict(), rank, places, port)
-            for rank, (_, actor) in enumerate(ranked)
-        ],
-        watch,
-    )
+    workers = [actor for _, actor in ranked]
+    port = wait_for([workers[0].listen.remote(places[0].host, len(actors))], watch)[0]
+    cpus = assignment.job["resources"]["cpus"]
+    wait_for([actor.join.remote(cpus, rank, places, port) for rank, actor in enumerate(workers)], watch)
+    calls = [actor.work.remote(assignment.to_dict()) for actor in workers]
+    strategy = assignment.job["strategy"]
+    # Workers that cannot go on without a dead one say so; these take its share of the work, but not rank 0's.
+    go_on = strategy["name"] == "ps" and strategy["mode"] == "async"
+    wait_for(calls, watch, may_die=calls[1:] if go_on else [])
 
 
-def wait_for(calls: list[Any], watch: Callable[[], None]) -> list[Any]:
-    """The calls' results; the first error of one of them."""
-    waiting = list(calls)
+def wait_for(calls: list[Any], watch: Callable[[], None], *, may_die: Collection[Any] = ()) -> list[Any]:
+    """The calls' results; the first error of one of them.
+
+    Args:
+        may_die: the calls of actors that may die without a word; such a one has no result.
+    """
+    waiting, results = list(calls), dict.fromkeys(calls)
     while waiting:
         watch()
         done, waiting = ray.wait(waiting, timeout=_LOOK)
-        try:
-            ray.get(done)
-        except Exception:
-            if waiting:
-                ray.wait(waiting, num_returns=len(waiting), timeout=_LAST_WORDS)
-            raise
-    return list(ray.get(calls))
+        for call in done:
+            try:
+                results[call] = ray.get(call)
+            except Exception as error:
+                if call in may_die and isinstance(error, RayActorError):
+                    continue
+                if waiting:
+                    ray.wait(waiting, num_returns=len(waiting), timeout=_LAST_WORDS)
+                raise
+    return list(results.values())
 
 
 class _Worker:
@@ -141,12 +150,12 @@ class _Worker:
         self._store = TCPStore(host, 0, size, is_master=True, wait_for_workers=False)
         return int(self._store.port)
 
-    def work(self, config: dict[str, Any], rank: int, places: list[Place], port: int) -> None:
+    def join(self, cpus: float, rank: int, places: list[Place], port: int) -> None:
+        """Enters the process group; returns when all have. Until then, nobody can go on without another."""
         import torch
         from torch import distributed
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-        from dlsys.jobs.launch.ray_worker import serve
         from dlsys.jobs.launch.resources import bind_cores
         from dlsys.train.world import World, backends
 
@@ -163,7 +172,7 @@ class _Worker:
             LOCAL_WORLD_SIZE=str(len(here)),
             NODE_RANK=str(nodes.index(places[rank].node)),
         )
-        bind_cores(config["job"]["resources"]["cpus"], local_rank, len(here))
+        bind_cores(cpus, local_rank, len(here))
         device = torch.device("cpu")
         if places[rank].gpus:
             # NCCL's direct copies need every worker to see its neighbours' GPUs.
@@ -176,15 +185,15 @@ class _Worker:
         backend = backends(device.type) if len(places) > 1 else ""
         if backend:
             distributed.init_process_group(backend, store=self._store, rank=rank, world_size=len(places))
-        serve(
-            Assignment(**config),
-            World(
-                rank=rank,
-                local_rank=local_rank,
-                size=len(places),
-                device=device,
-                backend=backend,
-            ),
+        self._world = World(
+            rank=rank, local_rank=local_rank, size=len(places), device=device, backend=backend
         )
-        if backend:
+
+    def work(self, config: dict[str, Any]) -> None:
+        from torch import distributed
+
+        from dlsys.jobs.launch.ray_worker import serve
+
+        serve(Assignment(**config), self._world)
+        if self._world.backend:
             distributed.destroy_process_group()

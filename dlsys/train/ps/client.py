@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from dlsys.errors import RunError, WorkerDiedError
+from dlsys.errors import WorkerDiedError
 from dlsys.train.ps.parts import Part, part, receive_parts, receive_tree, send_parts, send_tree, touched
 from dlsys.train.ps.shards import Layout
 from dlsys.train.ps.wire import Channel, Servers
@@ -60,7 +60,7 @@ class _Link:
         hello = {"layout": self.layout.to_dict(), "rank": self._rank, "size": self._size}
         try:
             channel.send({**hello, "clocks": self._clocks, "again": again})
-            _checked(channel.header())
+            channel.answer()
         except BaseException:
             channel.close()
             raise
@@ -108,7 +108,7 @@ class _Link:
 
     def receive(self, channel: Channel) -> None:
         """Receives changed weights into the replica."""
-        for number in receive_parts(channel, _checked(channel.header()), self._weights, others_zero=False):
+        for number in receive_parts(channel, channel.answer(), self._weights, others_zero=False):
             if self._live[number] is not self._weights[number]:
                 self._live[number].copy_(self._weights[number])
 
@@ -182,7 +182,7 @@ class Client:
 
         def conversation(link: _Link, channel: Channel) -> float:
             send_parts(channel, {"ask": "gather", "phase": phase}, link.parts(phase, gradients))
-            return float(_checked(channel.header())["square"])
+            return float(channel.answer()["square"])
 
         return float(sum(self._each(conversation)) ** 0.5)
 
@@ -202,9 +202,15 @@ class Client:
         gradients: Mapping[str, Tensor | None],
         hyper: Mapping[str, float | None],
         scale: float,
+        share: tuple[int, int] | None = None,
     ) -> None:
-        """Has gradients, times `scale`, applied at once, and gets what has changed meanwhile."""
+        """Has gradients, times `scale`, applied at once, and gets what has changed meanwhile.
+
+        Args:
+            share: the meeting before which they are handed out, and their number; servers apply none twice.
+        """
         ask = {"ask": "push", "phase": phase, "step": step, "hyper": dict(hyper), "scale": scale}
+        ask["share"] = share
 
         def conversation(link: _Link, channel: Channel) -> None:
             send_parts(channel, ask, link.parts(phase, gradients))
@@ -239,7 +245,7 @@ class Client:
                 },
             }
             send_tree(channel, {"ask": "load"}, tree)
-            _checked(channel.header())
+            channel.answer()
 
         self._each(conversation)
 
@@ -248,7 +254,7 @@ class Client:
 
         def conversation(_: _Link, channel: Channel) -> Any:
             channel.send({"ask": "state"})
-            return receive_tree(channel, _checked(channel.header()))
+            return receive_tree(channel, channel.answer())
 
         pieces: dict[str, dict[str, list[tuple[int, tuple[int, ...], dict[str, Any]]]]] = {}
         for link, states in zip(self._links, self._each(conversation), strict=True):
@@ -267,7 +273,7 @@ class Client:
 
         def conversation(channel: Channel) -> dict[int, int]:
             channel.send({"ask": "lags"})
-            return {int(lag): int(count) for lag, count in _checked(channel.header())["lags"]}
+            return {int(lag): int(count) for lag, count in channel.answer()["lags"]}
 
         return self._links[0].talk(conversation)
 
@@ -276,13 +282,6 @@ class Client:
             link.close()
         if self._pool:
             self._pool.shutdown()
-
-
-def _checked(header: dict[str, Any]) -> dict[str, Any]:
-    if "error" in header:
-        text = f"a parameter server says: {header['error']}"
-        raise WorkerDiedError(text) if header["lost"] else RunError(text)
-    return header
 
 
 def _cut(state: Mapping[str, Any], parameters: Mapping[str, Tensor], layout: Layout, number: int) -> Any:

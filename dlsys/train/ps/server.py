@@ -1,18 +1,10 @@
-"""One parameter server: answers workers, and makes them wait for each other as the mode asks.
-
-A thread for each worker; torch's kernels and the sockets leave Python's lock alone. Without Ray: its
-process is somebody else's business.
-"""
+"""One parameter server: answers workers, and makes them wait for each other as the mode asks."""
 
 from __future__ import annotations
 
 import socket
-import sys
 import threading
-import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +16,10 @@ from dlsys.spec.job import TrainJob
 from dlsys.spec.strategy import PS
 from dlsys.train.checkpoint.tree import flatten, unflatten
 from dlsys.train.ps.parts import receive_parts, receive_tree, send_parts, send_tree
+from dlsys.train.ps.service import Lost, Service
 from dlsys.train.ps.shards import Layout
 from dlsys.train.ps.store import Store, read_snapshot, write_snapshot
 from dlsys.train.ps.wire import Channel
-
-
-class _Lost(Exception):
-    """Another worker is gone that this one waits for."""
 
 
 @dataclass
@@ -66,7 +55,7 @@ class _Member:
     round: dict[str, _Round] = field(default_factory=dict)
 
 
-class Server:
+class Server(Service[_Member]):
     """Serves workers from `start` to `close`.
 
     Args:
@@ -76,86 +65,32 @@ class Server:
         snapshot: the file from which a killed server of an asynchronous run comes back.
     """
 
+    name = "a parameter server"
+
     def __init__(
         self, job: TrainJob, key: str, listener: socket.socket, *, snapshot: Path | None = None
     ) -> None:
         assert isinstance(job.strategy, PS)
-        self._job, self._options, self._key = job, job.strategy, key
-        self._listener = listener
+        super().__init__(key, listener)
+        self._job, self._options = job, job.strategy
         self._snapshot = None if job.strategy.in_step else snapshot
         self._store = read_snapshot(self._snapshot, job) if self._snapshot else None
-        self._moved = threading.Condition()
         self._rounds: dict[str, _Round] = defaultdict(_Round)
         self._size = 0
         self._clocks: dict[str, dict[int, int]] = defaultdict(dict)
         self._lags: Counter[int] = Counter()
         self._gone: set[int] = set()
-        self._channels: set[Channel] = set()
+        # For each phase, the last meeting from which shares came, and the numbers of those.
+        self._shares: dict[str, tuple[int, set[int]]] = defaultdict(lambda: (0, set()))
         self._writer: threading.Thread | None = None
-        self._threads: list[threading.Thread] = []
-
-    @property
-    def address(self) -> str:
-        host, port = self._listener.getsockname()[:2]
-        return f"{host}:{port}"
-
-    def start(self) -> None:
-        self._run(self._accept)
-
-    def _run(self, work: Callable[..., None], *arguments: Any) -> None:
-        thread = threading.Thread(target=work, args=arguments, name="dlsys-ps", daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     def close(self) -> None:
-        """Ends all connections and threads."""
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
-        self._listener.close()
-        with self._moved:
-            self._gone.update(range(self._size))
-            self._moved.notify_all()
-            for channel in self._channels:
-                channel.close()
-        for thread in [*self._threads, *([self._writer] if self._writer else [])]:
-            thread.join(timeout=10)
+        super().close()
+        if self._writer:
+            self._writer.join(timeout=10)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connected, _ = self._listener.accept()
-            except OSError:
-                return
-            self._run(self._serve, connected)
-
-    def _serve(self, connected: socket.socket) -> None:
-        member = None
-        try:
-            channel = Channel.accept(connected, self._key)
-        except OSError:
-            connected.close()
-            return
-        self._channels.add(channel)
-        try:
-            member = self._join(channel)
-            while True:
-                message = channel.header()
-                answer: Callable[..., None] = getattr(self, f"_on_{message['ask']}")
-                answer(channel, member, message)
-        except OSError:
-            pass  # gone; whoever waits for it is told below
-        except Exception as error:
-            if not isinstance(error, _Lost):
-                traceback.print_exc(file=sys.stderr)
-            with suppress(OSError):
-                channel.send({"error": f"{type(error).__name__}: {error}", "lost": isinstance(error, _Lost)})
-        finally:
-            with self._moved:
-                self._channels.discard(channel)
-                if member is not None:
-                    self._gone.add(member.rank)
-                self._moved.notify_all()
-            channel.close()
+    def _left(self, member: _Member) -> None:
+        self._gone.add(member.rank)
 
     def _join(self, channel: Channel) -> _Member:
         message = channel.header()
@@ -163,7 +98,7 @@ class Server:
         with self._moved:
             if self._store is None:
                 if message["again"]:
-                    raise _Lost("the server has come back without a snapshot")
+                    raise Lost("the server has come back without a snapshot")
                 self._store = Store(self._job, layout)
             elif self._store.layout != layout:
                 raise ValueError(f"rank {rank} has another model than the server")
@@ -174,17 +109,10 @@ class Server:
         channel.send({})
         return _Member(rank, [torch.empty_like(weight.detach()) for weight in self._store.weights])
 
-    def _wait(self, ready: Callable[[], bool]) -> None:
-        """Until it is so; the caller holds the lock.
-
-        Raises:
-            _Lost: it can no longer become so.
-        """
-        while not ready():
-            if self._gone:
-                ranks = ", ".join(map(str, sorted(self._gone)))
-                raise _Lost(f"lost worker {ranks}")
-            self._moved.wait()
+    def _check(self) -> None:
+        super()._check()
+        if self._gone:
+            raise Lost(f"lost worker {', '.join(map(str, sorted(self._gone)))}")
 
     # -- what workers ask for
 
@@ -219,10 +147,11 @@ class Server:
         numbers = receive_parts(channel, message, member.gradients, others_zero=True)
         bound = self._options.staleness if self._options.mode == "ssp" else None
         with self._moved:
-            if bound is None:
-                self._lags[store.updates[phase] - member.updates[phase]] += 1
-            store.take(phase, {number: member.gradients[number] for number in numbers})
-            store.step(phase, message["hyper"], message["scale"])
+            if self._is_new(phase, message["share"]):
+                if bound is None:
+                    self._lags[store.updates[phase] - member.updates[phase]] += 1
+                store.take(phase, {number: member.gradients[number] for number in numbers})
+                store.step(phase, message["hyper"], message["scale"])
             clocks = self._clocks[phase]
             clocks[member.rank] = step
             self._moved.notify_all()
@@ -232,6 +161,22 @@ class Server:
                 self._wait(lambda: len(clocks) == self._size and min(clocks.values()) >= step - bound)
                 self._lags[step - min(clocks.values())] += 1
         self._send_changed(channel, member, [phase])
+
+    def _is_new(self, phase: str, share: tuple[int, int] | None) -> bool:
+        """Whether a share has yet to be applied, which it then counts as; the lock is held.
+
+        It comes twice when a worker dies between its push and its next word: another one makes it again.
+        """
+        if share is None:
+            return True
+        meeting, number = share
+        last, done = self._shares[phase]
+        if meeting > last:  # and nobody makes shares of the last one any more
+            last, done = self._shares[phase] = meeting, set()
+        if meeting < last or number in done:
+            return False
+        done.add(number)
+        return True
 
     def _on_pull(self, channel: Channel, member: _Member, message: dict[str, Any]) -> None:
         """All weights that changed since this worker got them."""

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlsys.errors import RunError, WorkerDiedError
+
 _LENGTH = struct.Struct("!I")
 _LONGEST_HEADER = 64 * 2**20
 _NONCE = 32
@@ -118,6 +120,18 @@ class Channel:
             raise ConnectionError(f"a header of {length} bytes")
         self.received += _LENGTH.size + length
         found: dict[str, Any] = json.loads(_exactly(self._socket, length))
+        return found
+
+    def answer(self) -> dict[str, Any]:
+        """The next header, from a peer that was asked something.
+
+        Raises:
+            WorkerDiedError: it waited for a worker that is gone.
+            RunError: it failed.
+        """
+        found = self.header()
+        if "error" in found:
+            raise (WorkerDiedError if found["lost"] else RunError)(found["error"])
         return found
 
     def fill(self, tensors: Sequence[Tensor]) -> None:

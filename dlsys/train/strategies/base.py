@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ class Parts:
         regularizers: the job's regularizers.
         world: this worker among the others.
         servers: where the parameter servers are, if the launcher started some.
+        note: tells people a sentence.
     """
 
     job: TrainJob
@@ -35,6 +36,7 @@ class Parts:
     regularizers: Regularizers
     world: World
     servers: Servers | None = None
+    note: Callable[[str], None] = lambda text: None
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -55,10 +57,12 @@ class StepResult:
         sums: this worker's weighted parts of means over the global batch, by name (`loss`, …):
             their sum over all workers is the mean. Detached scalars.
         grad_norm: norm of the whole gradient before clipping, the same on every worker.
+        shares: workers' shares of global batches that the sums are over.
     """
 
     sums: dict[str, Tensor]
     grad_norm: Tensor
+    shares: int = 1
 
 
 @dataclass
@@ -83,6 +87,10 @@ class Strategy(ABC):
     @abstractmethod
     def setup(self, parts: Parts) -> None:
         """Builds the model and the optimizers; every worker starts from the same weights."""
+
+    def gathering(self, world: World) -> World:
+        """How workers meet once `setup` is done: in `world`, unless some of them may be lost on the way."""
+        return world
 
     @abstractmethod
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:

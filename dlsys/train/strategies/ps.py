@@ -9,7 +9,8 @@ the servers, which hold the parameters that count.
 * `async` (Recht et al. 2011, arXiv:1106.5730): a push is applied when it arrives. One of n workers
   gives the mean gradient over its own share of a global batch, and it is applied with lr / n: a
   global batch moves the parameters about as far as under one worker. Clipping and penalties
-  happen at the worker. Who is quick takes more shares: they are handed out as workers ask.
+  happen at the worker. Who is quick takes more shares: they are handed out as workers ask, and
+  those of a worker that dies go to the others, who need not stop.
 * `ssp` (Ho et al. 2013): as `async`, but every worker takes its own share of each step, and nobody
   is more than `staleness` steps ahead of the slowest.
 
@@ -21,10 +22,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from dlsys.data.loader import Loader, MicroBatch, StepBatch
@@ -32,17 +33,50 @@ from dlsys.errors import NonFiniteError, UsageError
 from dlsys.spec.section import Interval
 from dlsys.spec.strategy import PS
 from dlsys.train.ps.client import Client
+from dlsys.train.ps.meeting import ElasticWorld, Meetings, open_meetings
 from dlsys.train.ps.shards import share_out
 from dlsys.train.regularize import clip
 from dlsys.train.schedule import apply
 from dlsys.train.strategies.base import Parts, State, StepResult
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy, first_bad
+from dlsys.train.world import World
 from dlsys.zoo.workload import Carry
+
+
+@dataclass
+class _Span:
+    """The steps up to the next meeting, when their shares are handed out.
+
+    Attributes:
+        loader, epoch, done: where the first share is: behind `done` steps of an epoch.
+        meeting: the last step's number in the run.
+        size: shares of each step; they are numbered step by step, by rank in each.
+        common: those of the steps before the last.
+        share: the one that this worker makes.
+    """
+
+    loader: Loader
+    epoch: int
+    done: int
+    meeting: int
+    size: int
+    common: int
+    share: int = 0
+
+    @property
+    def number(self) -> int:
+        """The step of the share in the epoch, from 1."""
+        return self.done + self.share // self.size + 1
+
+    def batch(self) -> StepBatch:
+        return self.loader.make(self.epoch, self.number - 1, self.share % self.size)
 
 
 class PSStrategy(SingleStrategy):
     _client: Client
+    _meetings: Meetings | None = None
+    _span: _Span | None = None
 
     def setup(self, parts: Parts) -> None:
         super().setup(parts)
@@ -73,6 +107,9 @@ class PSStrategy(SingleStrategy):
         self._client = Client(
             parts.servers, layouts, self._named, rank=world.rank, size=world.size, patient=self._apart
         )
+        self._world = world
+        if self._shares_out:
+            self._meetings = open_meetings(world, parts.servers, parts.note)
         self._settled = True
         # With `push: updates`: what the servers had when this worker went its own way, and for how long.
         self._base: dict[str, dict[str, Tensor]] = {}
@@ -80,7 +117,8 @@ class PSStrategy(SingleStrategy):
         self._last_step = 0
         self._counted = (0, 0, 0.0)
         self._steps = 0
-        self._load({})
+        self._load({})  # here all meet in the process group, once they are at the meeting point
+        self._world = self.gathering(world)
         self.communication()  # what setting up has sent is no step's
 
     def _load(self, optimizers: Mapping[str, Any]) -> None:
@@ -94,9 +132,16 @@ class PSStrategy(SingleStrategy):
 
     def _meet(self) -> None:
         """Returns when every worker has called it."""
-        self._parts.world.sum(torch.zeros((), device=self._parts.world.device))
+        self._world.sum(torch.zeros(()))
+
+    def gathering(self, world: World) -> World:
+        if self._meetings is None:
+            return world
+        return ElasticWorld(**vars(world), meetings=self._meetings)
 
     def close(self) -> None:
+        if self._meetings is not None:
+            self._meetings.close()
         if hasattr(self, "_client"):  # not if setting up failed
             self._client.close()
 
@@ -105,7 +150,14 @@ class PSStrategy(SingleStrategy):
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         self._settled = False
         self._steps += 1
-        return super().train_step(batch, step, hyper)
+        result = super().train_step(batch, step, hyper)
+        if self._span is not None and step == self._span.meeting:
+            while self._take(self._span):
+                self._steps += 1
+                more = super().train_step(self._span.batch(), step, hyper)
+                result.sums = {name: value + more.sums[name] for name, value in result.sums.items()}
+                result.shares += 1
+        return result
 
     def update(
         self, trained: TrainedPhase, step: int, hyper: Mapping[str, float | None], sums: dict[str, Tensor]
@@ -145,7 +197,7 @@ class PSStrategy(SingleStrategy):
         self._check(float(norm), trained, step, sums)
         rate = hyper["lr"]
         share = {**hyper, "lr": rate / self._parts.world.size if rate is not None else None}
-        self._client.push(trained.phase.name, step, gradients, share, 1.0)
+        self._client.push(trained.phase.name, step, gradients, share, 1.0, self._share)
         return norm
 
     def _check(self, norm: float, trained: TrainedPhase, step: int, sums: dict[str, Tensor]) -> None:
@@ -168,7 +220,8 @@ class PSStrategy(SingleStrategy):
             for name, weight in trained.named:
                 weight.copy_(base[name])
         if self._apart:
-            self._client.push(phase, step, changes, {}, 1 / self._parts.world.size)
+            share = self._share if self._own_steps[phase] == 1 else None
+            self._client.push(phase, step, changes, {}, 1 / self._parts.world.size, share)
         else:
             self._check(self._client.gather(phase, changes), trained, step, {})
             self._client.apply(phase, {}, 1.0)
@@ -198,19 +251,28 @@ class PSStrategy(SingleStrategy):
         last = loader.order.steps_per_epoch
         while done < last:
             meeting = next(n for n in range(done + 1, last + 1) if n == last or self.meets(before + n))
-            # All shares but those of the step at which workers meet: each brings one of those.
-            while (ticket := self._ticket(before + meeting)) < (meeting - 1 - done) * size:
-                number = done + ticket // size
-                yield number + 1, loader.make(epoch, number, ticket % size)
-            yield meeting, loader.make(epoch, meeting - 1, rank)
+            common = (meeting - 1 - done) * size
+            self._span = span = _Span(loader, epoch, done, before + meeting, size, common)
+            # Of the step at which workers meet, each makes its own share; `train_step` makes what the
+            # dead have left of any of them.
+            while self._take(span) and span.share < span.common:
+                yield span.number, span.batch()
+            assert span.share == span.common + rank, "everybody gets a share of its own"
+            yield meeting, span.batch()
             done = meeting
 
-    def _ticket(self, meeting: int) -> int:
-        """The next number, from 0, that no other worker has got before this meeting."""
-        group = dist.group.WORLD
-        assert group is not None, "several workers have a process group"
-        taken: int = group.get_group_store().add(f"dlsys/ps/{meeting}", 1)
-        return taken - 1
+    def _take(self, span: _Span) -> bool:
+        """Makes the next share this worker's; whether there is one."""
+        assert self._meetings is not None
+        share = self._meetings.take(span.meeting, span.common)
+        if share is not None:
+            span.share = share
+        return share is not None
+
+    @property
+    def _share(self) -> tuple[int, int] | None:
+        """By what the servers know a share again."""
+        return (self._span.meeting, self._span.share) if self._span else None
 
     # -- whole states
 
