@@ -112,7 +112,7 @@ def test_it_stays_away_from_where_trials_run(options: dict[str, Any]) -> None:
         return float((searcher.propose(12) or {})["x"])
 
     alone = proposed([])
-    crowd = [min(max(alone + n / 100, 0), 1) for n in range(-4, 5)]
+    crowd = [min(max(alone + (n + 0.5) / 100, 0), 1) for n in range(-5, 5)]
     assert abs(proposed(crowd) - alone) > 0.3
 
 
