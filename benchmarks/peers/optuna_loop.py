@@ -1,6 +1,6 @@
 """The peer of a sweep: Optuna's plain loop in one process, as its own tutorial writes it.
 
-    python optuna_loop.py --trials 200
+python optuna_loop.py --trials 200
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The peer of a sweep: raw Ray Tune with its defaults, as its own getting-started page writes it.
 
-    python tune_defaults.py --trials 20
+python tune_defaults.py --trials 20
 """
 
 from __future__ import annotations

@@ -208,9 +208,7 @@ def extend(
     _again(sweep, (), address, as_json, int(more))
 
 
-def _again(
-    sweep: str, changes: tuple[str, ...], address: str | None, as_json: bool, more: int
-) -> None:
+def _again(sweep: str, changes: tuple[str, ...], address: str | None, as_json: bool, more: int) -> None:
     import os
 
     from dlsys.jobs import sweep as sweeps

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlsys.errors import DlsysError, ExpectationError, Interrupted, ResourceError, RunError, UsageError
+from dlsys.errors import ExpectationError, Interrupted, RunError, UsageError
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_fits, check_machine
@@ -303,7 +303,9 @@ class _Driver:
         values = {
             "sweep/epochs": float(_epochs(director)),
             "sweep/trials": float(len(director.trials)),
-            "sweep/done": float(sum(t.status in ("done", "stopped", "failed") for t in director.trials.values())),
+            "sweep/done": float(
+                sum(t.status in ("done", "stopped", "failed") for t in director.trials.values())
+            ),
         }
         if best is not None and best.value is not None:
             values["sweep/best"] = best.value
@@ -373,5 +375,3 @@ def _write_outcome(paths: RunPaths, ended: SweepEnded, status: str, cause: str) 
 
 def _short(ended: SweepEnded) -> dict[str, Any]:
     return {"trials": ended.trials, "epochs": ended.epochs, "best": ended.best.number if ended.best else None}
-
-

@@ -115,7 +115,7 @@ def _together(assignment: Assignment) -> Outcome:
 
 # Rows do not change between trials, and reading them takes longer than many a leg.
 @functools.lru_cache(maxsize=2)
-def _loaded(options: str, source: str, folder: Path) -> Any:
+def _loaded(options: str, folder: Path) -> Any:
     from pydantic import TypeAdapter
 
     from dlsys.data import load
@@ -126,7 +126,7 @@ def _loaded(options: str, source: str, folder: Path) -> Any:
 
 
 def _load(options: Any, folder: Path) -> Any:
-    return _loaded(options.model_dump_json(), options.source, folder)
+    return _loaded(options.model_dump_json(), folder)
 
 
 def _take_over(donor: RunPaths, own: RunPaths) -> None:

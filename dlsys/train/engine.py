@@ -21,6 +21,7 @@ from dlsys.data.loader import Loader
 from dlsys.data.order import Order
 from dlsys.errors import UsageError
 from dlsys.registry import STRATEGIES, did_you_mean
+from dlsys.spec.data import Source
 from dlsys.spec.job import TrainJob
 from dlsys.spec.rules import total_steps
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
@@ -61,7 +62,7 @@ class Surroundings:
     servers: Servers | None = None
     pause: int | None = None
     tested: bool = True
-    load: Callable[[Any, Path], sources.Splits] = sources.load
+    load: Callable[[Source, Path], sources.Splits] = sources.load
 
 
 def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:

@@ -8,7 +8,6 @@ would be a second truth (and pickles). Nothing of them outlives the run.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -88,5 +87,3 @@ def run(
             dealing.renew()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-

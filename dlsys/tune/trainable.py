@@ -48,7 +48,9 @@ class Dealing(Searcher):  # type: ignore[misc]
         ending: whether to begin nothing more.
     """
 
-    def __init__(self, director: Director, prepare: Callable[[Order], tuple[dict[str, Any], Resources]]) -> None:
+    def __init__(
+        self, director: Director, prepare: Callable[[Order], tuple[dict[str, Any], Resources]]
+    ) -> None:
         super().__init__(metric="value", mode="max")
         self._director, self._prepare = director, prepare
         self._orders: dict[str, Order] = {}

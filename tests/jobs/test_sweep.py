@@ -162,7 +162,9 @@ def _reported(folder: Folder) -> int:
 
 
 def test_a_killed_trial_is_tried_again_and_a_wrong_one_is_not(tmp_path: Path) -> None:
-    folder = sweep_folder(tmp_path, ("{name: asha, max: 3 epochs}", "{name: fifo}"), ("trials: 6", "trials: 3"))
+    folder = sweep_folder(
+        tmp_path, ("{name: asha, max: 3 epochs}", "{name: fifo}"), ("trials: 6", "trials: 3")
+    )
     try:
         done = folder.dlsys("run", "sweep.yaml", "--json", FAULT="kill", FAULT_STEP="30")
         assert done.code == 0, done.err
@@ -176,7 +178,9 @@ def test_a_killed_trial_is_tried_again_and_a_wrong_one_is_not(tmp_path: Path) ->
         )
         assert done.code == 0, done.err
         assert told(done)["trials"] == {"done": 4, "failed": 1}
-        (failed,) = [t for t in json.loads(folder.dlsys("sweep", "trials", "search", "--json").out) if t["cause"]]
+        (failed,) = [
+            t for t in json.loads(folder.dlsys("sweep", "trials", "search", "--json").out) if t["cause"]
+        ]
         assert "KeyError" in failed["cause"]
         assert failed["crashes"] == 1
     finally:

@@ -202,7 +202,9 @@ def test_a_population_does_not_grow(tmp_path: Path) -> None:
 
 
 def test_a_clone_begins_where_its_donor_is(tmp_path: Path) -> None:
-    world = World(tmp_path / "ledger", sweep_of(scheduler={"name": "pbt", "mutate": ["optimizer.lr"]}, trials=8))
+    world = World(
+        tmp_path / "ledger", sweep_of(scheduler={"name": "pbt", "mutate": ["optimizer.lr"]}, trials=8)
+    )
     run(world, world.direct())
     events = [json.loads(line) for line in (tmp_path / "ledger").read_text().splitlines()]
     clones = [event for event in events if event.get("donor") is not None]
