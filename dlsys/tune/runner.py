@@ -27,13 +27,10 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 
-# A trial's work in a process of Ray's: from what it is told to what it tells.
-Train = Callable[[dict[str, Any]], dict[str, Any]]
-
 
 def run(
     director: Director,
-    train: Train,
+    train: Callable[[dict[str, Any]], dict[str, Any]],
     folder: Path,
     *,
     prepare: Callable[[Order], tuple[dict[str, Any], Resources]],

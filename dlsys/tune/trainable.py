@@ -13,11 +13,16 @@ from dlsys.errors import DlsysError
 from dlsys.spec.job import Resources
 from dlsys.tune.director import Director, Order
 
+# A trial's work in a process of Ray's: from what it is told to what it tells.
+Train = Callable[[dict[str, Any]], dict[str, Any]]
+# What `Train` is told of an order, and what that needs.
+Prepare = Callable[[Order], tuple[dict[str, Any], Resources]]
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
+
+class TrialActor(tune.Trainable):
     """Trains one leg a step; Tune hands it the next one by `reset_config`."""
 
-    def setup(self, config: dict[str, Any], train: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    def setup(self, config: dict[str, Any], train: Train) -> None:  # type: ignore[override]
         self._train = train
         self.reset_config(config)
 
@@ -41,22 +46,20 @@ def needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{}, *[bundle] * resources.workers])
 
 
-class Dealing(Searcher):  # type: ignore[misc]
+class Dealing(Searcher):
     """Gives Tune the director's orders, and the director what came of them.
 
     Attributes:
         ending: whether to begin nothing more.
     """
 
-    def __init__(
-        self, director: Director, prepare: Callable[[Order], tuple[dict[str, Any], Resources]]
-    ) -> None:
+    def __init__(self, director: Director, prepare: Prepare) -> None:
         super().__init__(metric="value", mode="max")
         self._director, self._prepare = director, prepare
         self._orders: dict[str, Order] = {}
         self.ending = False
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         while not self.ending:
             order = self._director.next()
             if order is None:

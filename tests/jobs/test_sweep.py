@@ -106,7 +106,7 @@ def _is_best(event: dict[str, Any], found: dict[str, Any]) -> bool:
 def test_its_trials_are_listed(whole: tuple[Folder, Done]) -> None:
     folder, done = whole
     rows = json.loads(folder.dlsys("sweep", "trials", "search", "--json").out)
-    assert [row["trial"] for row in rows if row["status"] == "done"][0] == told(done)["best"]["trial"]
+    assert next(row["trial"] for row in rows if row["status"] == "done") == told(done)["best"]["trial"]
     assert len(rows) == 6
     (row,) = json.loads(folder.dlsys("sweep", "list", "--json").out)
     assert (row["status"], row["trials"]) == ("FINISHED", 6)
