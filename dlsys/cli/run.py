@@ -51,6 +51,8 @@ def run(
             from dlsys.cli import sweep
             from dlsys.jobs import sweep as sweeps
 
+            if address is None:
+                sweeps.check_here(found)
             sweep.execute(sweeps.prepare(found), found, address, as_json)
             return
         loaded = found

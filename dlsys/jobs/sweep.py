@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,23 @@ class SweepEnded:
 
 def ledger_of(paths: RunPaths) -> Path:
     return paths.root / "ledger.jsonl"
+
+
+def check_here(loaded: LoadedSweep) -> None:
+    """Raises ResourceError when a trial may need more than this machine has."""
+    for resources in _sizes(loaded):
+        check_machine(resources)
+
+
+def _sizes(loaded: LoadedSweep) -> list[Resources]:
+    """Every size that a trial may have."""
+    tree = space.parse(loaded.sweep.space)[0]
+    sized = {key: part for key, part in tree.items() if key.partition(".")[0] == "resources"}
+    usual = space.sample(tree, loaded.sweep.seed, 0)
+    found = [loaded.build(usual).resources]
+    for _, values in space.edges(sized, {key: usual[key] for key in sized}):
+        found.append(loaded.build({**usual, **values}).resources)
+    return found
 
 
 def prepare(loaded: LoadedSweep) -> RunPaths:
@@ -184,12 +201,9 @@ class _Driver:
         from dlsys.jobs.trial import train
         from dlsys.tune import runner
 
-        if address is None:
-            for resources in self._sizes():
-                check_machine(resources)
         launcher = RayLauncher(owner, address)
         try:
-            need = max(self._sizes(), key=lambda resources: resources.workers * resources.cpus)
+            need = max(_sizes(self._loaded), key=lambda resources: resources.workers * resources.cpus)
             launcher.start(need.workers, need.cpus, need.gpus)
             interrupts.install()
             self._cluster = launcher.capacity()
@@ -213,17 +227,6 @@ class _Driver:
         finally:
             launcher.stop()
 
-    def _sizes(self) -> list[Resources]:
-        """Every size that a trial may have."""
-        tree = space.parse(self._loaded.sweep.space)[0]
-        found = {self._loaded.job.job.resources}
-        sized = {key: part for key, part in tree.items() if key.partition(".")[0] == "resources"}
-        usual = space.sample(tree, self._loaded.sweep.seed, 0)
-        found |= {self._loaded.build(usual).resources}
-        for _, values in space.edges(sized, {key: usual[key] for key in sized}):
-            found.add(self._loaded.build({**usual, **values}).resources)
-        return sorted(found, key=repr)
-
     def _prepare(self, order: Order) -> tuple[dict[str, Any], Resources]:
         from dlsys.jobs.launch.assignment import Assignment
         from dlsys.jobs.trial import TrialLeg
@@ -244,8 +247,11 @@ class _Driver:
             pause=order.until,
             tested=order.tested,
         )
-        donor = str(self._paths.trial(order.donor).root) if order.donor is not None else ""
-        return TrialLeg(assignment.to_dict(), self._loaded.sweep.metric, donor).to_dict(), job.resources
+        leg = TrialLeg(assignment.to_dict(), self._loaded.sweep.metric)
+        if order.donor is not None:
+            start = self.director.trials[order.trial].start
+            leg = replace(leg, donor=str(self._paths.trial(order.donor).root), donor_epoch=start)
+        return leg.to_dict(), job.resources
 
     def _job(self, order: Order) -> TrainJob:
         """The trial's job; its folder and record are made when it is first asked for."""

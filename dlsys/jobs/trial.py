@@ -1,4 +1,7 @@
-"""One leg of a sweep's trial, in an actor that may have trained other trials before."""
+"""One leg of a sweep's trial, in an actor that may have trained other trials before.
+
+The sweep's driver imports this too, and trains nothing: what trains is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,13 @@ class TrialLeg:
         assignment: as for a worker of any run; its folder is the trial's, its owner the sweep's.
         metric: what is reported.
         donor: the folder of the trial whose state this one takes over first; empty for none.
+        donor_epoch: where that was when it was chosen.
     """
 
     assignment: dict[str, Any]
     metric: str
     donor: str = ""
+    donor_epoch: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,7 +51,7 @@ def train(told: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     try:
         if leg.donor:
-            _take_over(RunPaths(Path(leg.donor)), assignment.paths)
+            _take_over(RunPaths(Path(leg.donor)), leg.donor_epoch, assignment.paths)
         outcome = _train(assignment)
     except DlsysError as error:
         cause = " ".join(str(error).split())
@@ -129,8 +134,8 @@ def _load(options: Any, folder: Path) -> Any:
     return _loaded(options.model_dump_json(), folder)
 
 
-def _take_over(donor: RunPaths, own: RunPaths) -> None:
-    """Makes the donor's newest good checkpoint this trial's only one.
+def _take_over(donor: RunPaths, epoch: int, own: RunPaths) -> None:
+    """Makes a donor's checkpoint this trial's only one: that of an epoch, or else its newest good one.
 
     Raises:
         CheckpointError: the donor has none.
@@ -138,7 +143,9 @@ def _take_over(donor: RunPaths, own: RunPaths) -> None:
     from dlsys.train.checkpoint.store import CheckpointStore, verify
 
     for attempt in range(3):  # the donor goes on training, and tidies up
-        for path in reversed(CheckpointStore(donor.checkpoints).list()):
+        found = CheckpointStore(donor.checkpoints).list()
+        found.sort(key=lambda path: (_epoch(path) == epoch, path.name), reverse=True)
+        for path in found:
             beside = own.checkpoints / f".writing-{path.name}"
             shutil.rmtree(beside, ignore_errors=True)
             with suppress(OSError, CheckpointError):
@@ -151,3 +158,9 @@ def _take_over(donor: RunPaths, own: RunPaths) -> None:
                 return
         time.sleep(0.1 * (attempt + 1))
     raise CheckpointError(f"{donor.id} has no good checkpoint to take over")
+
+
+def _epoch(checkpoint: Path) -> int:
+    """The epoch of a checkpoint, whose files are not held against anything yet."""
+    position = (read_json(checkpoint / "state.json") or {}).get("position", {})
+    return int(position.get("epoch", -1))

@@ -52,7 +52,7 @@ def reported(folder: Folder) -> Counter[int]:
 
 def assert_tracked(folder: Folder, sweep: RunPaths, trials: int) -> None:
     store = folder.store()
-    runs = [run for run in store.runs(limit=5000) if run.data.tags["dlsys.run_id"].startswith(sweep.id)]
+    runs = store.runs(prefix=sweep.id, limit=5000)
     (parent,) = [run for run in runs if run.data.tags["dlsys.run_id"] == sweep.id]
     children = [run for run in runs if run is not parent]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
