@@ -6,6 +6,7 @@ The sweep's driver imports this too, and trains nothing: what trains is imported
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shutil
 import time
@@ -43,7 +44,7 @@ def train(told: dict[str, Any]) -> dict[str, Any]:
     """Trains a leg; what goes wrong is told, and leaves the actor fit for the next one."""
     leg = TrialLeg(**told)
     assignment = Assignment(**leg.assignment)
-    _watch_driver(assignment.owner, assignment.fence)
+    _settle_in(assignment.owner, assignment.fence)
     if os.path.isdir(assignment.directory):
         os.chdir(assignment.directory)
     if (assignment.owner_paths.root / "stop").exists():
@@ -73,11 +74,15 @@ def train(told: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _watch_driver(owner: str, fence: int) -> None:
-    """Once in an actor's life: nobody would hear of its work without the driver."""
+def _settle_in(owner: str, fence: int) -> None:
+    """Once in an actor's life."""
     from dlsys.jobs.launch.worker import watch_driver
 
+    # Nobody would hear of its work without the driver.
     watch_driver(Assignment(owner, {}, "", "", 1, fence))
+    # What was imported stays: the collector need not walk it in any trial.
+    gc.collect()
+    gc.freeze()
 
 
 def _train(assignment: Assignment) -> Outcome:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -133,18 +134,31 @@ def _train(
     if saved := _agreed_checkpoint(around.store, world):
         _resume(loop, saved, job, batch_size)
     around.beat(loop.position.step)
-    # What setting up left behind lives as long as the run: the collector need not walk it again.
-    gc.collect()
-    gc.freeze()
-    try:
+    with _settled_memory():
         result = loop.run()
-    finally:
-        gc.unfreeze()
     if result.reason not in ("paused", "interrupted") and type(workload).samples is not Workload.samples:
         state = strategy.state_out()
         if world.is_main:
             _write_samples(workload, state.model, job, around.artifacts)
     return result
+
+
+@contextmanager
+def _settled_memory() -> Iterator[None]:
+    """What setting up left behind lives as long as the run: the collector need not walk it again.
+
+    A process that trains one run after another has done that once for what all of them share, which is
+    nearly everything; doing it for each takes longer than a short run.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def metric_modes(workload: Workload) -> dict[str, Literal["max", "min"]]:
