@@ -84,9 +84,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
     document, source = _read(os.fspath(path))
     apply_overrides(document, overrides)
     if of_sweep(document):
-        raise UsageError(
-            f"{os.fspath(path)}: sweeps do not run in this version; dlsys check and dlsys show take them"
-        )
+        raise UsageError(f"{os.fspath(path)}: is a sweep; a job is wanted here (kind: train)")
     return Loaded(check(document), source, Path(path).resolve(), tuple(overrides))
 
 

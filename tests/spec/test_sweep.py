@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from dlsys.cli import run
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.spec import LoadedSweep, load, load_any, yaml
 from dlsys.spec.load import check, check_sweep
@@ -244,12 +243,10 @@ def test_problems_of_sweep_and_job_come_together(good: Path) -> None:
     ]
 
 
-def test_a_sweep_does_not_run_yet(good: Path) -> None:
-    for start in (lambda: load(good), lambda: run.run(str(good)), lambda: run.run("tune/lenet5_asha")):
-        with pytest.raises(UsageError, match="sweeps do not run in this version") as caught:
-            start()
-        assert caught.value.exit_code == 2
-        assert "\n" not in str(caught.value)
+def test_a_sweep_where_a_job_is_wanted(good: Path) -> None:
+    with pytest.raises(UsageError, match="is a sweep; a job is wanted here") as caught:
+        load(good)
+    assert caught.value.exit_code == 2
 
 
 def test_a_sweep_is_no_job(good: Path) -> None:
