@@ -7,6 +7,7 @@ resolved sweep, the job that the trials train, and the ledger of what happened.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_fits, check_machine
 from dlsys.jobs.ownership import Ownership
+from dlsys.jobs.warm_start import earlier
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import space, yaml
 from dlsys.spec.job import Resources, TrainJob
@@ -154,6 +156,8 @@ def execute(
         ledger = Ledger(ledger_of(paths))
         driver = _Driver(paths, loaded, ledger, owner.fence, note)
         try:
+            if not driver.director.trials:
+                driver.director.warm_start(earlier(loaded.sweep, driver.uri))
             if more:
                 driver.director.extend(driver.director.sweep.trials + more)
             driver.run(owner, interrupts, address)
@@ -190,6 +194,11 @@ class _Driver:
         self._cluster: tuple[float, float] | None = None
         self.director = Director(loaded.sweep, loaded.job.job, ledger, self._trial_ended)
         self._said = {number: len(trial.reports) for number, trial in self.director.trials.items()}
+
+    @property
+    def uri(self) -> str:
+        """The MLflow store."""
+        return str(self._record["uri"])
 
     def close(self) -> None:
         self._spool.close()
@@ -277,7 +286,7 @@ class _Driver:
                 "dlsys.run_id": paths.id,
                 "dlsys.kind": "trial",
                 "dlsys.workload": job.workload,
-                **{f"dlsys.setting.{key}": str(value) for key, value in order.settings.items()},
+                "dlsys.settings": json.dumps(order.settings),
             },
         }
         write_json(paths.record, record)

@@ -37,6 +37,9 @@ Epochs = Annotated[
 ]
 
 
+Earlier = Annotated[tuple[Text, ...], Field(max_length=100)]
+
+
 class Random(Section):
     """Draws each trial at random (Bergstra and Bengio 2012)."""
 
@@ -59,6 +62,8 @@ class TPE(Section):
     """Trials drawn at random before the first estimate."""
     candidates: Count = 24
     """Draws for each trial, of which the most promising one is taken."""
+    warm_start: Earlier = ()
+    """Earlier sweeps of the same metric, by their ids in MLflow, whose trials it knows from the start."""
 
 
 class GP(Section):
@@ -67,6 +72,8 @@ class GP(Section):
     name: Literal["gp"]
     startup: Count = 5
     """Trials drawn at random before the first estimate."""
+    warm_start: Earlier = ()
+    """Earlier sweeps of the same metric, by their ids in MLflow, whose trials it knows from the start."""
     xi: NonNegative = 0.01
     """The least improvement that counts, in standard deviations of the metric; more explores more."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -202,6 +202,11 @@ class Director:
         if leg := self.running.pop(trial, None):
             self._redo.append(leg)
 
+    def warm_start(self, earlier: Iterable[Told]) -> None:
+        """Tells the searcher of another sweep's trials, before the first of this one."""
+        for told in earlier:
+            self._write("warm", trial=told.trial, settings=told.settings, value=told.value, epoch=told.epochs)
+
     def extend(self, trials: int) -> None:
         """There may be so many trials from now on.
 
@@ -219,6 +224,8 @@ class Director:
         number = int(event.get("trial", -1))
         trial = self.trials.get(number)
         match event["event"]:
+            case "warm":
+                self._searcher.warm([Told(number, event["settings"], event["value"], event["epoch"])])
             case "trial":
                 self.trials[number] = Trial(number, event["settings"], "waits")
                 self._searcher.running(number, event["settings"])

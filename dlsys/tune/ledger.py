@@ -1,5 +1,6 @@
 """What happened in a sweep, one JSON object a line: the truth from which everything else is rebuilt.
 
+    {"event": "warm", "settings": {…}, "value": 0.9, "epoch": 9}        of an earlier sweep
     {"event": "trial", "trial": 3, "settings": {…}}                     it was chosen
     {"event": "leg", "trial": 3, "until": 9, "donor": null}             a piece of training began
     {"event": "again", "trial": 3}                                      … or was taken up again

@@ -15,6 +15,7 @@ from dlsys.errors import UsageError
 from dlsys.spec.sweep import Sweep
 from dlsys.tune.director import Director, Order, Trial
 from dlsys.tune.ledger import Ledger
+from dlsys.tune.searchers import Told
 
 EPOCHS = 9
 TRAINED = job(QUICK, f"stop={{epochs: {EPOCHS}}}")
@@ -234,3 +235,22 @@ def test_a_reader_leaves_the_ledger_alone(tmp_path: Path) -> None:
     assert list(reader.past()) == []
     reader.close()
     assert (tmp_path / "ledger").read_bytes() == b'{"event":"extend","tri'
+
+
+def test_a_searcher_knows_an_earlier_sweep(tmp_path: Path) -> None:
+    """From its first trial, and again when its driver was killed."""
+    told = [Told(i, {"optimizer.lr": i / 20}, 1 - abs(i / 20 - 0.7), EPOCHS) for i in range(20)]
+    sweep = sweep_of(searcher={"name": "gp", "startup": 5}, scheduler={"name": "fifo"}, trials=8)
+    world = World(tmp_path / "ledger", sweep)
+    director = world.direct()
+    director.warm_start(told)
+    first = director.next()
+    assert first is not None
+    assert abs(first.settings["optimizer.lr"] - 0.7) < 0.1
+    world.ledger.close()
+    again = world.direct()
+    assert again.next() is not None
+    second = again.next()
+    assert second is not None
+    assert abs(second.settings["optimizer.lr"] - 0.7) < 0.2
+    assert len(again.trials) == 2, "the earlier trials are none of this sweep's"
