@@ -14,6 +14,7 @@ from typing import Any
 from dlsys.errors import UsageError
 
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}-\d{8}-\d{6}-[0-9a-f]{4}")
+TRIAL_ID = re.compile(rf"({RUN_ID.pattern})\.\d{{5}}")
 
 
 def home() -> Path:
@@ -32,7 +33,7 @@ class RunPaths:
     """The files of one run.
 
     Attributes:
-        root: the run's own folder, `<home>/runs/<run id>`.
+        root: the run's own folder, `<home>/runs/<run id>`; a trial's is `trials/<trial id>` in its sweep's.
     """
 
     root: Path
@@ -48,8 +49,7 @@ class RunPaths:
         try:
             paths.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             paths.root.mkdir(mode=0o700)
-            for folder in (paths.spool, paths.checkpoints, paths.logs, paths.stacks, paths.failures):
-                folder.mkdir(mode=0o700)
+            paths._make_folders()
             ignore = home() / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n")
@@ -60,14 +60,31 @@ class RunPaths:
             ) from error
         return paths
 
+    def make_trial(self, number: int) -> RunPaths:
+        """Makes the folders of a trial of this sweep, those that are not there yet."""
+        trial = self.trial(number)
+        self.trials.mkdir(mode=0o700, exist_ok=True)
+        trial.root.mkdir(mode=0o700, exist_ok=True)
+        trial._make_folders()
+        return trial
+
+    def _make_folders(self) -> None:
+        for folder in (self.spool, self.checkpoints, self.logs, self.stacks, self.failures):
+            folder.mkdir(mode=0o700, exist_ok=True)
+
     @classmethod
     def find(cls, prefix: str) -> RunPaths:
-        """The run whose id starts with `prefix`.
+        """The run whose id starts with `prefix`; a trial, if that is longer than its sweep's id.
 
         Raises:
             UsageError: no such run, or several.
         """
-        runs = [run for run in cls.all() if run.id.startswith(prefix)]
+        known = cls.all()
+        runs = [run for run in known if run.id.startswith(prefix)]
+        for sweep in known:
+            if prefix.startswith(f"{sweep.id}.") and sweep.trials.is_dir():
+                found = (cls(path) for path in sorted(sweep.trials.iterdir()))
+                runs += [t for t in found if TRIAL_ID.fullmatch(t.id) and t.id.startswith(prefix)]
         exact = [run for run in runs if run.id == prefix]
         if len(exact or runs) == 1:
             return (exact or runs)[0]
@@ -77,7 +94,7 @@ class RunPaths:
 
     @classmethod
     def all(cls) -> list[RunPaths]:
-        """Every run, oldest first."""
+        """Every run, oldest first; trials belong to their sweep and are left out."""
         folder = home() / "runs"
         found = folder.iterdir() if folder.is_dir() else ()
         runs = [cls(path) for path in found if RUN_ID.fullmatch(path.name) and not path.is_symlink()]
@@ -86,6 +103,19 @@ class RunPaths:
     @property
     def id(self) -> str:
         return self.root.name
+
+    @property
+    def trials(self) -> Path:
+        """The trials of a sweep, each a run's folder."""
+        return self.root / "trials"
+
+    def trial(self, number: int) -> RunPaths:
+        return RunPaths(self.trials / f"{self.id}.{number:05}")
+
+    @property
+    def sweep(self) -> RunPaths | None:
+        """The sweep that this run is a trial of."""
+        return RunPaths(self.root.parent.parent) if TRIAL_ID.fullmatch(self.id) else None
 
     @property
     def source(self) -> Path:

@@ -52,10 +52,12 @@ def show(
     """Show one run: status, parameters, last metrics, where its files are."""
     from dlsys.paths import RunPaths
 
-    found = _find(_runs(uri, 1000), run)
+    found = _find(_runs(uri, 1000, run), run)
     row = {**_row(found), "params": dict(found.data.params), "tags": dict(found.data.tags)}
-    own = [paths for paths in RunPaths.all() if paths.id == row["run"]]
-    row["folder"] = str(own[0].root) if own else None
+    try:
+        row["folder"] = str(RunPaths.find(row["run"]).root)
+    except UsageError:
+        row["folder"] = None  # made elsewhere
     if as_json:
         print(json.dumps(row))
         return
@@ -93,18 +95,19 @@ def sync(
 ) -> None:
     """Deliver to MLflow what it could not take before."""
     from dlsys.paths import RunPaths, read_json
-    from dlsys.track.writer import alive
+    from dlsys.track.writer import alive, delivered
     from dlsys.track.writer import sync as deliver
 
     failed: DlsysError | None = None
-    for paths in [RunPaths.find(run)] if run else RunPaths.all():
+    found = RunPaths.find(run) if run else None
+    # A trial is its sweep's to deliver.
+    for paths in [found.sweep or found] if found else RunPaths.all():
         writer = (read_json(paths.owner) or {}).get("writer")
         if writer and alive(int(writer[0]), writer[1]):
             if run:
                 print(f"{paths.id}: its own writer is at work")
             continue
-        outcome, delivered = read_json(paths.outcome), read_json(paths.mlflow) or {}
-        if run is None and outcome and delivered.get("final") == outcome["status"]:
+        if run is None and delivered(paths):
             continue
         try:
             print(f"{paths.id}: {deliver(paths)} points delivered")
@@ -114,7 +117,7 @@ def sync(
         raise failed
 
 
-def _runs(uri: str | None, limit: int) -> list[Any]:
+def _runs(uri: str | None, limit: int, prefix: str | None = None) -> list[Any]:
     import os
 
     from dlsys.track.record import default_uri
@@ -124,7 +127,7 @@ def _runs(uri: str | None, limit: int) -> list[Any]:
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         return []  # looking must not make a store, which takes seconds
-    return Store(uri).runs(limit=limit)
+    return Store(uri).runs(limit=limit, prefix=prefix)
 
 
 def _find(runs: list[Any], prefix: str) -> Any:
@@ -132,6 +135,9 @@ def _find(runs: list[Any], prefix: str) -> Any:
         r for r in runs if r.data.tags["dlsys.run_id"].startswith(prefix) or r.info.run_id.startswith(prefix)
     ]
     exact = [r for r in fitting if prefix in (r.data.tags["dlsys.run_id"], r.info.run_id)]
+    if not exact:
+        sweeps = {r.info.run_id for r in fitting}
+        exact = [r for r in fitting if r.data.tags.get("mlflow.parentRunId") not in sweeps]
     if len(exact or fitting) == 1:
         return (exact or fitting)[0]
     if not fitting:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlparse
 
@@ -24,8 +25,11 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Otherwise each run's end costs another call, and two lines on the terminal.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 PARAM_LIMIT = 6000
+TAG_LIMIT = 5000
 
 
 class Store:
@@ -46,31 +50,41 @@ class Store:
         for name in ("mlflow", "alembic", "sqlalchemy"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.uri = uri
+        self._experiments: dict[str, str] = {}
+        # By dlsys's ids, MLflow's; and what a parent had before this process, by MLflow's id of it.
+        self._runs: dict[str, str] = {}
+        self._children: dict[str, dict[str, str]] = {}
+        self._artifacts: dict[str, str] = {}
         with _translated(uri), _initialised_once(uri):
             self.client = MlflowClient(tracking_uri=uri)
             self.client.search_experiments(max_results=1)
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, made if need be."""
+        if name not in self._experiments:
+            with _translated(self.uri):
+                self._experiments[name] = self._experiment(name)
+        return self._experiments[name]
+
+    def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        with _translated(self.uri):
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            # Otherwise MLflow's pages take it for an experiment with prompts and traces.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            place = self._artifact_folder(name)
+            return str(self.client.create_experiment(name, artifact_location=place, tags=kind))
+        except MlflowException:
+            # Another process was quicker.
             found = self.client.get_experiment_by_name(name)
-            if found is not None:
-                return str(found.experiment_id)
-            try:
-                # Otherwise MLflow's pages take it for an experiment with prompts and traces.
-                kind = {"mlflow.experimentKind": "custom_model_development"}
-                place = self._artifacts(name)
-                return str(self.client.create_experiment(name, artifact_location=place, tags=kind))
-            except MlflowException:
-                # Another process was quicker.
-                found = self.client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-                return str(found.experiment_id)
+            if found is None:
+                raise
+            return str(found.experiment_id)
 
-    def _artifacts(self, experiment: str) -> str | None:
+    def _artifact_folder(self, experiment: str) -> str | None:
         path = sqlite_path(self.uri)
         if path is None:
             return None  # a server decides for itself
@@ -78,89 +92,146 @@ class Store:
         return (path.parent / "artifacts" / safe).as_uri()
 
     def ensure_run(self, record: dict[str, Any], paths: RunPaths) -> str:
-        """The MLflow run that belongs to a run, made at the first call, and RUNNING."""
-        known = read_json(paths.mlflow)
+        """The MLflow run that belongs to a run, made at the first call, and RUNNING.
+
+        Its parameters are left to the first `log`.
+        """
+        known = read_json(paths.mlflow) or {}
+        name = str(record["run_id"])
         with _translated(self.uri):
-            experiment = self.experiment(record["experiment"])
-            if known and known.get("uri") == self.uri:
-                run_id = str(known["run_id"])
-                self.client.update_run(run_id, status="RUNNING")
-                return run_id
-            tagged = f"tags.`dlsys.run_id` = '{record['run_id']}'"
-            found = self.client.search_runs([experiment], tagged, max_results=1)
-            if found:
-                run_id = str(found[0].info.run_id)
+            if known.get("uri") == self.uri:
+                run_id, experiment = str(known["run_id"]), str(known["experiment_id"])
                 self.client.update_run(run_id, status="RUNNING")
             else:
-                tags = {**record["tags"], **self._parent(experiment, record.get("parent"))}
-                run = self.client.create_run(experiment, tags=tags, run_name=record["run_id"])
-                run_id = str(run.info.run_id)
-            self._log_params(run_id, record["params"])
+                experiment = self.experiment(record["experiment"])
+                parent = self._parent(experiment, record.get("parent"))
+                if found := self._made_before(experiment, name, parent):
+                    self.client.update_run(found, status="RUNNING")
+                run_id = found or self._create(experiment, record, paths, parent)
+        # Whatever it says of an earlier end is over.
         write_json(paths.mlflow, {"uri": self.uri, "run_id": run_id, "experiment_id": experiment})
+        self._runs[name] = run_id
         return run_id
 
-    def _parent(self, experiment: str, run_id: str | None) -> dict[str, str]:
-        """The tag that makes a run a child of another one.
+    def _create(self, experiment: str, record: dict[str, Any], paths: RunPaths, parent: str) -> str:
+        tags = {**record["tags"], "mlflow.parentRunId": parent} if parent else record["tags"]
+        began = int(paths.record.stat().st_mtime * 1000)
+        try:
+            run = self.client.create_run(experiment, began, tags, record["run_id"])
+        except Exception:
+            # A lost reply: it may be there.
+            self._children.pop(parent, None)
+            raise
+        run_id = str(run.info.run_id)
+        self._artifacts[run_id] = str(run.info.artifact_uri)
+        self._children[run_id] = {}
+        return run_id
+
+    def _parent(self, experiment: str, name: str | None) -> str:
+        """The MLflow run of a run's parent; empty for a run without one.
 
         Raises:
             TrackingError: its parent is not there yet: it has a writer of its own.
         """
-        if run_id is None:
-            return {}
-        found = self.client.search_runs([experiment], f"tags.`dlsys.run_id` = '{run_id}'", max_results=1)
-        if not found:
-            raise TrackingError(f"MLflow at {self.uri}: the parent run {run_id} is not there yet")
-        return {"mlflow.parentRunId": str(found[0].info.run_id)}
+        if name is None:
+            return ""
+        if name not in self._runs:
+            found = self._search(experiment, f"tags.`dlsys.run_id` = '{name}'")
+            if name not in found:
+                raise TrackingError(f"MLflow at {self.uri}: the parent run {name} is not there yet")
+            self._runs[name] = found[name]
+        return self._runs[name]
 
-    def _log_params(self, run_id: str, params: dict[str, str]) -> None:
-        from mlflow.entities import Param
+    def _made_before(self, experiment: str, name: str, parent: str) -> str | None:
+        """The run that a writer made, if it died before it could write that down.
 
-        rows = [Param(name, value[:PARAM_LIMIT]) for name, value in params.items()]
-        for start in range(0, len(rows), 100):
-            self.client.log_batch(run_id, params=rows[start : start + 100])
+        A parent is asked once for all its children: asking for each of a thousand would take longer
+        than making them.
+        """
+        if not parent:
+            return self._search(experiment, f"tags.`dlsys.run_id` = '{name}'").get(name)
+        if parent not in self._children:
+            self._children[parent] = self._search(experiment, f"tags.`mlflow.parentRunId` = '{parent}'")
+        return self._children[parent].get(name)
 
-    def log_points(self, run_id: str, points: Sequence[tuple[str, float, int, int]]) -> None:
-        """Sends (name, value, time in ms, step), up to 1,000 a request."""
-        from mlflow.entities import Metric
+    def _search(self, experiment: str, condition: str) -> dict[str, str]:
+        """MLflow's ids of runs, by dlsys's."""
+        found: dict[str, str] = {}
+        page: str | None = ""
+        while page is not None:
+            runs = self.client.search_runs([experiment], condition, page_token=page or None)
+            found.update((run.data.tags.get("dlsys.run_id", ""), str(run.info.run_id)) for run in runs)
+            page = runs.token
+        return found
+
+    def log(
+        self,
+        run_id: str,
+        points: Sequence[tuple[str, float, int, int]],
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+    ) -> None:
+        """Sends points (name, value, time in ms, step), parameters and tags in as few requests as can be."""
+        from mlflow.entities import Metric, Param, RunTag
 
         with _translated(self.uri):
-            for start in range(0, len(points), 1000):
-                batch = [Metric(*point) for point in points[start : start + 1000]]
-                self.client.log_batch(run_id, metrics=batch)
+            self.client.log_batch(
+                run_id,
+                [Metric(*point) for point in points],
+                [Param(name, value[:PARAM_LIMIT]) for name, value in params.items()],
+                [RunTag(name, value[:TAG_LIMIT]) for name, value in tags.items()],
+            )
 
-    def log_files(self, run_id: str, files: Sequence[tuple[Path, str]]) -> None:
-        """Uploads (file or folder, artifact folder)."""
-        with _translated(self.uri):
-            for path, place in files:
+    def log_files(
+        self, run_id: str, texts: Mapping[str, str], files: Sequence[tuple[Path, str | None]]
+    ) -> None:
+        """Uploads texts by file name, and (file or folder, artifact folder)."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if not texts and not files:
+            return
+        with _translated(self.uri), TemporaryDirectory() as beside:
+            # The client would ask the store for the place, run by run.
+            if run_id not in self._artifacts:
+                self._artifacts[run_id] = str(self.client.get_run(run_id).info.artifact_uri)
+            place: Any = get_artifact_repository(self._artifacts[run_id], tracking_uri=self.uri)
+            for name, text in texts.items():
+                Path(beside, name).write_text(text, encoding="utf-8")
+            for path, folder in [(Path(beside), None), *files]:
                 if path.is_dir():
-                    self.client.log_artifacts(run_id, str(path), place or None)
+                    place.log_artifacts(str(path), folder)
                 elif path.is_file():
-                    self.client.log_artifact(run_id, str(path), place or None)
+                    place.log_artifact(str(path), folder)
 
-    def log_text(self, run_id: str, text: str, name: str) -> None:
-        """Uploads a text as a file of this name."""
+    def finish(self, run_id: str, status: str, ended: int) -> None:
+        """Sets the final status: FINISHED, FAILED or KILLED, at a time in ms."""
         with _translated(self.uri):
-            self.client.log_text(run_id, text, name)
+            self.client.set_terminated(run_id, status=status, end_time=ended)
 
-    def finish(self, run_id: str, status: str, tags: dict[str, str]) -> None:
-        """Sets the final status: FINISHED, FAILED or KILLED."""
-        with _translated(self.uri):
-            for name, value in tags.items():
-                self.client.set_tag(run_id, name, value[:5000])
-            self.client.set_terminated(run_id, status=status)
+    def runs(self, *, limit: int = 100, prefix: str | None = None) -> list[Any]:
+        """The newest runs of dlsys in this store, newest first (MLflow's `Run` objects).
 
-    def runs(self, *, limit: int = 100) -> list[Any]:
-        """The newest runs of dlsys in this store, newest first (MLflow's `Run` objects)."""
+        Args:
+            prefix: of their id, dlsys's or MLflow's; without one, trials are left out.
+        """
+        if prefix is None:
+            # As run ids end; a trial's has its number behind that.
+            conditions = ["tags.`dlsys.run_id` LIKE '%-______-____'"]
+        else:
+            start = "".join(c if c.isalnum() or c in "-._" else "_" for c in prefix)
+            conditions = [
+                f"tags.`dlsys.run_id` LIKE '{start}%'",
+                f"attributes.run_id LIKE '{start}%' AND tags.`dlsys.run_id` != ''",
+            ]
         with _translated(self.uri):
             experiments = [e.experiment_id for e in self.client.search_experiments()]
-            return list(
-                self.client.search_runs(
-                    experiments,
-                    "tags.`dlsys.run_id` != ''",
-                    max_results=limit,
-                    order_by=["attributes.start_time DESC"],
-                )
-            )
+            order = ["attributes.start_time DESC"]
+            found = [
+                run
+                for condition in conditions
+                for run in self.client.search_runs(experiments, condition, max_results=limit, order_by=order)
+            ]
+        return list({run.info.run_id: run for run in found}.values())
 
 
 def sqlite_path(uri: str) -> Path | None:

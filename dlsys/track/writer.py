@@ -2,25 +2,31 @@
 
     python -m dlsys.track.writer RUN_FOLDER
 
-It outlives its driver: when the driver is killed, the writer ends what the driver started, sets
-the run's status and delivers what is left. When MLflow is away, it tries again with growing
-pauses; what it could not deliver stays in the spool for `dlsys runs sync`.
+A sweep's writer delivers its trials too. It outlives its driver: when the driver is killed, the
+writer ends what the driver started, sets the run's status and delivers what is left. When MLflow is
+away, it tries again with growing pauses; what it could not deliver stays in the spool for `dlsys
+runs sync`.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import socket
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from dlsys.errors import TrackingError
-from dlsys.paths import RunPaths, read_json, write_json
+from dlsys.paths import TRIAL_ID, RunPaths, read_json, write_json
 from dlsys.track.mask import mask
 from dlsys.track.spool import records
 
@@ -28,8 +34,19 @@ from dlsys.track.spool import records
 _PAUSE = 1.0
 _POLL = 0.25
 _PAUSE_MOST = 10.0
+# A trial without news for so long is looked at in turn only, so many at each delivery: a look at all of
+# a thousand, every second, would cost more than bringing their metrics does.
+_LIVELY = 60.0
+_TURN = 50
+# What of an outcome becomes a tag.
+_TOLD = ("cause", "attempts")
 # After the run's end, MLflow gets this long to come back before the rest is left for `sync`.
 _GRACE = 15.0
+
+
+# When a run ended, in ns (0 while it has not), and the bytes of its spool: another one is news.
+State = tuple[int, int]
+_NOTHING: State = (0, 0)
 
 
 class Writer:
@@ -43,12 +60,16 @@ class Writer:
     def __init__(self, paths: RunPaths, store: Any) -> None:
         self._paths = paths
         self._store = store
-        self._cursor: dict[str, int] = dict((read_json(paths.cursor) or {}).get("offsets", {}))
         self._record = read_json(paths.record) or {}
+        self._ended_before = "final" in (read_json(paths.mlflow) or {})
         self.run_id = store.ensure_run(self._record, paths)
+        known = read_json(paths.cursor) or {}
+        # With the first delivery go the parameters; what another store got does not count.
+        self._begun = known.get("run_id") == self.run_id
+        self._cursor: dict[str, int] = dict(known["offsets"]) if self._begun else {}
 
-    def deliver(self) -> int:
-        """Sends what is new in the spool; returns the number of points.
+    def deliver(self, outcome: dict[str, Any] | None = None) -> int:
+        """Sends what is new in the spool, and how the run ended; returns the number of points.
 
         Raises:
             TrackingError: MLflow refused or is away; what was sent before is remembered.
@@ -61,31 +82,165 @@ class Writer:
                 step, moment = record.get("s"), record.get("t")
                 for name, value in record.get("m", {}).items():
                     points.append((name, float(value), int(moment or 0), int(step or 0)))
-        if points:
-            self._store.log_points(self.run_id, points)
-        if offsets != self._cursor:
-            self._cursor = offsets
-            write_json(self._paths.cursor, {"offsets": offsets})
+        tags = {f"dlsys.{name}": str(outcome[name]) for name in _TOLD if outcome and outcome.get(name)}
+        if outcome and self._ended_before:
+            tags.setdefault("dlsys.cause", "")
+        params = {} if self._begun else self._record.get("params", {})
+        if points or tags or params:
+            self._store.log(self.run_id, points, params, tags)
+        if offsets != self._cursor or not self._begun:
+            self._cursor, self._begun = offsets, True
+            write_json(self._paths.cursor, {"run_id": self.run_id, "offsets": offsets})
         return len(points)
 
-    def finish(self, outcome: dict[str, Any]) -> None:
-        """Uploads the run's files and sets its final status."""
+    def finish(self, outcome: dict[str, Any], state: State, ended: int) -> None:
+        """Uploads the run's files and sets its final status.
+
+        Args:
+            state: of the run, before what it ended with was delivered.
+            ended: when, in ns.
+        """
         paths = self._paths
-        for file in (paths.source, paths.spec, paths.root / "diff.patch"):
-            if file.is_file():
-                self._store.log_text(self.run_id, mask("", file.read_text()), file.name)
-        files = [(paths.logs, "logs")]
-        for folder, place in ((paths.artifacts, "samples"), (paths.stacks, "stacks")):
-            if folder.is_dir() and any(folder.iterdir()):
-                files.append((folder, place))
-        self._store.log_files(self.run_id, files)
-        tags = {f"dlsys.{name}": str(outcome[name]) for name in ("cause", "attempts") if outcome.get(name)}
-        self._store.finish(self.run_id, outcome["status"], tags)
-        write_json(paths.mlflow, {**(read_json(paths.mlflow) or {}), "final": outcome["status"]})
+        texts = [file for file in (paths.source, paths.spec, paths.root / "diff.patch") if file.is_file()]
+        files = []
+        for folder, place in ((paths.logs, "logs"), (paths.artifacts, "samples"), (paths.stacks, "stacks")):
+            for file in sorted(folder.glob("*")):
+                if file.is_dir():
+                    files.append((file, f"{place}/{file.name}"))
+                elif file.stat().st_size:
+                    files.append((file, place))
+        if texts or files:
+            self._store.log_files(self.run_id, {f.name: mask("", f.read_text()) for f in texts}, files)
+        self._store.finish(self.run_id, outcome["status"], ended // 1_000_000)
+        known = read_json(paths.mlflow) or {}
+        write_json(paths.mlflow, {**known, "final": outcome["status"], "state": state})
+
+
+def _state(paths: RunPaths) -> State:
+    try:
+        ended = os.stat(paths.outcome).st_mtime_ns
+    except FileNotFoundError:
+        ended = 0
+    try:
+        with os.scandir(paths.spool) as found:
+            return ended, sum(file.stat().st_size for file in found)
+    except FileNotFoundError:
+        return ended, 0
+
+
+def _delivered_state(paths: RunPaths) -> State:
+    ended, size = (read_json(paths.mlflow) or {}).get("state", _NOTHING)
+    return ended, size
+
+
+def delivered(paths: RunPaths) -> bool:
+    """Whether MLflow has all of a run that has ended, and of its trials."""
+    trials = paths.trials.iterdir() if paths.trials.is_dir() else ()
+    return paths.outcome.exists() and all(
+        _delivered_state(run) == _state(run) for run in (paths, *map(RunPaths, trials))
+    )
+
+
+@dataclass
+class _Trial:
+    """A trial as its sweep's writer sees it; it gets a run in MLflow with its first record or its end.
+
+    Attributes:
+        state: what MLflow has of it.
+        writer: while it is RUNNING in MLflow.
+        moved: when it last had news.
+        refused: whether MLflow would not take the last of it.
+    """
+
+    paths: RunPaths
+    state: State
+    moved: float
+    writer: Writer | None = None
+    refused: bool = False
+
+    def deliver(self, store: Any, fate: tuple[dict[str, Any], int] | None) -> int | None:
+        """Sends what is new; returns the number of points, or None where there was no news.
+
+        Args:
+            fate: the outcome, and its time, of a trial that runs and has none of its own.
+        """
+        state = _state(self.paths)
+        if state == self.state and (fate is None or self.writer is None):
+            return None
+        self.moved = time.monotonic()
+        self.refused = True  # until it is through
+        outcome, ended = (read_json(self.paths.outcome), state[0]) if state[0] else fate or (None, 0)
+        if self.writer is None:
+            self.writer = Writer(self.paths, store)
+        sent = self.writer.deliver(outcome)
+        if outcome:
+            self.writer.finish(outcome, state, ended)
+            self.writer, self.moved = None, -math.inf
+        self.state, self.refused = state, False
+        return sent
+
+
+class Delivery:
+    """Delivers a run, and its trials if it is a sweep; `Writer` says what it takes."""
+
+    def __init__(self, paths: RunPaths, store: Any) -> None:
+        self._paths = paths
+        self._store = store
+        self._writer = Writer(paths, store)
+        self._trials: deque[_Trial] = deque()
+        self._known: set[str] = set()
+        self._finished = False
+
+    def deliver(self, outcome: dict[str, Any] | None) -> Iterator[int]:
+        """Sends what is new, run by run, and yields the number of points of each that had news.
+
+        Args:
+            outcome: how the run ended; it is the fate of its trials that have not.
+
+        Raises:
+            TrackingError: MLflow refused or is away; what was sent before is remembered.
+        """
+        state = _state(self._paths)
+        if sent := self._writer.deliver(outcome):
+            yield sent
+        fate = None
+        if outcome:
+            status = "FINISHED" if outcome["status"] == "FINISHED" else "KILLED"
+            fate = ({"status": status, "cause": outcome.get("cause", "")}, state[0])
+        due = self._due(everything=outcome is not None)
+        # What MLflow refused (a trial that the user deleted there) must not hold up the rest.
+        for refused in (False, True):
+            for trial in [trial for trial in due if trial.refused is refused]:
+                points = trial.deliver(self._store, fate)
+                if points is not None:
+                    yield points
+            if outcome and not self._finished:
+                self._writer.finish(outcome, state, state[0])
+                self._finished = True
+
+    def _due(self, *, everything: bool) -> list[_Trial]:
+        """The trials to look at: new ones, those with news of late, and some of the others in turn."""
+        names = set(os.listdir(self._paths.trials)) if self._paths.trials.is_dir() else set()
+        now = time.monotonic()
+        due = [
+            trial
+            for place, trial in enumerate(self._trials)
+            if everything or place < _TURN or now - trial.moved < _LIVELY
+        ]
+        self._trials.rotate(-_TURN)
+        for name in sorted(names - self._known):
+            paths = RunPaths(self._paths.trials / name)
+            if TRIAL_ID.fullmatch(name) and paths.record.exists():
+                state = _delivered_state(paths)
+                trial = _Trial(paths, state, moved=now if state == _NOTHING else -math.inf)
+                self._known.add(name)
+                self._trials.append(trial)
+                due.append(trial)
+        return due
 
 
 def sync(paths: RunPaths) -> int:
-    """Delivers a run's spool once, and its final status if it has ended.
+    """Delivers a run and its trials once, and their final status if it has ended.
 
     Raises:
         TrackingError: MLflow refused or is away.
@@ -93,11 +248,7 @@ def sync(paths: RunPaths) -> int:
     from dlsys.track.store import Store
 
     record = read_json(paths.record) or {}
-    writer = Writer(paths, Store(record["uri"]))
-    sent = writer.deliver()
-    if outcome := read_json(paths.outcome):
-        writer.finish(outcome)
-    return sent
+    return sum(Delivery(paths, Store(record["uri"])).deliver(_outcome(paths)))
 
 
 def alive(pid: int, created: float) -> bool:
@@ -128,27 +279,32 @@ def end_processes(recorded: list[list[float]]) -> None:
 
 def run(paths: RunPaths) -> int:
     """Writes until the run has ended and everything is delivered."""
-    writer: Writer | None = None
+    delivery: Delivery | None = None
     pause = _PAUSE
     ended_at: float | None = None
-    fence = (read_json(paths.owner) or {}).get("fence")
+    fence = _fence(paths)
     while True:
-        if (read_json(paths.owner) or {}).get("fence") != fence:
+        if _fence(paths) != fence:
             return 0  # a new driver has taken the run over, and waits for us to leave it to its own writer
         outcome = _outcome(paths)
         if outcome and ended_at is None:
             ended_at = time.monotonic()
         try:
-            if writer is None:
+            if delivery is None:
                 from dlsys.track.store import Store
 
-                writer = Writer(paths, Store((read_json(paths.record) or {})["uri"]))
+                delivery = Delivery(paths, Store((read_json(paths.record) or {})["uri"]))
+            began = time.monotonic()
             # The outcome is written after the last record, and was read before this.
-            writer.deliver()
+            for _ in delivery.deliver(outcome):
+                if _fence(paths) != fence:
+                    return 0
+                if ended_at is not None:
+                    ended_at = time.monotonic()
             if outcome:
-                writer.finish(outcome)
                 return 0
-            pause = _PAUSE
+            # A busy store, or one far away, is given larger pieces.
+            pause = min(max(_PAUSE, 10 * (time.monotonic() - began)), _PAUSE_MOST)
         except (TrackingError, OSError) as error:
             # MLflow is away, or our own disk is full: both pass. This goes to logs/writer.log.
             with suppress(OSError):
@@ -157,6 +313,10 @@ def run(paths: RunPaths) -> int:
                 return 3
             pause = min(pause * 2, _PAUSE_MOST if ended_at is None else 1.0)
         _wait(paths, pause, ended=outcome is not None)
+
+
+def _fence(paths: RunPaths) -> Any:
+    return (read_json(paths.owner) or {}).get("fence")
 
 
 def _wait(paths: RunPaths, seconds: float, *, ended: bool) -> None:
@@ -173,7 +333,8 @@ def _outcome(paths: RunPaths) -> dict[str, Any] | None:
     if outcome := read_json(paths.outcome):
         return outcome
     owner = read_json(paths.owner) or {}
-    if not owner or alive(int(owner["pid"]), owner["created"]):
+    here = socket.gethostname()
+    if not owner or owner.get("host", here) != here or alive(int(owner["pid"]), owner["created"]):
         return None
     if outcome := read_json(paths.outcome):  # its last act
         return outcome

@@ -56,16 +56,16 @@ class Flaky:
         self._call()
         return "m1"
 
-    def log_points(self, run_id: str, points: list[tuple[Any, ...]]) -> None:
+    def log(self, run_id: str, points: list[tuple[Any, ...]], params: Any, tags: Any) -> None:
         # A lost reply: the rows are there, and the caller does not know. MLflow keeps one row
         # of equal (name, time, step, value), as a set does.
         self.rows.update(points)
         self._call()
 
-    def log_files(self, run_id: str, files: list[Any]) -> None:
+    def log_files(self, run_id: str, texts: dict[str, str], files: list[Any]) -> None:
         self._call()
 
-    def finish(self, run_id: str, status: str, tags: dict[str, str]) -> None:
+    def finish(self, run_id: str, status: str, ended: int) -> None:
         self._call()
         self.status = status
 
