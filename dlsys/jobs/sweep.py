@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlsys.errors import DlsysError, ExpectationError, Interrupted, ResourceError, RunError, UsageError
+from dlsys.errors import ExpectationError, Interrupted, RunError, UsageError
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_fits, check_machine
 from dlsys.jobs.ownership import Ownership
+from dlsys.jobs.sweep_report import keep_report
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import space, yaml
 from dlsys.spec.job import Resources, TrainJob
@@ -27,6 +28,7 @@ from dlsys.track import record as provenance
 from dlsys.track.spool import Spool
 from dlsys.tune.director import Director, Order, Trial
 from dlsys.tune.ledger import Ledger
+from dlsys.tune.summary import counts
 
 
 @dataclass
@@ -40,6 +42,7 @@ class SweepEnded:
         best: the best trial; None where none was measured.
         test: what it showed on the test set.
         delivered: whether MLflow has everything.
+        report: the page that shows all of it; None where nothing was measured.
         error: what is raised to the caller when status is not FINISHED.
     """
 
@@ -51,6 +54,7 @@ class SweepEnded:
     test: dict[str, float] | None = None
     seconds: float = 0.0
     delivered: bool = False
+    report: Path | None = None
     error: BaseException | None = None
 
 
@@ -118,6 +122,7 @@ def execute(
     *,
     address: str | None,
     note: Callable[[str], None] = lambda text: None,
+    watch: Callable[[Director], None] | None = None,
     more: int = 0,
 ) -> SweepEnded:
     """Runs a prepared or reopened sweep to its end; never raises for what happens in trials.
@@ -125,6 +130,7 @@ def execute(
     Args:
         address: a running Ray cluster; None embeds one.
         note: gets a sentence about each thing that happens.
+        watch: sees the sweep several times a second; then reports are not noted one by one.
         more: trials on top of those that the sweep already may have.
     """
     began = time.monotonic()
@@ -135,7 +141,7 @@ def execute(
         owner.record_writer(writer.pid)
         interrupts.last_act = lambda: _write_outcome(paths, ended, "KILLED", "interrupted")
         ledger = Ledger(ledger_of(paths))
-        driver = _Driver(paths, loaded, ledger, owner.fence, note)
+        driver = _Driver(paths, loaded, ledger, owner.fence, note, watch)
         try:
             if more:
                 driver.director.extend(driver.director.sweep.trials + more)
@@ -153,6 +159,8 @@ def execute(
         finally:
             ledger.close()
             driver.close()
+        if not interrupts.overdue:
+            ended.report = keep_report(paths, driver.director, ended.status, note)
         cause = " ".join(str(ended.error).split()) if ended.error else ""
         _write_outcome(paths, ended, ended.status, cause)
         ended.delivered = wait_for_writer(writer, 5.0 if ended.status == "KILLED" else PATIENCE)
@@ -164,9 +172,15 @@ class _Driver:
     """What stands between the director and the trials' folders."""
 
     def __init__(
-        self, paths: RunPaths, loaded: LoadedSweep, ledger: Ledger, fence: int, note: Callable[[str], None]
+        self,
+        paths: RunPaths,
+        loaded: LoadedSweep,
+        ledger: Ledger,
+        fence: int,
+        note: Callable[[str], None],
+        watch: Callable[[Director], None] | None,
     ) -> None:
-        self._paths, self._loaded, self._fence, self._note = paths, loaded, fence, note
+        self._paths, self._loaded, self._fence, self._note, self._watch = paths, loaded, fence, note, watch
         self._record = read_json(paths.record) or {}
         self._spool = Spool(paths.spool / "rank-0.jsonl")
         self._jobs: dict[int, tuple[dict[str, Any], TrainJob]] = {}
@@ -292,18 +306,23 @@ class _Driver:
         for number, trial in list(director.trials.items()):
             before = self._said.get(number, 0)
             for epoch, value in trial.reports[before:]:
-                self._note(self._line(trial, epoch, value))
+                if self._watch is None:
+                    self._note(self._line(trial, epoch, value))
             if len(trial.reports) > before:
                 self._said[number] = len(trial.reports)
                 self._spool.metrics(sum(self._said.values()), self._figures())
+        if self._watch is not None:
+            self._watch(director)
 
     def _figures(self) -> dict[str, float]:
         director = self.director
         best = director.leader
         values = {
-            "sweep/epochs": float(_epochs(director)),
+            "sweep/epochs": float(director.epochs),
             "sweep/trials": float(len(director.trials)),
-            "sweep/done": float(sum(t.status in ("done", "stopped", "failed") for t in director.trials.values())),
+            "sweep/done": float(
+                sum(t.status in ("done", "stopped", "failed") for t in director.trials.values())
+            ),
         }
         if best is not None and best.value is not None:
             values["sweep/best"] = best.value
@@ -325,14 +344,7 @@ class _Driver:
     def settle(self, ended: SweepEnded) -> None:
         director = self.director
         ended.best, ended.test = director.best, director.test
-        ended.epochs = _epochs(director)
-        ended.trials = {}
-        for trial in director.trials.values():
-            ended.trials[trial.status] = ended.trials.get(trial.status, 0) + 1
-
-
-def _epochs(director: Director) -> int:
-    return sum(trial.trained for trial in director.trials.values())
+        ended.epochs, ended.trials = director.epochs, counts(director)
 
 
 def _judge(ended: SweepEnded, loaded: LoadedSweep, paths: RunPaths) -> None:
@@ -373,5 +385,3 @@ def _write_outcome(paths: RunPaths, ended: SweepEnded, status: str, cause: str) 
 
 def _short(ended: SweepEnded) -> dict[str, Any]:
     return {"trials": ended.trials, "epochs": ended.epochs, "best": ended.best.number if ended.best else None}
-
-
