@@ -180,7 +180,8 @@ class _Driver:
         note: Callable[[str], None],
         watch: Callable[[Director], None] | None,
     ) -> None:
-        self._paths, self._loaded, self._fence, self._note, self._watch = paths, loaded, fence, note, watch
+        self._paths, self._loaded, self._fence = paths, loaded, fence
+        self._note, self._watch = note, watch
         self._record = read_json(paths.record) or {}
         self._spool = Spool(paths.spool / "rank-0.jsonl")
         self._jobs: dict[int, tuple[dict[str, Any], TrainJob]] = {}
@@ -315,14 +316,12 @@ class _Driver:
             self._watch(director)
 
     def _figures(self) -> dict[str, float]:
-        director = self.director
+        director, count = self.director, counts(self.director)
         best = director.leader
         values = {
             "sweep/epochs": float(director.epochs),
             "sweep/trials": float(len(director.trials)),
-            "sweep/done": float(
-                sum(t.status in ("done", "stopped", "failed") for t in director.trials.values())
-            ),
+            "sweep/done": float(sum(count.get(name, 0) for name in ("done", "stopped", "failed"))),
         }
         if best is not None and best.value is not None:
             values["sweep/best"] = best.value
