@@ -19,7 +19,7 @@ from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_fits, check_machine
 from dlsys.jobs.ownership import Ownership
-from dlsys.jobs.sweep_report import keep_report
+from dlsys.jobs.sweep_report import keep_report, line
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import space, yaml
 from dlsys.spec.job import Resources, TrainJob
@@ -308,7 +308,7 @@ class _Driver:
             before = self._said.get(number, 0)
             for epoch, value in trial.reports[before:]:
                 if self._watch is None:
-                    self._note(self._line(trial, epoch, value))
+                    self._note(line(director, trial, epoch, value))
             if len(trial.reports) > before:
                 self._said[number] = len(trial.reports)
                 self._spool.metrics(sum(self._said.values()), self._figures())
@@ -326,13 +326,6 @@ class _Driver:
         if best is not None and best.value is not None:
             values["sweep/best"] = best.value
         return values
-
-    def _line(self, trial: Trial, epoch: int, value: float) -> str:
-        director, sweep = self.director, self._loaded.sweep
-        best = director.leader
-        top = f"best {best.value:.4g} (trial {best.number})" if best and best.value is not None else ""
-        begun = f"{len(director.trials)} of {director.sweep.trials} begun, {len(director.running)} running"
-        return f"trial {trial.number:<5} epoch {epoch:<4} {sweep.metric} {value:<8.4g} {begun}  {top}"
 
     def tell_best(self) -> None:
         """The sweep's own figures in MLflow are its best trial's."""
