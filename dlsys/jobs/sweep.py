@@ -316,12 +316,14 @@ class _Driver:
             self._watch(director)
 
     def _figures(self) -> dict[str, float]:
-        director, count = self.director, counts(self.director)
+        director = self.director
         best = director.leader
         values = {
             "sweep/epochs": float(director.epochs),
             "sweep/trials": float(len(director.trials)),
-            "sweep/done": float(sum(count.get(name, 0) for name in ("done", "stopped", "failed"))),
+            "sweep/done": float(
+                sum(t.status in ("done", "stopped", "failed") for t in director.trials.values())
+            ),
         }
         if best is not None and best.value is not None:
             values["sweep/best"] = best.value
