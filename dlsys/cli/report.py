@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dlsys.errors import DlsysError, SpecError, WorkloadError
 
@@ -27,6 +28,14 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in [titles, *rows]) for i in range(len(titles))]
     lines = ["  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)) for line in [titles, *rows]]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """A trial's settings in a line."""
+    short = {
+        key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in settings.items()
+    }
+    return " ".join(f"{key}={text}" for key, text in short.items())
 
 
 def markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

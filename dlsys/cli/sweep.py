@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dlsys.cli.report import report, table
+from dlsys.cli.report import report, settings_text, table
 from dlsys.errors import DlsysError, UsageError
 
 app = typer.Typer(help="Look at sweeps, resume and extend them.", no_args_is_help=True)
@@ -23,17 +25,20 @@ def execute(paths: Any, loaded: Any, address: str | None, as_json: bool, more: i
     """Runs a sweep, says how it ended, and leaves with its exit code."""
     from rich.console import Console
 
+    from dlsys.cli.live import LiveSweep
     from dlsys.jobs import sweep as sweeps
 
     console = Console(stderr=True, highlight=False)
     console.print(f"sweep {paths.id}")
-    ended = sweeps.execute(
-        paths,
-        loaded,
-        address=address,
-        note=lambda text: console.print(text, markup=False, soft_wrap=True),
-        more=more,
-    )
+    with LiveSweep(console) if console.is_terminal else nullcontext() as live:
+        ended = sweeps.execute(
+            paths,
+            loaded,
+            address=address,
+            note=lambda text: console.print(text, markup=False, soft_wrap=True),
+            watch=live.update if live else None,
+            more=more,
+        )
     if ended.error is not None and not isinstance(ended.error, DlsysError):
         raise ended.error
     if ended.error is not None:
@@ -62,7 +67,7 @@ def _summarize(ended: Any, metric: str, as_json: bool) -> None:
         rows["epochs"] = f"{ended.epochs:,}"
         if best:
             rows["best"] = f"{metric} {best.value:.4g}, trial {best.number} after {best.epoch} epochs"
-            rows["settings"] = _settings(best.settings)
+            rows["settings"] = settings_text(best.settings)
         for name, value in sorted((ended.test or {}).items()):
             if name.startswith("test/"):
                 rows[name] = f"{value:.4g}"
@@ -77,18 +82,12 @@ def _summarize(ended: Any, metric: str, as_json: bool) -> None:
         lines.append(f"Continue it:  dlsys sweep resume {ended.run_id}")
     else:
         lines.append(f"More trials:  dlsys sweep extend {ended.run_id} --trials +20")
+    if ended.report is not None:
+        lines.append(f"Its report:   {ended.report}")
     lines.append("See it:       dlsys ui")
     if not ended.delivered:
         lines.append(f"MLflow has not taken everything yet; later: dlsys runs sync {ended.run_id}")
     print("\n".join(lines), file=sys.stderr)
-
-
-def _settings(settings: dict[str, Any]) -> str:
-    return " ".join(f"{key}={_short(value)}" for key, value in settings.items())
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _row(trial: Any) -> dict[str, Any]:
@@ -160,7 +159,7 @@ def trials(sweep: Id, as_json: AsJson = False) -> None:
             row["status"],
             str(row["epoch"]),
             "" if row["value"] is None else f"{row['value']:.4g}",
-            _settings(row["settings"]) + (f"  ({row['cause']})" if row["cause"] else ""),
+            settings_text(row["settings"]) + (f"  ({row['cause']})" if row["cause"] else ""),
         ]
         for row in rows
     ]
@@ -181,6 +180,27 @@ def best(sweep: Id, as_json: AsJson = False) -> None:
         print(json.dumps(_row(found.best)))
         return
     print(sweeps.best_file(sweeps.reopen(paths), found.best), end="")
+
+
+@app.command("report")
+def report_anew(
+    sweep: Id,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to; by default among the sweep's own files.")
+    ] = None,
+) -> None:
+    """Write a sweep's report anew: a page, and its figures as files."""
+    from dlsys.jobs import sweep as sweeps
+    from dlsys.paths import RunPaths, read_json
+    from dlsys.tune.report import write_report
+
+    paths = RunPaths.find(sweep)
+    status = (read_json(paths.outcome) or {}).get("status", "RUNNING")
+    folder = out or paths.artifacts
+    try:
+        print(write_report(sweeps.look(paths), folder, run=paths.id, status=status))
+    except OSError as error:
+        raise UsageError(f"{folder}: no report can be written there: {error.strerror}") from error
 
 
 @app.command()

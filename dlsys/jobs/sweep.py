@@ -20,6 +20,7 @@ from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_fits, check_machine
 from dlsys.jobs.ownership import Ownership
+from dlsys.jobs.sweep_report import keep_report, line
 from dlsys.jobs.warm_start import earlier
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import space, yaml
@@ -29,6 +30,7 @@ from dlsys.track import record as provenance
 from dlsys.track.spool import Spool
 from dlsys.tune.director import Director, Order, Trial
 from dlsys.tune.ledger import Ledger
+from dlsys.tune.summary import counts
 
 
 @dataclass
@@ -42,6 +44,7 @@ class SweepEnded:
         best: the best trial; None where none was measured.
         test: what it showed on the test set.
         delivered: whether MLflow has everything.
+        report: the page that shows all of it; None where nothing was measured.
         error: what is raised to the caller when status is not FINISHED.
     """
 
@@ -53,6 +56,7 @@ class SweepEnded:
     test: dict[str, float] | None = None
     seconds: float = 0.0
     delivered: bool = False
+    report: Path | None = None
     error: BaseException | None = None
 
 
@@ -137,6 +141,7 @@ def execute(
     *,
     address: str | None,
     note: Callable[[str], None] = lambda text: None,
+    watch: Callable[[Director], None] | None = None,
     more: int = 0,
 ) -> SweepEnded:
     """Runs a prepared or reopened sweep to its end; never raises for what happens in trials.
@@ -144,6 +149,7 @@ def execute(
     Args:
         address: a running Ray cluster; None embeds one.
         note: gets a sentence about each thing that happens.
+        watch: sees the sweep several times a second; then reports are not noted one by one.
         more: trials on top of those that the sweep already may have.
     """
     began = time.monotonic()
@@ -154,7 +160,7 @@ def execute(
         owner.record_writer(writer.pid)
         interrupts.last_act = lambda: _write_outcome(paths, ended, "KILLED", "interrupted")
         ledger = Ledger(ledger_of(paths))
-        driver = _Driver(paths, loaded, ledger, owner.fence, note)
+        driver = _Driver(paths, loaded, ledger, owner.fence, note, watch)
         try:
             if not driver.director.trials:
                 driver.director.warm_start(earlier(loaded.sweep, driver.uri))
@@ -174,6 +180,8 @@ def execute(
         finally:
             ledger.close()
             driver.close()
+        if not interrupts.overdue:
+            ended.report = keep_report(paths, driver.director, ended.status, note)
         cause = " ".join(str(ended.error).split()) if ended.error else ""
         _write_outcome(paths, ended, ended.status, cause)
         ended.delivered = wait_for_writer(writer, 5.0 if ended.status == "KILLED" else PATIENCE)
@@ -185,9 +193,16 @@ class _Driver:
     """What stands between the director and the trials' folders."""
 
     def __init__(
-        self, paths: RunPaths, loaded: LoadedSweep, ledger: Ledger, fence: int, note: Callable[[str], None]
+        self,
+        paths: RunPaths,
+        loaded: LoadedSweep,
+        ledger: Ledger,
+        fence: int,
+        note: Callable[[str], None],
+        watch: Callable[[Director], None] | None,
     ) -> None:
-        self._paths, self._loaded, self._fence, self._note = paths, loaded, fence, note
+        self._paths, self._loaded, self._fence = paths, loaded, fence
+        self._note, self._watch = note, watch
         self._record = read_json(paths.record) or {}
         self._spool = Spool(paths.spool / "rank-0.jsonl")
         self._jobs: dict[int, tuple[dict[str, Any], TrainJob]] = {}
@@ -307,16 +322,19 @@ class _Driver:
         for number, trial in list(director.trials.items()):
             before = self._said.get(number, 0)
             for epoch, value in trial.reports[before:]:
-                self._note(self._line(trial, epoch, value))
+                if self._watch is None:
+                    self._note(line(director, trial, epoch, value))
             if len(trial.reports) > before:
                 self._said[number] = len(trial.reports)
                 self._spool.metrics(sum(self._said.values()), self._figures())
+        if self._watch is not None:
+            self._watch(director)
 
     def _figures(self) -> dict[str, float]:
         director = self.director
         best = director.leader
         values = {
-            "sweep/epochs": float(_epochs(director)),
+            "sweep/epochs": float(director.epochs),
             "sweep/trials": float(len(director.trials)),
             "sweep/done": float(
                 sum(t.status in ("done", "stopped", "failed") for t in director.trials.values())
@@ -325,13 +343,6 @@ class _Driver:
         if best is not None and best.value is not None:
             values["sweep/best"] = best.value
         return values
-
-    def _line(self, trial: Trial, epoch: int, value: float) -> str:
-        director, sweep = self.director, self._loaded.sweep
-        best = director.leader
-        top = f"best {best.value:.4g} (trial {best.number})" if best and best.value is not None else ""
-        begun = f"{len(director.trials)} of {director.sweep.trials} begun, {len(director.running)} running"
-        return f"trial {trial.number:<5} epoch {epoch:<4} {sweep.metric} {value:<8.4g} {begun}  {top}"
 
     def tell_best(self) -> None:
         """The sweep's own figures in MLflow are its best trial's."""
@@ -342,14 +353,7 @@ class _Driver:
     def settle(self, ended: SweepEnded) -> None:
         director = self.director
         ended.best, ended.test = director.best, director.test
-        ended.epochs = _epochs(director)
-        ended.trials = {}
-        for trial in director.trials.values():
-            ended.trials[trial.status] = ended.trials.get(trial.status, 0) + 1
-
-
-def _epochs(director: Director) -> int:
-    return sum(trial.trained for trial in director.trials.values())
+        ended.epochs, ended.trials = director.epochs, counts(director)
 
 
 def _judge(ended: SweepEnded, loaded: LoadedSweep, paths: RunPaths) -> None:

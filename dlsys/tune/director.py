@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dlsys.plan.perturb import perturb
 from dlsys.plan.policies import policy_of
@@ -23,6 +23,26 @@ from dlsys.tune.ledger import Ledger
 from dlsys.tune.searchers import Told, searcher_of
 
 Status = Literal["running", "waits", "done", "stopped", "failed"]
+
+
+class Report(NamedTuple):
+    """The end of a leg.
+
+    Attributes:
+        epoch: those of a donor counted in.
+        trained: epochs of this leg alone.
+        seconds: that the leg took.
+        time: when it came in, in seconds since 1970.
+        settings: the trial's at that time.
+    """
+
+    trial: int
+    epoch: int
+    value: float
+    trained: int
+    seconds: float
+    time: float
+    settings: dict[str, Any]
 
 
 @dataclass
@@ -91,6 +111,10 @@ class Director:
         job: what trials train, for its length and how often it is measured.
         ledger: what happened so far is taken from there.
         ended: called when a trial has come to its end for good.
+
+    Attributes:
+        history: all reports, in the order in which they came.
+        testers: the trials that met the test set, in that order: one, and one more for each extension.
     """
 
     def __init__(
@@ -111,6 +135,8 @@ class Director:
         self._testing = False
         self.trials: dict[int, Trial] = {}
         self.running: dict[int, Leg] = {}
+        self.history: list[Report] = []
+        self.testers: list[int] = []
         for event in ledger.past():
             self._apply(event)
         self._redo = sorted(self.running.values(), key=lambda leg: leg.trial)
@@ -217,8 +243,7 @@ class Director:
         self._ledger.write("extend", trials=trials)
 
     def _write(self, event: str, **values: Any) -> None:
-        self._ledger.write(event, **values)
-        self._apply({"event": event, **values})
+        self._apply(self._ledger.write(event, **values))
 
     def _apply(self, event: Mapping[str, Any]) -> None:
         number = int(event.get("trial", -1))
@@ -242,9 +267,13 @@ class Director:
                 self.running.pop(number, None)
                 value = math.nan if event["value"] is None else float(event["value"])
                 trial.reports.append((int(event["epoch"]), value))
-                trial.trained += max(0, trial.epoch - trial.start)
-                trial.seconds += float(event["seconds"])
+                trained, seconds = max(0, trial.epoch - trial.start), float(event["seconds"])
+                trial.trained += trained
+                trial.seconds += seconds
                 trial.metrics = dict(event["metrics"])
+                self.history.append(
+                    Report(number, trial.epoch, value, trained, seconds, event["time"], trial.settings)
+                )
                 self._policy.report(number, trial.epoch, value)
                 self._searcher.tell(Told(number, trial.settings, value, trial.epoch))
                 self._settle()
@@ -259,6 +288,7 @@ class Director:
                     self._settle()
             case "test":
                 self._test = dict(event["metrics"])
+                self.testers.append(number)
             case "extend":
                 self.sweep = self.sweep.model_copy(update={"trials": int(event["trials"])})
                 self._policy.extend(int(event["trials"]))
@@ -304,6 +334,11 @@ class Director:
             return (-trial.epoch, value, trial.number)
 
         return sorted(self.trials.values(), key=key)
+
+    @property
+    def epochs(self) -> int:
+        """Trained by all trials."""
+        return sum(trial.trained for trial in self.trials.values())
 
     @property
     def test(self) -> dict[str, float] | None:

@@ -45,14 +45,15 @@ class Ledger:
         """The events that were there when the file was opened."""
         yield from self._past
 
-    def write(self, event: str, **values: Any) -> None:
-        """Appends an event.
+    def write(self, event: str, **values: Any) -> dict[str, Any]:
+        """Appends an event, with the time, and gives it back.
 
         Raises:
             OSError: the disk is full, say.
         """
-        line = json.dumps({"event": event, **values, "time": round(time.time(), 3)}, separators=(",", ":"))
-        os.write(self._file, line.encode() + b"\n")
+        record = {"event": event, **values, "time": round(time.time(), 3)}
+        os.write(self._file, json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        return record
 
     def close(self) -> None:
         if self._file >= 0:

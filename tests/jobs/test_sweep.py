@@ -78,7 +78,7 @@ def test_a_sweep_is_a_parent_with_its_trials(whole: tuple[Folder, Done]) -> None
     assert sum(told(done)["trials"].values()) == 6
     assert told(done)["epochs"] < 18
     assert_tracked(folder, 6)
-    ours = ("sweep search-", "trial ", "Its trials:", "The best job:", "See it:")
+    ours = ("sweep search-", "trial ", "Its trials:", "The best job:", "Its report:", "See it:")
     for line in done.err.splitlines():
         assert line.startswith(ours), f"not ours: {line}"
     assert not (folder.run.root / "tune").exists(), "nothing of Tune's is left"
