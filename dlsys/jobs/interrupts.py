@@ -36,6 +36,16 @@ class Interrupts:
     def overdue(self) -> bool:
         return time.monotonic() > self._deadline
 
+    @property
+    def left(self) -> float:
+        """Seconds until the process is ended by force."""
+        return max(0.0, self._deadline + _LAST - time.monotonic())
+
+    def disarm(self) -> None:
+        """From now on nothing is cut off before the end by force: what is left to do is short."""
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
     def __enter__(self) -> Interrupts:
         self._before = self.install()
         return self
@@ -60,8 +70,7 @@ class Interrupts:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._before:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        self.disarm()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -182,9 +182,11 @@ def execute(
             driver.close()
         if not interrupts.overdue:
             ended.report = keep_report(paths, driver.director, ended.status, note)
+        interrupts.disarm()
         cause = " ".join(str(ended.error).split()) if ended.error else ""
         _write_outcome(paths, ended, ended.status, cause)
-        ended.delivered = wait_for_writer(writer, 5.0 if ended.status == "KILLED" else PATIENCE)
+        patience = min(5.0 if ended.status == "KILLED" else PATIENCE, interrupts.left - 0.5)
+        ended.delivered = wait_for_writer(writer, patience)
     ended.seconds = time.monotonic() - began
     return ended
 

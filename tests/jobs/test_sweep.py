@@ -82,6 +82,8 @@ def test_a_sweep_is_a_parent_with_its_trials(whole: tuple[Folder, Done]) -> None
     for line in done.err.splitlines():
         assert line.startswith(ours), f"not ours: {line}"
     assert not (folder.run.root / "tune").exists(), "nothing of Tune's is left"
+    page = (folder.run.artifacts / "report.html").read_text()
+    assert f"of trial {told(done)['best']['trial']} after 3 epochs" in page
 
 
 def test_the_best_job_gives_the_same_figure_by_itself(whole: tuple[Folder, Done]) -> None:
