@@ -105,15 +105,20 @@ class Writer:
         files = []
         for folder, place in ((paths.logs, "logs"), (paths.artifacts, "samples"), (paths.stacks, "stacks")):
             for file in sorted(folder.glob("*")):
-                if file.is_dir():
-                    files.append((file, f"{place}/{file.name}"))
-                elif file.stat().st_size:
-                    files.append((file, place))
+                # A thousand trials' empty files would be a thousand uploads; a run's logs are always there.
+                if _says_something(file) or (place == "logs" and not paths.sweep):
+                    files.append((file, f"{place}/{file.name}" if file.is_dir() else place))
         if texts or files:
             self._store.log_files(self.run_id, {f.name: mask("", f.read_text()) for f in texts}, files)
         self._store.finish(self.run_id, outcome["status"], ended // 1_000_000)
         known = read_json(paths.mlflow) or {}
         write_json(paths.mlflow, {**known, "final": outcome["status"], "state": state})
+
+
+def _says_something(path: Path) -> bool:
+    return (
+        any(_says_something(file) for file in path.iterdir()) if path.is_dir() else bool(path.stat().st_size)
+    )
 
 
 def _state(paths: RunPaths) -> State:

@@ -127,6 +127,7 @@ def test_fifty_trials_once_each_under_one_parent(sweep: RunPaths, uri: str) -> N
         paths = sweep.trial(number)
         paths.spec.write_text("name: t\n")
         paths.log(0).write_text("hello\n" if number == 25 else "")
+        (paths.stacks / "attempt-1").mkdir()
         end(paths, "FAILED" if number == 49 else "FINISHED", "out of memory" if number == 49 else "")
     record_steps(sweep, range(1, 51))
     pass_over(delivery, end(sweep))
