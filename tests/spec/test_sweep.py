@@ -78,7 +78,12 @@ def test_a_loaded_sweep_has_its_defaults_filled_in(good: Path) -> None:
     assert sweep.mode == "max", "the card says that the largest accuracy is the best"
     assert (sweep.concurrent, sweep.retries, sweep.seed) == ("auto", 2, 0)
     assert sweep.space["batch_size"] == {"int": [16, 64], "step": 16, "log": False}
-    assert sweep.searcher.model_dump() == {"name": "tpe", "startup": 5, "candidates": 24}
+    assert sweep.searcher.model_dump() == {
+        "name": "tpe",
+        "startup": 5,
+        "candidates": 24,
+        "warm_start": (),
+    }
     assert sweep.tracking is not None
     assert (sweep.tracking.experiment, sweep.tracking.log_every) == ("ours", 5)
     assert (loaded.path, loaded.source) == (good.resolve(), SWEEP)
