@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,15 +221,20 @@ def _settle(ended: Ended, job: TrainJob, interrupts: Interrupts) -> None:
     """The verdict on a run whose training ended by itself."""
     if ended.reason == "interrupted":
         raise Interrupted(exit_code=interrupts.exit_code)
+    if missed := unmet(job, ended.metrics):
+        raise ExpectationError("; ".join(missed))
+    ended.status = "FINISHED"
+
+
+def unmet(job: TrainJob, metrics: Mapping[str, float]) -> list[str]:
+    """What of a job's `expect` its result falls short of, a sentence each."""
     missed = []
     for name, bound in job.expect.items():
-        value = ended.metrics.get(name)
+        value = metrics.get(name)
         if value is None or not bound.holds(value):
             shown = "never measured" if value is None else f"{value:.6g}"
             missed.append(f"{name} is {shown}, expected {bound}")
-    if missed:
-        raise ExpectationError("; ".join(missed))
-    ended.status = "FINISHED"
+    return missed
 
 
 def _write_outcome(paths: RunPaths, ended: Ended, status: str, cause: str) -> None:

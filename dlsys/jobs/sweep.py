@@ -20,6 +20,7 @@ from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_fits, check_machine
 from dlsys.jobs.ownership import Ownership
+from dlsys.jobs.run import unmet
 from dlsys.jobs.sweep_report import keep_report, line
 from dlsys.jobs.warm_start import earlier
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
@@ -107,7 +108,7 @@ def reopen(paths: RunPaths, changes: tuple[str, ...] = ()) -> LoadedSweep:
     """The sweep of a folder, as it was resolved when it began.
 
     Args:
-        changes: overrides of what a sweep that goes on may change: `concurrent`, `retries`, `trials`.
+        changes: overrides of what a sweep that goes on may change: `concurrent`, `retries`.
 
     Raises:
         UsageError: no sweep, or a change that would make another sweep of it.
@@ -286,7 +287,8 @@ class _Driver:
             return known[1]
         job = self._loaded.build(order.settings)
         paths = self._paths.make_trial(order.trial)
-        paths.outcome.unlink(missing_ok=True)
+        if not order.tested:  # else it has ended already, and stays so
+            paths.outcome.unlink(missing_ok=True)
         paths.spec.write_text(yaml.dump(job.model_dump(mode="json")))
         flat = provenance.params(job.model_dump(mode="json"))
         kept = ("dlsys.version", "mlflow.user", "mlflow.source.name", "mlflow.source.git.commit")
@@ -362,20 +364,14 @@ def _judge(ended: SweepEnded, loaded: LoadedSweep, paths: RunPaths) -> None:
     """The verdict on a sweep that came to its end, and the best trial's job as a file."""
     if ended.best is None:
         raise RunError(
-            f"no trial of {len(ended.trials)} was ever measured; the last one says why",
+            f"no trial of {sum(ended.trials.values())} was ever measured; the last one says why",
             hint=f"See: dlsys sweep trials {paths.id}",
         )
     paths.artifacts.mkdir(exist_ok=True)
     (paths.artifacts / "best.yaml").write_text(best_file(loaded, ended.best))
     metrics = {**ended.best.metrics, **(ended.test or {})}
-    missed = []
-    for name, bound in loaded.job.job.expect.items():
-        value = metrics.get(name)
-        if value is None or not bound.holds(value):
-            shown = "never measured" if value is None else f"{value:.6g}"
-            missed.append(f"the best trial's {name} is {shown}, expected {bound}")
-    if missed:
-        raise ExpectationError("; ".join(missed))
+    if missed := unmet(loaded.job.job, metrics):
+        raise ExpectationError("; ".join(f"the best trial's {text}" for text in missed))
     ended.status = "FINISHED"
 
 
