@@ -13,14 +13,15 @@ from pydantic import BaseModel, ValidationError
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.registry import did_you_mean
-from dlsys.spec import rules, sweep_rules, sweep_trials, yaml
+from dlsys.spec import cluster_rules, rules, sweep_rules, sweep_trials, yaml
+from dlsys.spec.cluster import PROVIDERS, Cluster
 from dlsys.spec.explain import explain
 from dlsys.spec.job import TrainJob
 from dlsys.spec.overrides import apply_overrides, as_given, changed, of_sweep
 from dlsys.spec.section import Section, show
 from dlsys.spec.sweep import Sweep
 
-KINDS: dict[str, type[Section]] = {"train": TrainJob, "sweep": Sweep}
+KINDS: dict[str, type[Section]] = {"train": TrainJob, "sweep": Sweep, "cluster": Cluster}
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,23 @@ class LoadedSweep:
         return replace(self.job, job=self.build(settings), overrides=given)
 
 
+@dataclass(frozen=True)
+class LoadedCluster:
+    """A checked cluster file.
+
+    Attributes:
+        cluster: the cluster, of its provider's class, all defaults filled in.
+        source: the file's own text.
+        path: the file, absolute.
+        overrides: what the command line changed, as given.
+    """
+
+    cluster: Cluster
+    source: str
+    path: Path
+    overrides: tuple[str, ...] = ()
+
+
 def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
     """Reads and checks a job file.
 
@@ -79,21 +97,34 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
 
     Raises:
         SpecError: all problems of the file and of the overrides.
-        UsageError: the file cannot be read, or is a sweep.
+        UsageError: the file cannot be read, or is no job.
     """
     document, source = _read(os.fspath(path))
     apply_overrides(document, overrides)
-    if of_sweep(document):
-        raise UsageError(f"{os.fspath(path)}: is a sweep; a job is wanted here (kind: train)")
+    if (kind := _kind(document, KINDS)) != "train":
+        raise UsageError(f"{os.fspath(path)}: is a {kind}; a job is wanted here (kind: train)")
     return Loaded(check(document), source, Path(path).resolve(), tuple(overrides))
 
 
-def load_any(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded | LoadedSweep:
+def load_cluster(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedCluster:
+    """Reads and checks a cluster file. As `load` otherwise."""
+    found = load_any(path, overrides)
+    if not isinstance(found, LoadedCluster):
+        raise UsageError(f"{os.fspath(path)}: is no cluster file (kind: cluster)")
+    return found
+
+
+def load_any(
+    path: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> Loaded | LoadedSweep | LoadedCluster:
     """Reads and checks a file of any kind. As `load` otherwise."""
     document, source = _read(os.fspath(path))
     apply_overrides(document, overrides)
-    if _kind(document, KINDS) == "sweep":
+    kind = _kind(document, KINDS)
+    if kind == "sweep":
         return check_sweep(document, source, tuple(overrides))
+    if kind == "cluster":
+        return LoadedCluster(check_cluster(document), source, Path(path).resolve(), tuple(overrides))
     return Loaded(check(document), source, Path(path).resolve(), tuple(overrides))
 
 
@@ -155,6 +186,29 @@ def check_sweep(document: yaml.Document, source: str, overrides: tuple[str, ...]
     assert base is not None, "likewise"
     resolved = sweep_rules.resolve(sweep, base)
     return LoadedSweep(resolved, job, source, Path(document.file).resolve(), overrides, base.build)
+
+
+def check_cluster(document: yaml.Document) -> Cluster:
+    """Validates a cluster, by its provider's class.
+
+    Raises:
+        SpecError: all problems.
+    """
+    _kind(document, ["cluster"])
+    provider = document.data.get("provider")
+    if not isinstance(provider, str) or provider not in PROVIDERS:
+        near = did_you_mean(provider, PROVIDERS) if isinstance(provider, str) else ""
+        got = f"must be {', '.join(PROVIDERS)}, got {show(provider)}{'.' if near else ''}{near}"
+        text = got if "provider" in document.data else f"is required and missing: {', '.join(PROVIDERS)}"
+        raise SpecError([*document.problems, document.problem(("provider",), text)])
+    cluster, wrong, broken = _sections(document, PROVIDERS[provider])
+    if not broken:
+        assert cluster is not None, "what pydantic refuses is a problem"
+        wrong += cluster_rules.check(cluster)
+    if problems := _told(document, wrong):
+        raise SpecError(problems)
+    assert cluster is not None
+    return cluster
 
 
 class _WrongBase(Exception):

@@ -1,0 +1,1 @@
+"""Clusters: up, status, down and doctor, for every provider."""

@@ -1,0 +1,155 @@
+"""What every provider of machines can do, and where a cluster's files are on this machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dlsys.errors import UsageError
+from dlsys.paths import home, read_json, write_json
+from dlsys.spec.section import NAME_PATTERN
+
+# Where the queue of jobs listens on a head that is a machine of its own.
+DESK_PORT = 8266
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a cluster's queue of jobs answers.
+
+    Attributes:
+        url: `http://127.0.0.1:8266`, reachable from here.
+        token: what every request carries.
+    """
+
+    url: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `dlsys cluster doctor` looked at.
+
+    Attributes:
+        good: whether it is as it should be.
+        what: a sentence about what was found.
+        mend: what to do about it; empty where nothing needs to be done.
+    """
+
+    good: bool
+    what: str
+    mend: str = ""
+
+
+class Provider(Protocol):
+    """One cluster at its provider. `up` and `down` may be called again at any time."""
+
+    def render(self) -> dict[str, str]:
+        """What `up` hands to the provider, by file name; touches nothing."""
+
+    def up(self, say: Callable[[str], None]) -> None:
+        """Brings the cluster to what its file says; returns when its queue takes jobs.
+
+        Raises:
+            DlsysError: the provider refused, with its own words.
+        """
+
+    def down(self, say: Callable[[str], None]) -> None:
+        """Ends the cluster and removes all that `up` made, but not `storage`."""
+
+    def alive(self) -> bool:
+        """Whether the cluster stands, as far as it can be told from here."""
+
+    def connect(self) -> AbstractContextManager[Endpoint]:
+        """A way to the cluster's queue, for as long as the context lasts.
+
+        Raises:
+            RunError: the cluster is not up, or cannot be reached.
+        """
+
+    def doctor(self) -> Iterator[Finding]:
+        """Looks at what could keep `up` or jobs from working."""
+
+
+@dataclass(frozen=True)
+class ClusterPaths:
+    """The files of one cluster on the machine that started it.
+
+    Attributes:
+        root: `<home>/clusters/<name>`.
+    """
+
+    root: Path
+
+    @classmethod
+    def of(cls, name: str) -> ClusterPaths:
+        return cls(home() / "clusters" / name)
+
+    @classmethod
+    def all(cls) -> list[ClusterPaths]:
+        """Every cluster that was brought up and not down again, by name."""
+        folder = home() / "clusters"
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [cls(path) for path in found if NAME_PATTERN.fullmatch(path.name) and cls(path).source.exists()]
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def source(self) -> Path:
+        """The cluster file's text, with the overrides of `up` already in it."""
+        return self.root / "cluster.yaml"
+
+    @property
+    def state(self) -> Path:
+        """What the provider must remember to find the cluster again."""
+        return self.root / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked while `up` or `down` is at work."""
+        return self.root / "lock"
+
+    @property
+    def token(self) -> Path:
+        """The token of Ray and of the queue, readable by its owner alone."""
+        return self.root / "token"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def make(self) -> None:
+        """Makes the folder and the token, readable by their owner alone.
+
+        Raises:
+            UsageError: the place is not writable.
+        """
+        try:
+            for folder in (self.root.parent, self.root, self.logs):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise UsageError(
+                f"{self.root}: cannot be made: {error.strerror}",
+                hint="Clusters are kept in .dlsys here; set DLSYS_HOME to another folder.",
+            ) from error
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+
+    def read_token(self) -> str:
+        return self.token.read_text().strip()
+
+    def read_state(self) -> dict[str, Any]:
+        return read_json(self.state) or {}
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        write_json(self.state, state)
