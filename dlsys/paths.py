@@ -39,18 +39,23 @@ class RunPaths:
     root: Path
 
     @classmethod
-    def create(cls, run_id: str) -> RunPaths:
+    def create(cls, run_id: str, *, under: Path | None = None) -> RunPaths:
         """Makes the folders of a new run, readable by their owner alone.
+
+        Args:
+            run_id: what it is called.
+            under: the home to make it in; by default this folder's.
 
         Raises:
             UsageError: the place is not writable.
         """
-        paths = cls(home() / "runs" / run_id)
+        place = under or home()
+        paths = cls(place / "runs" / run_id)
         try:
             paths.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             paths.root.mkdir(mode=0o700)
             paths._make_folders()
-            ignore = home() / ".gitignore"
+            ignore = place / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n")
         except OSError as error:
@@ -131,6 +136,11 @@ class RunPaths:
     def record(self) -> Path:
         """What the tracker must know: experiment, uri, tags, parameters."""
         return self.root / "record.json"
+
+    @property
+    def submission(self) -> Path:
+        """What a cluster's queue knows of the run as a job; absent for a run that was never submitted."""
+        return self.root / "submission.json"
 
     @property
     def mlflow(self) -> Path:

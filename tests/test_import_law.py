@@ -50,7 +50,7 @@ def module_name(path: Path) -> str:
 def room(module: str) -> str:
     """The room of a dotted module name below `dlsys`."""
     parts = module.split(".")
-    if len(parts) == 1 or parts[1] in ("errors", "registry", "paths"):
+    if len(parts) == 1 or parts[1] in ("errors", "registry", "paths", "processes"):
         return "base"
     if parts[1] == "zoo":
         # A package's own file is run whenever a card in it is imported.

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from dlsys import __version__
-from dlsys.cli import files, plan, run, runs, sweep, ui, verify, zoo
+from dlsys.cli import cluster, files, jobs, plan, run, runs, submit, sweep, ui, verify, zoo
 from dlsys.cli.report import report
 from dlsys.errors import DlsysError
 
@@ -26,6 +26,9 @@ app.command("show")(files.show)
 app.command("schema")(files.schema)
 app.command("plan")(plan.plan)
 app.command("verify")(verify.verify)
+app.command("submit")(submit.submit)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(runs.app, name="runs")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(zoo.app, name="zoo")

@@ -95,7 +95,8 @@ def sync(
 ) -> None:
     """Deliver to MLflow what it could not take before."""
     from dlsys.paths import RunPaths, read_json
-    from dlsys.track.writer import alive, delivered
+    from dlsys.processes import alive
+    from dlsys.track.writer import delivered
     from dlsys.track.writer import sync as deliver
 
     failed: DlsysError | None = None

@@ -17,7 +17,7 @@ import psutil
 
 from dlsys.errors import FencedError, UsageError
 from dlsys.paths import RunPaths, read_json, write_json
-from dlsys.track.writer import alive, end_processes
+from dlsys.processes import alive, end_processes
 
 
 class Ownership:

@@ -63,13 +63,15 @@ class Ended:
     error: BaseException | None = None
 
 
-def prepare(loaded: Loaded, *, parent: str | None = None) -> RunPaths:
+def prepare(loaded: Loaded, *, parent: str | None = None, paths: RunPaths | None = None) -> RunPaths:
     """Makes a new run of a checked job: its id, its folder and its record.
 
     Args:
+        loaded: the job.
         parent: the id of the run that this one is a part of.
+        paths: the run's folder, if that is made already.
     """
-    paths = RunPaths.create(new_run_id(loaded.job.name))
+    paths = paths or RunPaths.create(new_run_id(loaded.job.name))
     paths.source.write_text(loaded.source)
     _write_spec(paths, loaded.job)
     record = provenance.build(paths.id, loaded)

@@ -67,11 +67,11 @@ def ledger_of(paths: RunPaths) -> Path:
 
 def check_here(loaded: LoadedSweep) -> None:
     """Raises ResourceError when a trial may need more than this machine has."""
-    for resources in _sizes(loaded):
+    for resources in sizes(loaded):
         check_machine(resources)
 
 
-def _sizes(loaded: LoadedSweep) -> list[Resources]:
+def sizes(loaded: LoadedSweep) -> list[Resources]:
     """Every size that a trial may have."""
     tree = space.parse(loaded.sweep.space)[0]
     sized = {key: part for key, part in tree.items() if key.partition(".")[0] == "resources"}
@@ -82,9 +82,9 @@ def _sizes(loaded: LoadedSweep) -> list[Resources]:
     return found
 
 
-def prepare(loaded: LoadedSweep) -> RunPaths:
-    """Makes a new sweep: its id, its folder, its record, and copies of all that it is made from."""
-    paths = RunPaths.create(new_run_id(loaded.sweep.name))
+def prepare(loaded: LoadedSweep, paths: RunPaths | None = None) -> RunPaths:
+    """Makes a new sweep: its id, its folder (or the one given), its record, and what it is made from."""
+    paths = paths or RunPaths.create(new_run_id(loaded.sweep.name))
     paths.source.write_text(loaded.source)
     (paths.root / "trained.yaml").write_text(yaml.dump(loaded.job.job.model_dump(mode="json")))
     _write_spec(paths, loaded)
@@ -230,7 +230,7 @@ class _Driver:
 
         launcher = RayLauncher(owner, address)
         try:
-            need = max(_sizes(self._loaded), key=lambda resources: resources.workers * resources.cpus)
+            need = max(sizes(self._loaded), key=lambda resources: resources.workers * resources.cpus)
             launcher.start(need.workers, need.cpus, need.gpus)
             interrupts.install()
             self._cluster = launcher.capacity()

@@ -17,7 +17,7 @@ from dlsys.spec import cluster_rules, rules, sweep_rules, sweep_trials, yaml
 from dlsys.spec.cluster import PROVIDERS, Cluster
 from dlsys.spec.explain import explain
 from dlsys.spec.job import TrainJob
-from dlsys.spec.overrides import apply_overrides, as_given, changed, of_sweep
+from dlsys.spec.overrides import apply_overrides, as_given, changed
 from dlsys.spec.section import Section, show
 from dlsys.spec.sweep import Sweep
 

@@ -23,10 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from dlsys.errors import TrackingError
 from dlsys.paths import TRIAL_ID, RunPaths, read_json, write_json
+from dlsys.processes import alive, end_processes
 from dlsys.track.mask import mask
 from dlsys.track.spool import records
 
@@ -256,32 +255,6 @@ def sync(paths: RunPaths) -> int:
     return sum(Delivery(paths, Store(record["uri"])).deliver(_outcome(paths)))
 
 
-def alive(pid: int, created: float) -> bool:
-    """Whether a process is still the one that was recorded, and no zombie."""
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def end_processes(recorded: list[list[float]]) -> None:
-    """Kills recorded processes, (pid, creation time), with all their descendants."""
-    for pid, created in recorded:
-        if not alive(int(pid), created):
-            continue
-        try:
-            process = psutil.Process(int(pid))
-            family = [*process.children(recursive=True), process]
-        except psutil.Error:
-            continue
-        for member in family:
-            try:
-                member.kill()
-            except psutil.Error:
-                continue
-
-
 def run(paths: RunPaths) -> int:
     """Writes until the run has ended and everything is delivered."""
     delivery: Delivery | None = None
@@ -360,7 +333,9 @@ def _step_back() -> None:
 
 def main() -> int:
     # Ctrl-C reaches the whole group of processes; the driver decides what it means.
+    # Whoever ends the run ends its driver; what that leaves is still to be delivered.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _step_back()
     return run(RunPaths(Path(sys.argv[1])))
 

@@ -17,10 +17,11 @@ import pytest
 
 from dlsys.errors import TrackingError
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
+from dlsys.processes import alive, end_processes
 from dlsys.track import writer as writing
 from dlsys.track.spool import Spool
 from dlsys.track.store import Store
-from dlsys.track.writer import Writer, alive, end_processes
+from dlsys.track.writer import Writer
 
 
 @pytest.fixture

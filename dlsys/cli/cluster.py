@@ -1,0 +1,138 @@
+"""`cluster`: machines, up and down."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from dlsys.cli import files
+from dlsys.cli.report import table
+from dlsys.errors import DlsysError, UsageError
+
+app = typer.Typer(help="Bring clusters up and down.", no_args_is_help=True)
+Name = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="A cluster's name or file; by default the only one.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def up(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A cluster file, or the name of a ready one.")],
+    overrides: files.Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be used; touch nothing.")] = False,
+) -> None:
+    """Bring a cluster to what its file says; again, it changes only what differs."""
+    from dlsys.cluster.providers import provider_of
+    from dlsys.spec.load import load_cluster
+
+    cluster = load_cluster(files.find(file), overrides or ()).cluster
+    provider = provider_of(cluster)
+    if dry_run:
+        for name, text in provider.render().items():
+            print(f"# {name}\n{text.rstrip()}")
+        return
+    provider.up(_say)
+    _say(f"{cluster.name} is up")
+    _say(f"Send a job:   dlsys submit quickstart --cluster {cluster.name}")
+    _say(f"Look at it:   dlsys cluster status {cluster.name}")
+    _say(f"End it:       dlsys cluster down {cluster.name}")
+
+
+@app.command()
+def status(name: Name = None, as_json: AsJson = False) -> None:
+    """Show a cluster's nodes, and where it answers."""
+    from dlsys.jobs.client import Desk
+
+    cluster, provider = _find(name)
+    with provider.connect() as endpoint:
+        desk = Desk(endpoint, cluster.name)
+        health, nodes, jobs = desk.health(), desk.nodes(), desk.jobs()
+    active = [job for job in jobs if job["state"] not in ("SUCCEEDED", "FAILED", "STOPPED")]
+    row = {**_places(cluster.name), "cluster": cluster.name, "provider": cluster.provider, **health}
+    if as_json:
+        print(json.dumps({**row, "nodes": nodes, "jobs": len(active)}))
+        return
+    for key in ("cluster", "provider", "address", "dashboard"):
+        if row.get(key):
+            print(f"{key:10} {row[key]}")
+    if health["ray_away_since"]:
+        print("ray        its head does not answer")
+    print(f"jobs       {len(active)} not ended\n")
+    lines = [
+        [node["name"], "alive" if node["alive"] else "dead", node["host"], *_amounts(node), node["id"][:12]]
+        for node in sorted(nodes, key=lambda node: (not node["alive"], node["name"]))
+    ]
+    print(table(["NODE", "STATE", "ADDRESS", "CPUS", "GPUS", "RAY ID"], lines))
+
+
+@app.command()
+def down(name: Name = None) -> None:
+    """End a cluster and all that runs on it; runs, jobs and their logs stay."""
+    _, provider = _find(name)
+    provider.down(_say)
+
+
+@app.command()
+def doctor(name: Name = None) -> None:
+    """Look for what could keep a cluster or its jobs from working; exit code 1 when something does."""
+    from dlsys.jobs.client import Desk
+
+    cluster, provider = _find(name)
+    bad = 0
+    for finding in provider.doctor():
+        bad += not finding.good
+        print(f"{'ok ' if finding.good else 'BAD'}  {finding.what}")
+        if finding.mend:
+            print(f"     {finding.mend}")
+    if provider.alive():
+        try:
+            with provider.connect() as endpoint:
+                away = Desk(endpoint, cluster.name).health()["ray_away_since"]
+            print("ok   its queue of jobs answers" if not away else "BAD  its queue answers, Ray's head does not")
+            bad += bool(away)
+        except DlsysError as error:
+            bad += 1
+            print(f"BAD  {error}")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _find(name: str | None) -> tuple[Any, Any]:
+    """The cluster of a name, or of a file, which need not be up."""
+    from dlsys.cluster.providers import find, provider_of
+    from dlsys.spec.load import load_cluster
+
+    if name is not None:
+        try:
+            cluster = load_cluster(files.find(name)).cluster
+        except UsageError:
+            if name.endswith((".yaml", ".yml")):
+                raise
+        else:
+            return cluster, provider_of(cluster)
+    return find(name)
+
+
+def _places(name: str) -> dict[str, Any]:
+    from dlsys.cluster.provider import ClusterPaths
+
+    paths = ClusterPaths.of(name)
+    state = paths.read_state()
+    return {
+        "address": state.get("address"),
+        "dashboard": state.get("dashboard"),
+        "desk": state.get("desk"),
+        "token_path": str(paths.token),
+    }
+
+
+def _amounts(node: dict[str, Any]) -> tuple[str, str]:
+    return f"{node['resources'].get('CPU', 0):g}", f"{node['resources'].get('GPU', 0):g}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,116 @@
+"""`submit`: a job on a cluster."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dlsys.errors import UsageError
+
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="NAME", help="By default DLSYS_CLUSTER, or the only one that is up."),
+]
+
+
+def submit(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE [KEY=VALUE]... | -- COMMAND...", help="A job or sweep file, or a command."),
+    ] = None,
+    cluster: Cluster = None,
+    detach: Annotated[bool, typer.Option("-d", "--detach", help="Do not wait for it.")] = False,
+    priority: Annotated[int, typer.Option(help="Higher goes first.")] = 0,
+    job_id: Annotated[
+        str | None, typer.Option("--id", help="The job's id, for a submission that may be repeated.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A command's name; by default its script's.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="A command's processes.")] = 1,
+    cpus: Annotated[float, typer.Option(min=0, help="CPUs of each.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each.")] = 0,
+    pip: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Requirements beside what the nodes have.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the job's processes; no secrets.")
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--working-dir", help="Packed and sent along when the job needs it.")
+    ] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON.")] = False,
+) -> None:
+    """Send a job to a cluster: a file, or any command after `--`."""
+    from dlsys.cli.jobs import follow
+    from dlsys.cluster.providers import find
+    from dlsys.jobs.client import Desk
+    from dlsys.jobs.submit import Options
+
+    if not words:
+        raise UsageError("what is to run? dlsys submit FILE, or dlsys submit -- python train.py")
+    spec, provider = find(cluster)
+    said = Options(priority, job_id, pip, tuple(env or ()), folder)
+    is_command = "--" in sys.argv and words == sys.argv[sys.argv.index("--") + 1 :]
+    if is_command:
+        made, packed = _command(words, name, workers, cpus, gpus, said), True
+    else:
+        made, packed = _file(words, said)
+    with provider.connect() as endpoint:
+        desk = Desk(endpoint, spec.name)
+        if packed:
+            made["package"] = _bring(desk, folder, spec.max_package)
+        job = desk.submit(made)
+        _acknowledge(job, spec.name, as_json)
+        if not detach:
+            raise typer.Exit(follow(desk, job["id"]))
+
+
+def _command(words: list[str], name: str | None, workers: int, cpus: float, gpus: float, said: Any) -> Any:
+    from dlsys.jobs.submit import of_command
+    from dlsys.spec.job import Resources
+
+    return of_command(words, name, Resources(workers=workers, cpus=cpus, gpus=gpus), said)
+
+
+def _file(words: list[str], said: Any) -> tuple[Any, bool]:
+    from dlsys.cli import files
+    from dlsys.jobs.submit import needs_folder, of_file
+    from dlsys.spec.load import LoadedCluster, load_any
+
+    file, *overrides = words
+    loaded = load_any(files.find(file), overrides)
+    if isinstance(loaded, LoadedCluster):
+        raise UsageError(f"{file}: is a cluster; a job or a sweep is wanted here")
+    return of_file(loaded, said), needs_folder(loaded, said.folder)
+
+
+def _bring(desk: Any, folder: Path, limit: int) -> str:
+    """Packs the working folder and brings it to the cluster; the name it has there."""
+    import tempfile
+
+    from dlsys.jobs.package import pack
+
+    with tempfile.TemporaryDirectory(prefix="dlsys-") as place:
+        package = pack(folder, Path(place, "package.zip"), limit_mb=limit, note=_say)
+        if not package.files:
+            return ""
+        _say(f"packed {package.files:,} files of {folder.resolve()}: {package.bytes / 1e6:.1f} MB")
+        named = package.path.rename(package.path.with_name(f"{package.digest}.zip"))
+        desk.upload(named)
+        return named.name
+
+
+def _acknowledge(job: dict[str, Any], cluster: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(job), flush=True)
+    else:
+        print(job["id"], flush=True)
+    where = f"{job['id']} --cluster {cluster}"
+    _say(f"Its log:   dlsys jobs logs -f {where}\nStop it:   dlsys jobs stop {where}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,243 @@
+"""Sees jobs through: gives them to Ray when it is their turn, watches them, starts them again.
+
+Every change is written down before it has any effect, so that a desk that was killed goes on where
+it was: what it gave to Ray, Ray knows by the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from dlsys.jobs.desk import book, queue
+from dlsys.jobs.desk.book import ACTIVE, ENDED, WAITING, Bundle, Job
+from dlsys.jobs.desk.ray_api import Node, RayApi, RayAway, RayRefused
+from dlsys.paths import read_json
+
+_LOOK = 0.1
+_LOOK_AT_NODES = 1.0
+
+
+class Dispatcher:
+    """All jobs of one cluster.
+
+    Args:
+        name: the cluster's.
+        ray: its Ray.
+        packages: the folder of packed working folders.
+        capacity: the nodes that the cluster may have at most, as its file says.
+    """
+
+    def __init__(self, name: str, ray: RayApi, packages: Path, capacity: list[Bundle]) -> None:
+        self._name = name
+        self._ray = ray
+        self._packages = packages
+        self._declared = capacity
+        self._news = asyncio.Event()
+        self._nodes_at = 0.0
+        self._away: float | None = None
+        self._told: set[str] = set()
+        self.nodes: list[Node] = []
+        self.listeners: set[Callable[[], object]] = set()
+        self.jobs = {job.id: job for job in book.all_jobs() if job.cluster == name}
+
+    @property
+    def away(self) -> float | None:
+        """Since when Ray's head has not answered; None while it does."""
+        return self._away
+
+    def take(self, job: Job) -> Job:
+        """A new job, or the one of this id that is there already."""
+        if job.id in self.jobs:
+            return self.jobs[job.id]
+        self.jobs[job.id] = job
+        self._set(job, "QUEUED", "")
+        return job
+
+    def refusal(self, job: Job) -> str:
+        """Why a job can never run here; empty if it can."""
+        if self._room and not queue.fits(job.bundles * max(1, job.times), self._room):
+            need = {key: max(b.get(key, 0.0) for b in job.bundles) for key in ("CPU", "GPU")}
+            each = " and ".join(f"{value:g} {key}s" for key, value in need.items() if value)
+            have = ", ".join(" ".join(f"{v:g} {k}" for k, v in node.items() if v) or "0 CPU" for node in self._room)
+            count = len(job.bundles) * max(1, job.times)
+            return f"{count} workers of {each or '0 CPUs'} do not fit the cluster's nodes ({have})"
+        return ""
+
+    def stop(self, job: Job) -> None:
+        """Ends a job: at once in the queue, with a last checkpoint where it runs."""
+        if job.state in WAITING:
+            self._end(job, "STOPPED", "stopped while it waited")
+        elif job.state in ACTIVE:
+            self._set(job, job.state, "is being stopped", asked="stop")
+
+    def retry(self, job: Job) -> None:
+        """Puts a job that has ended back into the queue; it goes on from its last checkpoint."""
+        if job.state in ENDED:
+            job.ended = job.exit_code = None
+            job.deaths = 0
+            job.submitted = time.time()
+            self._set(job, "QUEUED", "", asked="")
+
+    async def run(self) -> None:
+        """Works until it is cancelled."""
+        while True:
+            self._news.clear()
+            try:
+                await self._turn()
+                self._away = None
+            except RayAway:
+                self._away = self._away or time.time()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _LOOK if self._busy else 1.0)
+
+    @property
+    def _busy(self) -> bool:
+        return any(job.state not in ENDED for job in self.jobs.values())
+
+    @property
+    def _room(self) -> list[Bundle]:
+        """Every node that may be counted on: those of the file, or where it says no sizes, those there are.
+
+        A node that died is started again, and an autoscaler brings one when somebody waits for it.
+        """
+        there = [node.resources for node in self.nodes if node.alive]
+        return self._declared if all(self._declared) and self._declared else there
+
+    async def _turn(self) -> None:
+        if time.monotonic() - self._nodes_at > _LOOK_AT_NODES or not self.nodes:
+            self.nodes = await self._ray.nodes()
+            self._nodes_at = time.monotonic()
+        live = [job for job in self.jobs.values() if job.state not in ENDED]
+        await asyncio.gather(*(self._follow(job) for job in live if job.state in ACTIVE))
+        made = queue.decide([job for job in live if job.state not in ENDED], self._room)
+        for job in made.pause:
+            names = [job_id for job_id in made.reasons][:1]
+            self._set(job, job.state, f"makes room for {names[0]}", asked="pause")
+        for job_id, reason in made.reasons.items():
+            waiting = self.jobs[job_id]
+            if waiting.reason != reason:
+                self._set(waiting, waiting.state, reason)
+        for job in made.start:
+            await self._start(job)
+
+    async def _start(self, job: Job) -> None:
+        again = job.state == "PAUSED" or job.attempt > 0
+        job.attempt += 1
+        book.paths_of(job.id).outcome.unlink(missing_ok=True)  # of an earlier attempt
+        self._set(job, "RECOVERING" if again else "PENDING", "Ray starts it", since=time.time(), asked="")
+        await self._give(job)
+
+    async def _give(self, job: Job) -> None:
+        """Gives an attempt to Ray; given before, it is left as it is."""
+        log = book.paths_of(job.id).logs / "driver.log"
+        env: dict[str, object] = {"env_vars": {"DLSYS_HOME": os.environ["DLSYS_HOME"], **job.env}}
+        if job.pip:
+            env["pip"] = job.pip
+        python = "python" if job.pip else sys.executable
+        room: dict[str, float] = {}
+        if job.kind == "command" and len(job.bundles) == 1:
+            command = job.command
+            env["env_vars"] = {**_ALONE, **env["env_vars"]}  # type: ignore[dict-item]
+            room = {f"entrypoint_num_{key.lower()}s": value for key, value in job.bundles[0].items() if value}
+        else:
+            verb = {"train": ["run", "--resume"], "sweep": ["sweep", "resume"], "command": ["job-group"]}
+            command = [python, "-P", "-m", "dlsys.cli.main", *verb[job.kind], job.id]
+        try:
+            if job.package:
+                await self._ray.upload(self._packages / job.package)
+                env["working_dir"] = f"gcs://{job.package}"
+            line = f"exec {shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
+            await self._ray.submit(job.ray_id, line, env, **room)
+        except RayRefused as error:
+            self._end(job, "FAILED", f"Ray refused it: {error}")
+
+    async def _follow(self, job: Job) -> None:
+        """Takes note of how an attempt stands, and asks it to stop if it is to."""
+        found = await self._ray.job(job.ray_id)
+        if found is None:
+            # Ray never got it, or a new head has no memory of it.
+            if job.state == "PENDING" and job.started is None:
+                await self._give(job)
+            else:
+                self._died(job, "the cluster's head was lost")
+            return
+        if found.status in ("SUCCEEDED", "FAILED", "STOPPED"):
+            self._judge(job, found.status, found.message, found.exit_code)
+        elif job.asked:
+            if job.ray_id not in self._told:
+                self._told.add(job.ray_id)
+                await self._ray.stop(job.ray_id)
+        elif found.status == "RUNNING" and job.state != "RUNNING":
+            self._set(job, "RUNNING", "", started=job.started or time.time())
+
+    def _judge(self, job: Job, status: str, message: str, exit_code: int | None) -> None:
+        """What a job is whose attempt has ended."""
+        job.exit_code = exit_code
+        outcome = read_json(book.paths_of(job.id).outcome) or {}
+        verdict = outcome.get("status")
+        if job.kind == "command":
+            verdict = {"SUCCEEDED": "FINISHED", "STOPPED": "KILLED"}.get(status)
+            if status == "FAILED" and exit_code is not None and exit_code > 0:
+                verdict = "FAILED"
+        if verdict == "FINISHED":
+            self._end(job, "SUCCEEDED", "")
+        elif job.asked == "pause" and verdict != "FAILED":
+            self._leave(job)
+            self._set(job, "PAUSED", "made room for another job", asked="")
+        elif job.asked == "stop":
+            self._end(job, "STOPPED", "stopped")
+        elif verdict == "FAILED":
+            self._end(job, "FAILED", outcome.get("cause") or f"it ended with exit code {exit_code}")
+        elif status == "STOPPED" or verdict == "KILLED":
+            self._end(job, "STOPPED", "stopped from outside")
+        else:
+            lines = [line for line in message.strip().splitlines() if line.strip()]
+            self._died(job, lines[0] if lines else "it died without a word")
+
+    def _died(self, job: Job, why: str) -> None:
+        self._leave(job)
+        job.deaths += 1
+        if job.asked == "stop":
+            self._end(job, "STOPPED", "stopped")
+        elif job.deaths > job.retries:
+            self._end(job, "FAILED", f"died {job.deaths} times; the last time: {why}")
+        else:
+            self._set(job, "QUEUED", f"starts again: {why}", asked="")
+
+    def _leave(self, job: Job) -> None:
+        """Its resources are free from now on."""
+        if job.since is not None:
+            job.ran += time.time() - job.since
+            job.since = None
+
+    def _end(self, job: Job, state: str, reason: str) -> None:
+        self._leave(job)
+        self._set(job, state, reason, ended=time.time(), asked="")
+
+    def _set(self, job: Job, state: str, reason: str, **changes: object) -> None:
+        job.state, job.reason = state, reason
+        for name, value in changes.items():
+            setattr(job, name, value)
+        book.keep(job)
+        self._news.set()
+        for listener in list(self.listeners):
+            listener()
+
+
+# A script in one process, as torchrun names its surroundings.
+_ALONE = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+    "NODE_RANK": "0",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",
+}
