@@ -35,13 +35,14 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 
 
 def marked(variable: str, value: str) -> list[psutil.Process]:
-    """This user's processes in whose environment the variable has this value.
+    """This user's processes in whose environment the variable has this value, and their descendants.
 
-    A mark is inherited, so it finds whatever a program started, also what was orphaned since.
+    A mark is inherited, so it finds whatever a program started, also what was orphaned since. (What
+    gives itself a title overwrites its environment: it is found below its parent.)
     """
-    found = []
+    found: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.environ().get(variable) == value:
-                found.append(process)
-    return found
+                found |= {member.pid: member for member in [process, *process.children(recursive=True)]}
+    return [process for process in found.values() if process.is_running()]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
 
 from dlsys.cli import files
+from dlsys.cli.jobs import ENDED
 from dlsys.cli.report import table
 from dlsys.errors import DlsysError, UsageError
 
@@ -17,6 +19,9 @@ Name = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="A cluster's name or file; by default the only one.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+# Jobs that are stopped save a checkpoint within this time.
+_STOP_WITHIN = 30.0
 
 
 @app.command()
@@ -51,7 +56,7 @@ def status(name: Name = None, as_json: AsJson = False) -> None:
     with provider.connect() as endpoint:
         desk = Desk(endpoint, cluster.name)
         health, nodes, jobs = desk.health(), desk.nodes(), desk.jobs()
-    active = [job for job in jobs if job["state"] not in ("SUCCEEDED", "FAILED", "STOPPED")]
+    active = [job for job in jobs if job["state"] not in ENDED]
     row = {**_places(cluster.name), "cluster": cluster.name, "provider": cluster.provider, **health}
     if as_json:
         print(json.dumps({**row, "nodes": nodes, "jobs": len(active)}))
@@ -71,9 +76,27 @@ def status(name: Name = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def down(name: Name = None) -> None:
-    """End a cluster and all that runs on it; runs, jobs and their logs stay."""
-    _, provider = _find(name)
+    """Stop a cluster's jobs, which save a checkpoint, and end it; runs, jobs and their logs stay."""
+    from dlsys.jobs.client import Desk
+
+    cluster, provider = _find(name)
+    if provider.alive():
+        try:
+            with provider.connect() as endpoint:
+                _drain(Desk(endpoint, cluster.name))
+        except DlsysError as error:
+            _say(f"its jobs could not be stopped in order: {error}")
     provider.down(_say)
+
+
+def _drain(desk: Any) -> None:
+    """Stops all jobs, and waits for their last checkpoints."""
+    stopped = [desk.stop(job["id"])["id"] for job in desk.jobs() if job["state"] not in ENDED]
+    for job_id in stopped:
+        _say(f"{job_id} is stopped; on the next cluster: dlsys jobs retry {job_id}")
+    deadline = time.monotonic() + _STOP_WITHIN
+    while any(job["state"] not in ENDED for job in desk.jobs()) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 @app.command()

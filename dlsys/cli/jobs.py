@@ -21,7 +21,7 @@ Id = Annotated[str, typer.Argument(metavar="JOB", help="The beginning of a job's
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ByExit = Annotated[bool, typer.Option("--exit-code", help="Tell the state by the exit code.")]
 
-_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _CODES = {"SUCCEEDED": 0, "FAILED": 100, "STOPPED": 103}
 _NOT_ENDED, _NOT_FOUND = 101, 102
 _LONG_LOOK = 30.0
@@ -41,9 +41,9 @@ def list_jobs(
     if not found:
         print("no jobs yet: dlsys submit quickstart")
         return
-    active = [job for job in found if job["state"] not in _ENDED]
+    active = [job for job in found if job["state"] not in ENDED]
     active.sort(key=lambda job: (-job["priority"], job["submitted"]))
-    ended = sorted((job for job in found if job["state"] in _ENDED), key=lambda job: -(job["ended"] or 0))
+    ended = sorted((job for job in found if job["state"] in ENDED), key=lambda job: -(job["ended"] or 0))
     rows = [
         [job["id"], job["state"], str(job["priority"]), _when(job["submitted"]), _took(job), job["reason"]]
         for job in [*active, *ended]
@@ -146,7 +146,7 @@ def follow(desk: Any, job_id: str) -> int:
 
 def _await(desk: Any, job: str, deadline: float | None) -> str:
     found = desk.job(job)
-    while found["state"] not in _ENDED:
+    while found["state"] not in ENDED:
         left = _LONG_LOOK if deadline is None else min(_LONG_LOOK, deadline - time.monotonic())
         if left <= 0:
             break
@@ -178,9 +178,15 @@ def _jobs(cluster: str | None) -> list[dict[str, Any]]:
 
 def _kept() -> list[dict[str, Any]]:
     """What the desks of all clusters that keep their runs here have written down."""
+    from dlsys.cluster.provider import ClusterPaths
     from dlsys.jobs.desk.book import all_jobs
 
-    return [job.to_dict() for job in all_jobs()]
+    found = []
+    for job in (job.to_dict() for job in all_jobs()):
+        if job["state"] not in ENDED and not ClusterPaths.of(job["cluster"]).source.exists():
+            job["reason"] = f"cluster {job['cluster']} is gone; it goes on when that is up again"
+        found.append(job)
+    return found
 
 
 def _found(job: str, cluster: str | None, by_exit: bool) -> dict[str, Any]:

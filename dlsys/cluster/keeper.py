@@ -27,9 +27,9 @@ import psutil
 
 from dlsys import processes
 from dlsys.cluster.provider import ClusterPaths
-from dlsys.cluster.ray_node import CLUSTER_MARK, NODE_MARK, RayNode, environment
+from dlsys.cluster.ray_node import CLUSTER_MARK, RayNode, environment
 from dlsys.errors import DlsysError
-from dlsys.paths import home, read_json
+from dlsys.paths import read_json
 from dlsys.spec.cluster import Local, LocalNode
 from dlsys.spec.load import load_cluster
 
@@ -93,8 +93,11 @@ class Keeper:
             return
         head = self._nodes[0]
         if not head.runs() and not (self._revivable and head.revive_control(self._log(head.name))):
-            for node in self._nodes[1:]:
+            for node in self._nodes:
                 node.kill()
+            # What is on disk tells of nodes, actors and jobs that are no more.
+            shutil.rmtree(self._control, ignore_errors=True)
+            self._control.mkdir(mode=0o700, parents=True)
             self._start(head)
         for node in self._nodes[1:]:
             if not node.runs():
@@ -112,10 +115,8 @@ class Keeper:
         assert isinstance(cluster, Local)
         self._revivable = cluster.head_state == "disk"
         if self._revivable:
-            folder = Path(self._state["temp"], "control")
-            folder.mkdir(mode=0o700, exist_ok=True)
-            self._env |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(folder)}
-        self._storage = str(Path(cluster.storage).absolute()) if cluster.storage else str(home())
+            self._env |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self._control)}
+        self._storage = cluster.storage or str(self._paths.home)
         before = {node.name: node for node in self._nodes}
         wanted = [
             (f"{group.name}-{index}", group)
@@ -167,7 +168,7 @@ class Keeper:
                     *("--port", str(ports["desk"]), "--storage", self._storage),
                     *("--dashboard", f"http://127.0.0.1:{ports['dashboard']}"),
                 ],
-                env={**self._env, NODE_MARK: "desk"},
+                env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -183,6 +184,11 @@ class Keeper:
             return True
         starts.append(now)
         return False
+
+    @property
+    def _control(self) -> Path:
+        """Where the control plane keeps its state."""
+        return Path(self._state["temp"], "control")
 
     def _log(self, name: str) -> Path:
         return self._paths.logs / f"{name}.log"

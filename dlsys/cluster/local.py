@@ -16,7 +16,7 @@ import psutil
 
 from dlsys import processes
 from dlsys.cluster.provider import ClusterPaths, Endpoint, Finding
-from dlsys.cluster.ray_node import CLUSTER_MARK, NODE_MARK, environment
+from dlsys.cluster.ray_node import CLUSTER_MARK, environment
 from dlsys.errors import RunError, UsageError
 from dlsys.paths import read_json
 from dlsys.spec import yaml
@@ -143,7 +143,7 @@ class LocalProvider:
         with open(self._paths.logs / "keeper.log", "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "dlsys.cluster.keeper", str(self._paths.root)],
-                env={**env, NODE_MARK: "keeper"},
+                env=env,
                 cwd=self._paths.root,  # a job without a working folder of its own starts there
                 stdin=subprocess.DEVNULL,
                 stdout=log,

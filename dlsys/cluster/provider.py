@@ -102,6 +102,11 @@ class ClusterPaths:
         return self.root.name
 
     @property
+    def home(self) -> Path:
+        """The folder of runs that the cluster was started beside."""
+        return self.root.parent.parent
+
+    @property
     def source(self) -> Path:
         """The cluster file's text, with the overrides of `up` already in it."""
         return self.root / "cluster.yaml"

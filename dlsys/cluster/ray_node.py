@@ -15,8 +15,9 @@ import psutil
 from dlsys import processes
 from dlsys.errors import RunError
 
-# Every process of a cluster has this in its environment: the cluster's folder. And this, its node.
+# Every process of a cluster has this in its environment: the cluster's folder.
 CLUSTER_MARK = "DLSYS_CLUSTER_FOLDER"
+# And every process of a node this: the node and the cluster's folder.
 NODE_MARK = "DLSYS_NODE"
 # Nothing large travels through Ray: batches are made where they are used.
 _OBJECT_STORE_BYTES = 100_000_000
@@ -99,7 +100,7 @@ class RayNode:
             try:
                 code = subprocess.run(
                     command,
-                    env={**self.env, NODE_MARK: self.name},
+                    env={**self.env, NODE_MARK: self._mark},
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=file,
@@ -124,10 +125,11 @@ class RayNode:
                 program = os.path.basename(command[0]) if command else ""
                 if program in ("raylet", "gcs_server"):
                     self._watched[program] = process
+                if program == "gcs_server":
+                    self._control = (command, process.environ())
                 if program == "raylet":
-                    self.host = next(w.partition("=")[2] for w in command if w.startswith("--node_ip_address="))
-                    if program == "gcs_server":
-                        self._control = (command, process.environ())
+                    said = (word.partition("=") for word in command)
+                    self.host = next(value for key, _, value in said if key == "--node_ip_address")
         return self.runs()
 
     def runs(self) -> bool:
@@ -171,10 +173,9 @@ class RayNode:
         return False
 
     def _family(self) -> list[psutil.Process]:
-        found = processes.marked(CLUSTER_MARK, self.env[CLUSTER_MARK])
-        family = []
-        for process in found:
-            with suppress(psutil.Error):
-                if process.environ().get(NODE_MARK) == self.name and process.pid != os.getpid():
-                    family.append(process)
-        return family
+        found = processes.marked(NODE_MARK, self._mark)
+        return [process for process in found if process.pid != os.getpid()]
+
+    @property
+    def _mark(self) -> str:
+        return f"{self.name} {self.env[CLUSTER_MARK]}"

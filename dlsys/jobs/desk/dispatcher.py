@@ -170,6 +170,9 @@ class Dispatcher:
             return
         if found.status in ("SUCCEEDED", "FAILED", "STOPPED"):
             self._judge(job, found.status, found.message, found.exit_code)
+        elif found.node in {node.id for node in self.nodes if not node.alive}:
+            # Ray itself finds out when it is given a next job, or never.
+            self._died(job, "the node that its driver ran on was lost")
         elif job.asked:
             if job.ray_id not in self._told:
                 self._told.add(job.ray_id)

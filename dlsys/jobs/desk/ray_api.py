@@ -48,11 +48,13 @@ class RayJob:
         status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
         message: why, in Ray's words.
         exit_code: of the entrypoint, once it has ended.
+        node: Ray's id of the node it was started on; empty until then.
     """
 
     status: str
     message: str
     exit_code: int | None
+    node: str
 
 
 class RayApi:
@@ -98,7 +100,8 @@ class RayApi:
             return None
         if status != 200:
             raise RayAway(str(found))
-        return RayJob(found["status"], found.get("message") or "", found.get("driver_exit_code"))
+        message, code = found.get("message") or "", found.get("driver_exit_code")
+        return RayJob(found["status"], message, code, found.get("driver_node_id") or "")
 
     async def stop(self, ray_id: str) -> None:
         """SIGTERM to all processes of a job, and SIGKILL where that did not help in time."""
@@ -136,8 +139,8 @@ def _node(entry: dict[str, Any]) -> Node:
     labels, total = raylet.get("labels") or {}, raylet.get("resourcesTotal") or {}
     return Node(
         id=raylet["nodeId"],
-        name=labels.get("dlsys/node", entry["ip"]),
-        host=entry["ip"],
+        name=labels.get("dlsys/node", raylet["nodeManagerAddress"]),
+        host=raylet["nodeManagerAddress"],
         alive=raylet.get("state") == "ALIVE",
         resources={key: float(total.get(key, 0.0)) for key in ("CPU", "GPU")},
     )
