@@ -95,7 +95,9 @@ class ClusterPaths:
         """Every cluster that was brought up and not down again, by name."""
         folder = home() / "clusters"
         found = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [cls(path) for path in found if NAME_PATTERN.fullmatch(path.name) and cls(path).source.exists()]
+        return [
+            cls(path) for path in found if NAME_PATTERN.fullmatch(path.name) and cls(path).source.exists()
+        ]
 
     @property
     def name(self) -> str:
