@@ -289,11 +289,26 @@ def test_a_job_that_ends_too_early_is_told_with_its_last_words(fake: FakeSlurm, 
         ask(provider)
 
 
-def test_a_stale_address_of_the_queue_is_not_used(provider: SlurmProvider, storage: Path) -> None:
+def test_up_waits_for_a_job_that_is_just_ending(provider: SlurmProvider, fake: FakeSlurm) -> None:
+    provider.up(quiet)
+    fake.end()
+    fake.set_state(1, "COMPLETING")
+    provider.up(quiet)
+    assert fake.job(1)["state"] == "CANCELLED"
+    assert len(fake.calls("sbatch")) == 2
+
+
+def test_a_stale_address_of_the_queue_is_not_used(fake: FakeSlurm, storage: Path) -> None:
     folder = storage / "clusters" / "lab"
     folder.mkdir(parents=True)
     (folder / "desk.json").write_text('{"host": "127.0.0.1", "port": 1, "pid": 1}')
-    provider.up(quiet)
+
+    def say(text: str) -> None:
+        if "RUNNING" in text:
+            (folder / "go").touch()
+
+    slow = ["until [ -e go ]; do sleep 0.01; done"]
+    provider_of(cluster_of(storage=str(storage), setup=slow)).up(say)
     assert json.loads((folder / "desk.json").read_text())["port"] > 1
 
 
