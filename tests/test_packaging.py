@@ -23,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     copy = folder / "copy"
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("dlsys", "jobs", "tune"):
+    for name in ("dlsys", "jobs", "tune", "cluster"):
         shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=ignored)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -39,7 +39,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_holds_every_module_and_ready_file(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("dlsys/**/*.py")}
-    files = [*ROOT.glob("jobs/**/*.yaml"), *ROOT.glob("tune/**/*.yaml")]
+    files = [path for kind in ("jobs", "tune", "cluster") for path in ROOT.glob(f"{kind}/**/*.yaml")]
     ready = {f"dlsys/ready/{path.relative_to(ROOT)}" for path in files}
     assert ready
     assert {name for name in names if ".dist-info/" not in name} == modules | ready
@@ -51,7 +51,7 @@ def test_an_installed_package_finds_its_ready_files(wheel: Path, tmp_path: Path)
     zipfile.ZipFile(wheel).extractall(site)
     look = (
         "from dlsys.cli import files; print(files.ready_folder()); "
-        "files.check('vision/lenet5'); files.check('tune/lenet5_asha')"
+        "[files.check(name) for name in ('vision/lenet5', 'tune/lenet5_asha', 'cluster/two_nodes')]"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", look],
@@ -61,7 +61,8 @@ def test_an_installed_package_finds_its_ready_files(wheel: Path, tmp_path: Path)
         text=True,
         timeout=120,
     )
-    assert done.stdout == f"{site}/dlsys/ready\nvision/lenet5: ok\ntune/lenet5_asha: ok\n", done.stderr
+    found = "vision/lenet5: ok\ntune/lenet5_asha: ok\ncluster/two_nodes: ok\n"
+    assert done.stdout == f"{site}/dlsys/ready\n{found}", done.stderr
 
 
 def requirements() -> list[Requirement]:

@@ -1,4 +1,4 @@
-"""`check`, `show` and `schema`: what a job or a sweep says, without torch or Ray."""
+"""`check`, `show` and `schema`: what a job, a sweep or a cluster says, without torch or Ray."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ Overrides = Annotated[
 
 
 def ready_folder() -> Path:
-    """Where the ready files lie: links to jobs/ and tune/ in a checkout, copies of them in a wheel."""
+    """Where the ready files lie: links to their folders in a checkout, copies of them in a wheel."""
     import dlsys
 
     return Path(dlsys.__file__).parent / "ready"
 
 
 def find(name: str) -> Path:
-    """The file of this path, or the ready one of this name: `vision/lenet5`, `tune/lenet5_asha`.
+    """The file of this path, or the ready one of this name: `vision/lenet5`, `tune/lenet5_asha`,
+    `cluster/two_nodes`.
 
     Raises:
         UsageError: neither exists.
@@ -34,7 +35,7 @@ def find(name: str) -> Path:
     if path.exists() or path.suffix in (".yaml", ".yml"):
         return path
     folder = ready_folder()
-    files = sorted(file for kind in ("jobs", "tune") for file in (folder / kind).rglob("*.yaml"))
+    files = sorted(file for kind in ("jobs", "tune", "cluster") for file in (folder / kind).rglob("*.yaml"))
     names = (file.relative_to(folder).with_suffix("").as_posix() for file in files)
     ready = {name.removeprefix("jobs/"): file for name, file in zip(names, files, strict=True)}
     if name in ready:
@@ -46,7 +47,7 @@ def find(name: str) -> Path:
 
 
 def check(file: File, overrides: Overrides = None) -> None:
-    """Validate a job or sweep file: all problems at once (exit code 2)."""
+    """Validate a job, sweep or cluster file: all problems at once (exit code 2)."""
     from dlsys.spec import load_any
 
     load_any(find(file), overrides or ())
@@ -58,12 +59,10 @@ def show(
     overrides: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a job or sweep with all defaults and overrides filled in."""
-    from dlsys.spec import LoadedSweep, load_any
+    """Print a job, sweep or cluster with all defaults and overrides filled in."""
+    from dlsys.spec import load_any
 
-    loaded = load_any(find(file), overrides or ())
-    spec = loaded.sweep if isinstance(loaded, LoadedSweep) else loaded.job
-    plain = spec.model_dump(mode="json")
+    plain = load_any(find(file), overrides or ()).spec.model_dump(mode="json")
     if as_json:
         print(json.dumps(plain, indent=2))
     else:
@@ -73,9 +72,10 @@ def show(
 
 
 def schema(
-    kind: Annotated[Literal["train", "sweep"], typer.Argument(help="The kind of file.")] = "train",
+    kind: Annotated[Literal["train", "sweep", "cluster"], typer.Argument(help="The kind of file.")] = "train",
 ) -> None:
-    """Print the JSON Schema of job or sweep files, for editors."""
+    """Print the JSON Schema of job, sweep or cluster files, for editors."""
     from dlsys.spec import schema as schemas
 
-    print(json.dumps(schemas.sweep_schema() if kind == "sweep" else schemas.schema(), indent=2))
+    made = {"train": schemas.schema, "sweep": schemas.sweep_schema, "cluster": schemas.cluster_schema}
+    print(json.dumps(made[kind](), indent=2))

@@ -55,7 +55,7 @@ def plan(
     loaded = load_any(find(file), overrides or ())
     if not isinstance(loaded, LoadedSweep):
         raise UsageError(
-            f"{file}: is a kind: train file, and plans for single runs do not exist yet",
+            f"{file}: is a kind: {loaded.spec.kind} file, and there are plans only for sweeps yet",
             hint="Give a sweep: dlsys plan tune/lenet5_asha",
         )
     workers = workers or _workers(loaded)

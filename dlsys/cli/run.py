@@ -32,7 +32,7 @@ def run(
     from dlsys.cli.progress import Progress
     from dlsys.jobs import run as runs
     from dlsys.paths import RunPaths
-    from dlsys.spec.load import LoadedSweep, load, load_any
+    from dlsys.spec.load import LoadedCluster, LoadedSweep, load, load_any
 
     address = address or os.environ.get("RAY_ADDRESS") or None
     if resume is not None:
@@ -55,6 +55,11 @@ def run(
                 sweeps.check_here(found)
             sweep.execute(sweeps.prepare(found), found, address, as_json)
             return
+        if isinstance(found, LoadedCluster):
+            raise UsageError(
+                f"{file}: is a kind: cluster file, which is brought up and not run",
+                hint=f"Bring it up: dlsys cluster up {file}",
+            )
         loaded = found
         paths = runs.prepare(loaded)
     progress = Progress(paths, loaded.job)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,7 +96,9 @@ class ClusterPaths:
         """Every cluster that was brought up and not down again, by name."""
         folder = home() / "clusters"
         found = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [cls(path) for path in found if NAME_PATTERN.fullmatch(path.name) and cls(path).source.exists()]
+        return [
+            cls(path) for path in found if NAME_PATTERN.fullmatch(path.name) and cls(path).source.exists()
+        ]
 
     @property
     def name(self) -> str:
@@ -149,6 +152,22 @@ class ClusterPaths:
             ) from error
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps every other `up` and `down` of this cluster out.
+
+        Raises:
+            UsageError: one is at work.
+        """
+        with open(self.lock, "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"{self.name}: another `dlsys cluster up` or `down` is at work", hint="Wait for it."
+                ) from None
+            yield
 
     def read_token(self) -> str:
         return self.token.read_text().strip()

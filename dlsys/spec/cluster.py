@@ -16,15 +16,15 @@ from dlsys.spec.section import (
     Name,
     NonNegative,
     NonNegativeInt,
-    Number,
     Positive,
     Section,
     Text,
     show,
 )
 
-Cpus = Annotated[Number, Field(ge=0, le=4096)]
-Gpus = Annotated[Number, Field(ge=0, le=64)]
+# Whole numbers: what `ray start` takes.
+Cpus = Annotated[NonNegativeInt, Field(le=4096)]
+Gpus = Annotated[NonNegativeInt, Field(le=64)]
 Port = Annotated[Count, Field(le=65_535)]
 
 
@@ -35,7 +35,23 @@ def _without_control_characters(value: str) -> str:
 
 
 # Goes into files of other systems, a line each.
-Line = Annotated[Text, Field(min_length=1), AfterValidator(_without_control_characters)]
+_Printable = AfterValidator(_without_control_characters)
+Line = Annotated[Text, Field(min_length=1), _Printable]
+# An argument of ssh, which would take one that starts with '-' for an option.
+Address = Annotated[Text, Field(pattern=r"^[^\s-]\S*$", examples=["lab-1", "10.0.0.4"]), _Printable]
+User = Annotated[Text, Field(pattern=r"^[^\s-]\S*$", examples=["ubuntu"]), _Printable]
+SbatchOption = Annotated[Text, Field(pattern="^--?[A-Za-z]", examples=["--constraint=a100"]), _Printable]
+SlurmTime = Annotated[
+    Text,
+    Field(
+        pattern=r"^[0-9]{1,9}(-[0-9]{1,2}(:[0-9]{2}){0,2}|(:[0-9]{2}){0,2})$",
+        examples=["4:00:00", "1-12:00:00"],
+    ),
+]
+SlurmMemory = Annotated[Text, Field(pattern="^[0-9]{1,18}[KMGT]?$", examples=["64G"])]
+PodMemory = Annotated[
+    Text, Field(pattern=r"^[0-9]{1,18}(\.[0-9]{1,9})?([KMGTP]i|[kMGTP])?$", examples=["8Gi"])
+]
 
 
 class Node(Section):
@@ -61,7 +77,7 @@ class LocalNode(Node):
 class Host(Node):
     """Machines that exist already."""
 
-    hosts: Annotated[tuple[Line, ...], Field(min_length=1)]
+    hosts: Annotated[tuple[Address, ...], Field(min_length=1)]
     """Their addresses, as ssh takes them."""
     cpus: Cpus | None = None
     """CPUs of each; by default all it has."""
@@ -93,8 +109,8 @@ class Pod(Node):
 
     cpus: Positive
     """CPUs of each pod."""
-    memory: Line
-    """Memory of each pod, as Kubernetes writes it: `8Gi`."""
+    memory: PodMemory
+    """Memory of each pod, as Kubernetes writes it."""
     gpus: NonNegativeInt = 0
     """GPUs of each pod (`nvidia.com/gpu`)."""
     count: NonNegativeInt = 1
@@ -103,7 +119,7 @@ class Pod(Node):
     """How many the autoscaler may take; by default `count`."""
     spot: Bool = False
     """Tolerates spot and preemptible nodes."""
-    selector: dict[Text, Text] = Field(default_factory=dict)
+    selector: dict[Line, Line] = Field(default_factory=dict)
     """Labels that a pod's node must have."""
 
 
@@ -116,8 +132,8 @@ class Allocation(Node):
     """CPUs of each."""
     gpus: NonNegativeInt = 0
     """GPUs of each (`--gpus-per-node`)."""
-    memory: Line | None = None
-    """Memory of each, as Slurm writes it: `64G`."""
+    memory: SlurmMemory | None = None
+    """Memory of each, as Slurm writes it; by default Slurm's own."""
 
 
 class Cluster(Section):
@@ -158,7 +174,7 @@ class Ssh(Cluster):
     """Who gives the machines."""
     nodes: Annotated[tuple[Host, ...], Field(min_length=1)]
     """Groups of machines; the first is the head, and has one host."""
-    user: Line | None = None
+    user: User | None = None
     """Who logs in; by default as ssh is set up."""
     key: Line | None = None
     """The private key's file; by default as ssh is set up."""
@@ -188,7 +204,7 @@ class Cloud(Cluster):
     """Google Cloud's project; Azure's resource group."""
     image: Line | None = None
     """The machine image, as the cloud names it; by default Ray's own choice."""
-    user: Line = "ubuntu"
+    user: User = "ubuntu"
     """Who logs in."""
     setup: tuple[Line, ...] = ("pip install dlsys",)
     """Commands that make a fresh machine ready, in order."""
@@ -230,23 +246,23 @@ class Slurm(Cluster):
     """Who gives the machines."""
     nodes: Annotated[tuple[Allocation, ...], Field(min_length=1, max_length=1)]
     """One group of equal machines; the first of them is also the head."""
-    time: Annotated[
-        str, Field(strict=True, pattern=r"^([0-9]+-)?[0-9]{1,3}(:[0-9]{2}){0,2}$")
-    ]
-    """How long the allocation lasts, as Slurm writes it: `4:00:00`, `1-12:00:00`."""
+    time: SlurmTime
+    """How long the allocation lasts, as Slurm writes it: `4:00:00` is four hours, `4:00` four minutes,
+    `1-12:00:00` a day and a half."""
     partition: Line | None = None
     """The partition; by default Slurm's own."""
     account: Line | None = None
     """Who pays."""
-    options: tuple[Line, ...] = ()
-    """More options of sbatch: `--constraint=a100`."""
+    options: tuple[SbatchOption, ...] = ()
+    """More options of sbatch; they outrank what the other keys say."""
     setup: tuple[Line, ...] = ()
-    """Lines of shell that make dlsys's Python ready on each machine: `module load python`."""
+    """Lines of shell that put dlsys's Python and Ray on the path: `module load python`. They run on the first
+    machine; all others get its environment."""
     port: Port = 6379
     """Where Ray's head listens."""
     storage: Line
-    """Where runs are kept: a folder that all nodes see at the same path, or the address of an object store
-    (`s3://bucket/folder`)."""
+    """Where runs are kept: a folder that all nodes, and the machine that asks for them, see at the same
+    path."""
 
 
 PROVIDERS: dict[str, type[Cluster]] = {

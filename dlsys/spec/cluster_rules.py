@@ -2,42 +2,82 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections.abc import Iterable
 
 from dlsys.spec.cluster import Cloud, Cluster, KubeRay, Local, Slurm, Ssh
 from dlsys.spec.rules import Found
 from dlsys.spec.section import show
+from dlsys.spec.yaml import Path
+
+# Kubernetes' DNS labels and Google Cloud's and Azure's names of machines, with room for what is added.
+_PLAIN_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
+_CLOUD_KEYS = {"aws": (), "gcp": ("zone", "project"), "azure": ("project",)}
 
 
 def check(cluster: Cluster) -> Found:
     """Every broken rule, as (path, sentence)."""
-    for name, times in Counter(node.name for node in cluster.nodes).items():
-        if times > 1:
-            yield ("nodes",), f"{times} groups are called {show(name)}: names of groups differ"
-    for index, node in enumerate(cluster.nodes):
-        most = getattr(node, "max", None)
-        if most is not None and most < node.count:
-            yield ("nodes", index, "max"), f"must be at least count ({node.count}), got {most}"
-    if not isinstance(cluster, Slurm):
-        yield from _one_head(cluster)
+    yield from _names(cluster)
+    yield from _sizes(cluster)
     yield from _storage(cluster)
     if isinstance(cluster, Ssh):
-        hosts = Counter(host for node in cluster.nodes for host in node.hosts)
-        for host in (host for host, times in hosts.items() if times > 1):
-            yield ("nodes",), f"host {show(host)} stands there twice"
+        hosts = [
+            (("nodes", i, "hosts", j), host)
+            for i, node in enumerate(cluster.nodes)
+            for j, host in enumerate(node.hosts)
+        ]
+        for place, host in _again(hosts):
+            yield place, f"host {show(host)} stands there twice"
     if isinstance(cluster, Cloud):
         yield from _cloud(cluster)
 
 
-def _one_head(cluster: Cluster) -> Found:
+def _again(places: Iterable[tuple[Path, str]]) -> Iterable[tuple[Path, str]]:
+    """Those whose text stood at an earlier place."""
+    seen = set()
+    for place, text in places:
+        if text in seen:
+            yield place, text
+        seen.add(text)
+
+
+def _names(cluster: Cluster) -> Found:
+    groups: list[tuple[Path, str]] = [
+        (("nodes", index, "name"), node.name) for index, node in enumerate(cluster.nodes)
+    ]
+    for place, name in _again(groups):
+        yield place, f"another group is called {show(name)} too: names of groups differ"
+    if cluster.provider in ("gcp", "azure", "kuberay"):
+        for place, name in [(("name",), cluster.name), *groups]:
+            if not _PLAIN_NAME.fullmatch(name):
+                yield (
+                    place,
+                    f"{show(name)} becomes a part of names at {cluster.provider}: 1 to 40 of a-z, 0-9 and "
+                    "'-', starting with a letter, ending with a letter or digit",
+                )
+    else:
+        for place, name in groups:
+            if not name[-1].isalnum():
+                yield place, f"{show(name)} becomes a label of Ray's nodes: end it with a letter or digit"
+
+
+def _sizes(cluster: Cluster) -> Found:
+    for index, node in enumerate(cluster.nodes):
+        most = getattr(node, "max", None)
+        if most is not None and most < node.count:
+            yield ("nodes", index, "max"), f"must be at least count ({node.count}), got {most}"
     head = cluster.nodes[0]
+    if isinstance(cluster, Slurm):
+        return  # the head is one of a group of equal machines
     if isinstance(cluster, Ssh):
         if len(head.hosts) != 1:
             yield ("nodes", 0, "hosts"), f"the first group is the head: one host, got {len(head.hosts)}"
-    elif head.count != 1 or (getattr(head, "max", None) or 1) != 1:
-        key = "count" if head.count != 1 else "max"
-        got = head.count if head.count != 1 else head.max
-        yield ("nodes", 0, key), f"the first group is the head: must be 1, got {got}"
+        return
+    for key in ("count", "max"):
+        found = getattr(head, key, None)
+        if found is not None and found != 1:
+            yield ("nodes", 0, key), f"the first group is the head: must be 1, got {found}"
+            return
 
 
 def _storage(cluster: Cluster) -> Found:
@@ -45,7 +85,12 @@ def _storage(cluster: Cluster) -> Found:
     if storage is None:
         return
     scheme, separator, rest = storage.partition("://")
-    if separator and not (scheme.isidentifier() and rest):
+    if separator and isinstance(cluster, Slurm):
+        yield (
+            ("storage",),
+            f"must be a folder, got {show(storage)}: Slurm's nodes find the cluster's token there",
+        )
+    elif separator and not (scheme.isidentifier() and rest):
         yield ("storage",), f"{show(storage)} is no address: say s3://bucket/folder"
     elif not separator and not isinstance(cluster, Local) and not storage.startswith("/"):
         yield ("storage",), f"must be an absolute path, the same on all nodes, got {show(storage)}"
@@ -57,9 +102,10 @@ def _storage(cluster: Cluster) -> Found:
 
 
 def _cloud(cluster: Cloud) -> Found:
-    need = {"aws": (), "gcp": ("zone", "project"), "azure": ("project",)}[cluster.provider]
-    for key in need:
+    for key in _CLOUD_KEYS[cluster.provider]:
         if getattr(cluster, key) is None:
             yield (key,), f"is required with provider {cluster.provider}"
-    if cluster.provider != "gcp" and cluster.provider != "azure" and cluster.project is not None:
-        yield ("project",), f"means nothing to provider {cluster.provider}"
+    if cluster.provider == "aws" and cluster.project is not None:
+        yield ("project",), "means nothing to provider aws: leave it out"
+    if cluster.provider != "azure" and cluster.zone and not cluster.zone.startswith(cluster.region):
+        yield ("zone",), f"{show(cluster.zone)} is not in region {show(cluster.region)}"

@@ -30,6 +30,8 @@ def explain(error: ValidationError, model: type[BaseModel], *, owner: str = "") 
     seen = set()
     root = _schema(model)
     for item in error.errors(include_url=False):
+        if item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]:
+            continue  # pydantic does not count items that are wrong, and says so of each
         place = _Place(root, owner)
         for part in item["loc"]:
             place.enter(part)
@@ -156,6 +158,8 @@ def _rule(schema: _Schema, place: _Place, value: Any) -> str:
     kind = schema.get("type")
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
+    if kind == "string" and "examples" in schema:
+        return f"text such as {' or '.join(map(show, schema['examples']))}"
     if kind == "string":
         # How long it may be is worth saying to one who wrote text.
         return "text" + (_length(schema, "character") if isinstance(value, str) else "")
@@ -184,4 +188,6 @@ def _length(schema: _Schema, unit: str) -> str:
         return f" of at most {high:,} {unit}s" if high is not None else ""
     if low == high:
         return f" of {low} {unit}{'s' if low != 1 else ''}"
-    return f" of {low} to {high} {unit}s" if high is not None else f" of at least {low} {unit}s"
+    if high is not None:
+        return f" of {low} to {high} {unit}s"
+    return f" of at least {low} {unit}{'s' if low != 1 else ''}"

@@ -1,4 +1,4 @@
-"""From a file and dotted overrides to a checked job or sweep, or to every problem at once."""
+"""From a file and dotted overrides to a checked job, sweep or cluster, or to every problem at once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from dlsys.spec.cluster import PROVIDERS, Cluster
 from dlsys.spec.explain import explain
 from dlsys.spec.job import TrainJob
 from dlsys.spec.overrides import apply_overrides, as_given, changed
-from dlsys.spec.section import Section, show
+from dlsys.spec.section import show
 from dlsys.spec.sweep import Sweep
 
-KINDS: dict[str, type[Section]] = {"train": TrainJob, "sweep": Sweep, "cluster": Cluster}
+KINDS = ("train", "sweep", "cluster")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Loaded:
     source: str
     path: Path
     overrides: tuple[str, ...] = ()
+
+    @property
+    def spec(self) -> TrainJob:
+        return self.job
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class LoadedSweep:
     path: Path
     overrides: tuple[str, ...]
     build: Callable[[Mapping[str, Any]], TrainJob]
+
+    @property
+    def spec(self) -> Sweep:
+        return self.sweep
 
     def trial(self, settings: Mapping[str, Any]) -> Loaded:
         """The job of one trial, as if the settings had been given on the command line.
@@ -87,6 +95,10 @@ class LoadedCluster:
     path: Path
     overrides: tuple[str, ...] = ()
 
+    @property
+    def spec(self) -> Cluster:
+        return self.cluster
+
 
 def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
     """Reads and checks a job file.
@@ -101,7 +113,8 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
     """
     document, source = _read(os.fspath(path))
     apply_overrides(document, overrides)
-    if (kind := _kind(document, KINDS)) != "train":
+    kind = document.data.get("kind") if isinstance(document.data, dict) else None
+    if kind != "train" and kind in KINDS:
         raise UsageError(f"{os.fspath(path)}: is a {kind}; a job is wanted here (kind: train)")
     return Loaded(check(document), source, Path(path).resolve(), tuple(overrides))
 
@@ -197,17 +210,13 @@ def check_cluster(document: yaml.Document) -> Cluster:
     _kind(document, ["cluster"])
     provider = document.data.get("provider")
     if not isinstance(provider, str) or provider not in PROVIDERS:
-        near = did_you_mean(provider, PROVIDERS) if isinstance(provider, str) else ""
-        got = f"must be {', '.join(PROVIDERS)}, got {show(provider)}{'.' if near else ''}{near}"
-        text = got if "provider" in document.data else f"is required and missing: {', '.join(PROVIDERS)}"
-        raise SpecError([*document.problems, document.problem(("provider",), text)])
-    cluster, wrong, broken = _sections(document, PROVIDERS[provider])
-    if not broken:
-        assert cluster is not None, "what pydantic refuses is a problem"
-        wrong += cluster_rules.check(cluster)
+        raise SpecError(_told(document, [(("provider",), _bad_choice(document.data, "provider", PROVIDERS))]))
+    cluster, wrong, broken = _sections(document, PROVIDERS[provider], owner=provider)
+    if cluster is not None and not broken:
+        wrong += islice(cluster_rules.check(cluster), yaml.MAX_PROBLEMS)
     if problems := _told(document, wrong):
         raise SpecError(problems)
-    assert cluster is not None
+    assert cluster is not None, "what pydantic refuses is a problem"
     return cluster
 
 
@@ -267,30 +276,32 @@ def _kind(document: yaml.Document, known: Iterable[str]) -> str:
     if isinstance(kind, str) and kind in known:
         return kind
     if ("kind",) not in document.unread:
-        problems.append(document.problem(("kind",), _bad_kind(data, known)))
+        problems.append(document.problem(("kind",), _bad_choice(data, "kind", known)))
     raise SpecError(problems)
 
 
-def _bad_kind(data: dict[str, Any], kinds: Iterable[str]) -> str:
-    known = " or ".join(map(show, kinds))
-    if "kind" not in data:
+def _bad_choice(data: dict[str, Any], key: str, choices: Iterable[str]) -> str:
+    known = " or ".join(map(show, choices))
+    if key not in data:
         return f"is required and missing: {known}"
-    near = did_you_mean(data["kind"], kinds) if isinstance(data["kind"], str) else ""
-    return f"must be {known}, got {show(data['kind'])}{'.' if near else ''}{near}"
+    near = did_you_mean(data[key], choices) if isinstance(data[key], str) else ""
+    return f"must be {known}, got {show(data[key])}{'.' if near else ''}{near}"
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Wrong = list[tuple[yaml.Path, str]]
 
 
-def _sections(document: yaml.Document, model: type[_Model]) -> tuple[_Model | None, _Wrong, set[str]]:
+def _sections(
+    document: yaml.Document, model: type[_Model], *, owner: str = ""
+) -> tuple[_Model | None, _Wrong, set[str]]:
     """The document as its model, what is wrong with its types and keys, and which sections that spoils."""
     found: _Model | None = None
     wrong: _Wrong = []
     try:
         found = model.model_validate(document.data)
     except ValidationError as error:
-        wrong = list(islice(explain(error, model), yaml.MAX_PROBLEMS))
+        wrong = list(islice(explain(error, model, owner=owner), yaml.MAX_PROBLEMS))
     broken = {str(path[0]) for path in (*(path for path, _ in wrong), *document.unread) if path}
     return found, wrong, broken
 

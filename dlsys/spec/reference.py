@@ -1,4 +1,4 @@
-"""The reference of job and sweep files, from the sections themselves: every field, its rule and its default.
+"""The reference of all files, from the sections themselves: every field, its rule and its default.
 
 python -m dlsys.spec.reference > docs/spec.md
 """
@@ -15,12 +15,13 @@ from pydantic.fields import FieldInfo
 
 from dlsys.registry import WORKLOADS
 from dlsys.spec import space
+from dlsys.spec.cluster import PROVIDERS
 from dlsys.spec.entries import ENTRIES
 from dlsys.spec.job import TrainJob
 from dlsys.spec.section import Interval, Section
 from dlsys.spec.sweep import Sweep
 
-_TAGS = ("name", "source")
+_TAGS = ("name", "source", "provider")
 _HEAD = """\
 # The job file
 
@@ -34,20 +35,31 @@ Made from the typed sections by `python -m dlsys.spec.reference`: edit those, no
 - Metrics are named `split/metric`: `train/loss`, `valid/accuracy`, `test/loss`.
 - A section with a `name` (or, for `data`, a `source`) takes the keys listed under that name.
 
-A sweep over a job has [a file of its own](#the-sweep-file).
+[A sweep over a job](#the-sweep-file) and [a cluster](#the-cluster-file) have files of their own.
 """
 _SWEEP_HEAD = """\
 # The sweep file
 
-Many trials of one job, to find its best settings. This version checks sweeps, and does not run them
-yet. `dlsys check` builds the job with both ends of every range, every option of every choice, a few
-draws and every given point, so that a sweep that it lets pass has sound trials.
+Many trials of one job, to find its best settings; how they run is in [sweeps.md](sweeps.md).
+`dlsys check` builds the job with both ends of every range, every option of every choice, a few draws
+and every given point, so that a sweep that it lets pass has sound trials.
 
 Trials are compared on the validation set. The test set is touched once, by the best trial, at the
 end; what the job expects (`expect`) is held against that trial and no other.
 
 On the command line, what follows `space.` or `overrides.` is one key:
 `dlsys check tune/lenet5_asha 'space.optimizer.lr={log_uniform: [1e-3, 1]}' overrides.seed=1`.
+"""
+_CLUSTER_HEAD = """\
+# The cluster file
+
+Machines, and how to get them: `kind: cluster`. `provider` decides which keys there are; each has a
+chapter. `dlsys check` needs no provider and no machine.
+
+The first group of `nodes` is the head: one machine with Ray's control plane and the queue of jobs. It
+trains like the others, as far as it has CPUs or GPUs to give.
+
+On the command line, a number is an index into a list: `dlsys check cluster/two_nodes nodes.1.count=3`.
 """
 
 
@@ -63,6 +75,12 @@ def reference() -> str:
     for word, kind in ENTRIES.items():
         lines += [f"### `{word}`\n", f"{_about(kind)}\n", *_table(kind)]
     lines += _chapters(Sweep, without=("tracking",))  # a job's, told above
+    lines.append(_CLUSTER_HEAD)
+    for provider in dict.fromkeys(PROVIDERS.values()):
+        (node,) = _sections(provider.model_fields["nodes"])
+        lines += [f"## {_titles(provider, 'provider')}\n", f"{_about(provider)}\n"]
+        lines += _table(provider, without="provider")
+        lines += [f"{_about(node)} Each of `nodes`:\n", *_table(node)]
     return "\n".join(lines)
 
 
@@ -75,7 +93,7 @@ def _chapters(model: type[Section], *, without: tuple[str, ...] = ()) -> list[st
             lines += [f"## `{field}`\n", f"{info.description}\n"]
         for section in sections:
             if tag := _tag(section):
-                lines.append("### " + ", ".join(f"`{name}`" for name in _choices(section, tag)) + "\n")
+                lines.append(f"### {_titles(section, tag)}\n")
                 lines.append(f"{_about(section)}\n")
             lines += _table(section, without=tag)
     return lines
@@ -110,8 +128,8 @@ def _tag(section: type[Section]) -> str:
     return next((key for key, info in fields if get_origin(info.annotation) is Literal and key in _TAGS), "")
 
 
-def _choices(section: type[Section], tag: str) -> tuple[str, ...]:
-    return get_args(section.model_fields[tag].annotation)
+def _titles(section: type[Section], tag: str) -> str:
+    return ", ".join(f"`{name}`" for name in get_args(section.model_fields[tag].annotation))
 
 
 def _about(section: type[Section]) -> str:
@@ -131,17 +149,20 @@ def _rule(schema: dict[str, Any], info: FieldInfo) -> str:
 def _words(schema: dict[str, Any]) -> str:
     """A field's JSON schema as a few words; `null` is what leaving the key out means."""
     branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
-    if any("pattern" in branch for branch in branches):
+    if {branch.get("type") for branch in branches} == {"number", "string"}:
         return "a time"
     if branches:
         return " or ".join(map(_words, branches))
     if choices := schema.get("enum", [schema["const"]] if "const" in schema else ()):
         return ", ".join(f"`{choice}`" for choice in choices)
+    if examples := schema.get("examples"):
+        return "text such as " + " or ".join(f"`{example}`" for example in examples)
     kind = schema["type"]
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
     if kind == "object":
-        return "conditions by metric" if schema["additionalProperties"] is not True else "a mapping"
+        others = schema["additionalProperties"]
+        return "conditions by metric" if others is not True and "pattern" in others else "a mapping"
     if kind == "array" and "minItems" in schema and schema["minItems"] == schema.get("maxItems"):
         return f"a list of {schema['minItems']}"
     return {"boolean": "true or false", "string": "text", "array": "a list"}[kind]

@@ -1,4 +1,4 @@
-"""The JSON Schema of a job or sweep file, for editors: completion, hover texts, and errors as one types.
+"""The JSON Schema of each kind of file, for editors: completion, hover texts, and errors as one types.
 
 It knows every type and every catalogue workload's options, but not the rules between fields, nor
 what a sweep makes of its job: `dlsys check` has the last word.
@@ -6,12 +6,16 @@ what a sweep makes of its job: `dlsys check` has the last word.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from dlsys.registry import WORKLOADS
+from dlsys.spec.cluster import PROVIDERS
 from dlsys.spec.entries import ENTRIES
 from dlsys.spec.job import TrainJob
 from dlsys.spec.section import Condition, Interval, Section
@@ -48,8 +52,15 @@ def sweep_schema() -> dict[str, Any]:
     return {"$schema": _DIALECT, **sweep, "title": "A dlsys sweep file"}
 
 
-def _of_model(model: type[Section]) -> dict[str, Any]:
-    made = model.model_json_schema(schema_generator=_Generator)
+def cluster_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `kind: cluster`: a branch for each provider."""
+    union: Any = reduce(or_, PROVIDERS.values())
+    cluster = _of_model(Annotated[union, Field(discriminator="provider")])
+    return {"$schema": _DIALECT, **cluster, "title": "A dlsys cluster file"}
+
+
+def _of_model(model: Any) -> dict[str, Any]:
+    made = TypeAdapter(model).json_schema(schema_generator=_Generator)
     for union in _unions(made):
         _require_tags(made["$defs"], union)
     return made

@@ -79,9 +79,10 @@ def test_the_table_has_a_line_for_each_scheduler(capsys: pytest.CaptureFixture[s
     assert [line.split("  ")[0] for line in lines] == names
 
 
-def test_a_single_run_has_no_plan_yet() -> None:
-    with pytest.raises(UsageError, match="plans for single runs do not exist yet") as caught:
-        plan("quickstart")
+@pytest.mark.parametrize(("name", "kind"), [("quickstart", "train"), ("cluster/two_nodes", "cluster")])
+def test_only_sweeps_have_a_plan_yet(name: str, kind: str) -> None:
+    with pytest.raises(UsageError, match=f"is a kind: {kind} file, and there are plans only for") as caught:
+        plan(name)
     assert caught.value.exit_code == 2
 
 

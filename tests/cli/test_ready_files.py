@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from dlsys.cli import files
+from dlsys.cli.run import run
+from dlsys.cli.verify import verify
 from dlsys.errors import UsageError
-from dlsys.spec import LoadedSweep, load_any
+from dlsys.spec import load_any, yaml
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted([*ROOT.glob("jobs/**/*.yaml"), *ROOT.glob("tune/**/*.yaml")])
+FILES = sorted(path for kind in ("jobs", "tune", "cluster") for path in ROOT.glob(f"{kind}/**/*.yaml"))
 READY = {str(path.relative_to(ROOT).with_suffix("")).removeprefix("jobs/"): path for path in FILES}
 
 
@@ -26,8 +29,7 @@ def test_every_ready_name_is_a_sound_file(
 
 
 def test_names_are_distinct() -> None:
-    loaded = [load_any(path) for path in FILES]
-    names = [file.sweep.name if isinstance(file, LoadedSweep) else file.job.name for file in loaded]
+    names = [load_any(path).spec.name for path in FILES]
     assert len(names) == len(set(names)) > 0
 
 
@@ -46,3 +48,30 @@ def test_an_unknown_name_says_what_there_is() -> None:
         files.find("quickstrat")
     assert "vision/lenet5" in caught.value.hint
     assert "tune/lenet5_asha" in caught.value.hint
+    assert "cluster/two_nodes" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", READY)
+def test_what_is_shown_of_a_ready_file_is_the_same_file(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files.show(name)
+    text = capsys.readouterr().out
+    files.show(name, as_json=True)
+    assert json.loads(capsys.readouterr().out) == yaml.read(text, name).data
+    assert yaml.read(text, name).data == load_any(files.find(name)).spec.model_dump(mode="json")
+
+
+@pytest.mark.parametrize("kind", ["train", "sweep", "cluster"])
+def test_every_kind_has_its_schema(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    files.schema(kind)
+    assert f'"const": "{kind}"' in capsys.readouterr().out
+
+
+def test_a_cluster_is_brought_up_and_not_run(home: Path) -> None:
+    with pytest.raises(UsageError, match="is a kind: cluster file") as caught:
+        run("cluster/two_nodes")
+    assert caught.value.hint == "Bring it up: dlsys cluster up cluster/two_nodes"
+    with pytest.raises(UsageError, match=r"two_nodes\.yaml: is a cluster; a job is wanted here"):
+        verify("cluster/two_nodes", strategies="ddp", steps=1, workers="2", address=None)
+    assert not home.exists(), "nothing was started"

@@ -1,4 +1,4 @@
-"""Checking a job needs neither the machine that runs it nor the libraries that do."""
+"""Checking a file needs neither the machine that runs it nor the libraries that do."""
 
 from __future__ import annotations
 
@@ -31,10 +31,21 @@ trials: 20
 """
 
 
+CLUSTER = """\
+kind: cluster
+name: pure
+provider: aws
+region: no-such-region
+storage: s3://no-such-bucket/x
+nodes: [{name: head, machine: none}, {name: gpu, machine: none, count: 1000}]
+"""
+
+
 def files(folder: Path) -> list[str]:
     (folder / "job.yaml").write_text(JOB)
     (folder / "sweep.yaml").write_text(SWEEP)
-    return [str(folder / "job.yaml"), str(folder / "sweep.yaml")]
+    (folder / "cluster.yaml").write_text(CLUSTER)
+    return [str(folder / name) for name in ("job.yaml", "sweep.yaml", "cluster.yaml")]
 
 
 def python(code: str, *arguments: str, cwd: Path) -> str:
@@ -50,8 +61,10 @@ import dlsys.spec
 from dlsys.spec import load, load_any, schema
 job = load(sys.argv[1]).job
 load_any(sys.argv[2])
+load_any(sys.argv[3])
 schema.schema()
 schema.sweep_schema()
+schema.cluster_schema()
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
 print(json.dumps([heavy, job.model_dump(mode="json")]))
 """
