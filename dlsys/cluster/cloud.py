@@ -21,6 +21,8 @@ from dlsys.spec.cluster import Cloud
 # Seconds until the queue of jobs must answer, once Ray's launcher is done.
 PATIENCE = 120.0
 
+# What `ray get-head-ip` says before there is a head; Azure, before there is a resource group.
+_ABSENT = r"Head node of cluster .* not found|could not be found"
 # Each cloud's modules that Ray imports, and how to get them.
 _SDKS = {
     "aws": (["boto3"], "pip install boto3"),
@@ -163,9 +165,10 @@ class CloudProvider:
         if not self._file.exists():
             return None
         try:
-            said = run([_ray(), "get-head-ip", str(self._file)], timeout=300)
+            mend = "What is missing says: dlsys cluster doctor FILE"
+            said = run([_ray(), "get-head-ip", str(self._file)], timeout=300, hints={"": mend})
         except RunError as error:
-            if re.search(r"(not|not be) found", str(error)):
+            if re.search(_ABSENT, str(error)):
                 return None
             raise
         for line in reversed(said.splitlines()):
@@ -187,7 +190,7 @@ def _keys(cluster: Cloud) -> list[Path]:
     pattern = {
         "aws": f"ray-autoscaler_*{region}.pem",
         "gcp": f"ray-autoscaler_gcp_{region}_{project}_{user}_[0-9]",
-        "azure": f"ray-autoscaler_azure_{region}_{project}_{user}_[0-9]",
+        "azure": f"ray-autoscaler_azure_{region}_{project}_{user}",
     }[cluster.provider]
     found = sorted(Path.home().joinpath(".ssh").glob(pattern), key=lambda path: (len(path.name), path.name))
     # A server ends the connection after some keys that it does not know.

@@ -165,7 +165,9 @@ def ssh_tunnel(
     given = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     given += [word for key in keys for word in ("-i", str(key))]
     given += ["-l", user] if user else []
-    return tunnel(lambda local: [ssh, "-N", "-T", *given, "-L", f"127.0.0.1:{local}:127.0.0.1:{port}", host])
+    return tunnel(
+        lambda local: [ssh, "-N", "-T", *given, "-L", f"127.0.0.1:{local}:127.0.0.1:{port}", "--", host]
+    )
 
 
 def free_port() -> int:
@@ -237,5 +239,9 @@ def _name(command: Sequence[str]) -> str:
 
 
 def _tail(text: str) -> str:
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    """The last lines; of a Python traceback, what was raised."""
+    _, traceback, raised = text.rpartition("Traceback (most recent call last):\n")
+    lines = [line.rstrip() for line in raised.splitlines() if line.strip()]
+    if traceback:
+        lines = [line for line in lines if not line.startswith(" ")]
     return "\n".join(lines[-_TAIL:])
