@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from dlsys.errors import UsageError
 from dlsys.paths import home, read_json, write_json
+from dlsys.spec import yaml
+from dlsys.spec.cluster import Cluster
 from dlsys.spec.section import NAME_PATTERN
 
 # Where the queue of jobs listens on a head that is a machine of its own.
@@ -77,6 +79,11 @@ class Provider(Protocol):
         """Looks at what could keep `up` or jobs from working."""
 
 
+def cluster_text(cluster: Cluster) -> str:
+    """A cluster as a file that `load_cluster` reads, all defaults and overrides in it."""
+    return yaml.dump(cluster.model_dump(mode="json", exclude_none=True))
+
+
 @dataclass(frozen=True)
 class ClusterPaths:
     """The files of one cluster on the machine that started it.
@@ -130,6 +137,11 @@ class ClusterPaths:
         return self.root / "token"
 
     @property
+    def launch(self) -> Path:
+        """What the provider's own program was given, and what it keeps."""
+        return self.root / "launch"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 
@@ -140,7 +152,7 @@ class ClusterPaths:
             UsageError: the place is not writable.
         """
         try:
-            for folder in (self.root.parent, self.root, self.logs):
+            for folder in (self.root.parent, self.root, self.launch, self.logs):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:

@@ -11,7 +11,10 @@ from dlsys.spec.section import show
 from dlsys.spec.yaml import Path
 
 # Kubernetes' DNS labels and Google Cloud's and Azure's names of machines, with room for what is added.
-_PLAIN_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
+_PLAIN_NAME = re.compile(r"[a-z]([a-z0-9-]{0,33}[a-z0-9])?")
+# Kubernetes' names of objects.
+_OBJECT = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_LOGIN = re.compile(r"[a-z_][a-z0-9_.-]*", re.IGNORECASE)
 _CLOUD_KEYS = {"aws": (), "gcp": ("zone", "project"), "azure": ("project",)}
 
 
@@ -28,6 +31,8 @@ def check(cluster: Cluster) -> Found:
         ]
         for place, host in _again(hosts):
             yield place, f"host {show(host)} stands there twice"
+    if isinstance(cluster, KubeRay):
+        yield from _kuberay(cluster)
     if isinstance(cluster, Cloud):
         yield from _cloud(cluster)
 
@@ -52,7 +57,7 @@ def _names(cluster: Cluster) -> Found:
             if not _PLAIN_NAME.fullmatch(name):
                 yield (
                     place,
-                    f"{show(name)} becomes a part of names at {cluster.provider}: 1 to 40 of a-z, 0-9 and "
+                    f"{show(name)} becomes a part of names at {cluster.provider}: 1 to 35 of a-z, 0-9 and "
                     "'-', starting with a letter, ending with a letter or digit",
                 )
     else:
@@ -101,6 +106,16 @@ def _storage(cluster: Cluster) -> Found:
             yield ("claim",), f"is required: pods see no common folder {show(storage)} without one"
 
 
+def _kuberay(cluster: KubeRay) -> Found:
+    for key in ("namespace", "claim", "service_account"):
+        name = getattr(cluster, key)
+        if name is not None and not _OBJECT.fullmatch(name):
+            yield (key,), f"{show(name)} is no name in Kubernetes: it has '_', or ends with '-' or '.'"
+    for index, node in enumerate(cluster.nodes):
+        if index and node.name == "headgroup":
+            yield ("nodes", index, "name"), "'headgroup' is what KubeRay calls the head"
+
+
 def _cloud(cluster: Cloud) -> Found:
     for key in _CLOUD_KEYS[cluster.provider]:
         if getattr(cluster, key) is None:
@@ -109,3 +124,12 @@ def _cloud(cluster: Cloud) -> Found:
         yield ("project",), "means nothing to provider aws: leave it out"
     if cluster.provider != "azure" and cluster.zone and not cluster.zone.startswith(cluster.region):
         yield ("zone",), f"{show(cluster.zone)} is not in region {show(cluster.region)}"
+    if not _LOGIN.fullmatch(cluster.user):
+        yield ("user",), f"{show(cluster.user)} is no name of a user"
+    for index, node in enumerate(cluster.nodes):
+        if (node.max or 0) > node.count and node.cpus is None and cluster.provider != "aws":
+            yield (
+                ("nodes", index, "cpus"),
+                f"is required with provider {cluster.provider} where max is above count: "
+                "the autoscaler must know what a machine brings",
+            )

@@ -291,11 +291,12 @@ def plain(text: str) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML quotes what YAML 1.1 would misread; this one also what `plain` would (`1e-4`)."""
+    """PyYAML quotes what YAML 1.1 would misread; this one also what `plain` would (`1e-4`), and what
+    kubectl would (`y`)."""
 
     def _text(self, text: str) -> yaml.ScalarNode:
         try:
-            quoted = plain(text) != text
+            quoted = text in ("y", "Y", "n", "N") or plain(text) != text
         except ValueError:
             quoted = True
         # Only double quotes have escapes for line breaks such as U+0085.
