@@ -28,7 +28,9 @@ _STOP_WITHIN = 30.0
 def up(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A cluster file, or the name of a ready one.")],
     overrides: files.Overrides = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be used; touch nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be used; touch nothing.")
+    ] = False,
 ) -> None:
     """Bring a cluster to what its file says; again, it changes only what differs."""
     from dlsys.cluster.providers import provider_of
@@ -115,7 +117,11 @@ def doctor(name: Name = None) -> None:
         try:
             with provider.connect() as endpoint:
                 away = Desk(endpoint, cluster.name).health()["ray_away_since"]
-            print("ok   its queue of jobs answers" if not away else "BAD  its queue answers, Ray's head does not")
+            print(
+                "ok   its queue of jobs answers"
+                if not away
+                else "BAD  its queue answers, Ray's head does not"
+            )
             bad += bool(away)
         except DlsysError as error:
             bad += 1

@@ -19,7 +19,10 @@ from dlsys.errors import UsageError
 app = typer.Typer(help="Watch, stop and retry jobs on clusters.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="JOB", help="The beginning of a job's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-ByExit = Annotated[bool, typer.Option("--exit-code", help="Tell the state by the exit code.")]
+ByExit = Annotated[
+    bool,
+    typer.Option("--exit-code", help="0 succeeded, 100 failed, 101 not ended, 102 not found, 103 stopped."),
+]
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _CODES = {"SUCCEEDED": 0, "FAILED": 100, "STOPPED": 103}
@@ -99,9 +102,9 @@ def wait(
     job: Id,
     cluster: Cluster = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds; by default for ever.")] = None,
-    by_exit: ByExit = True,
+    by_exit: ByExit = False,
 ) -> None:
-    """Wait for a job to end; the exit code tells how: 0, 100 failed, 101 not ended, 103 stopped."""
+    """Wait for a job to end: exit code 0 if it succeeded, else 1; with --exit-code 100, 101, 102 or 103."""
     deadline = None if timeout is None else time.monotonic() + timeout
     from dlsys.jobs.client import NotFoundError
 
@@ -110,9 +113,9 @@ def wait(
             state = _await(desk, job, deadline)
         except NotFoundError as error:
             _say(f"dlsys: {error}")
-            raise typer.Exit(_NOT_FOUND) from error
+            raise typer.Exit(_NOT_FOUND if by_exit else error.exit_code) from error
     print(state)
-    raise typer.Exit(_CODES.get(state, _NOT_ENDED))
+    raise typer.Exit(_CODES.get(state, _NOT_ENDED) if by_exit else int(state != "SUCCEEDED"))
 
 
 @app.command()

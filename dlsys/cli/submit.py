@@ -20,7 +20,9 @@ Cluster = Annotated[
 def submit(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE [KEY=VALUE]... | -- COMMAND...", help="A job or sweep file, or a command."),
+        typer.Argument(
+            metavar="FILE [KEY=VALUE]... | -- COMMAND...", help="A job or sweep file, or a command."
+        ),
     ] = None,
     cluster: Cluster = None,
     detach: Annotated[bool, typer.Option("-d", "--detach", help="Do not wait for it.")] = False,
@@ -84,7 +86,7 @@ def _file(words: list[str], said: Any) -> tuple[Any, bool]:
     loaded = load_any(files.find(file), overrides)
     if isinstance(loaded, LoadedCluster):
         raise UsageError(f"{file}: is a cluster; a job or a sweep is wanted here")
-    return of_file(loaded, said), needs_folder(loaded, said.folder)
+    return of_file(loaded, said), needs_folder(loaded)
 
 
 def _bring(desk: Any, folder: Path, limit: int) -> str:

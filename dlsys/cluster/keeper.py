@@ -118,17 +118,13 @@ class Keeper:
             self._env |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self._control)}
         self._storage = cluster.storage or str(self._paths.home)
         before = {node.name: node for node in self._nodes}
-        wanted = [
-            (f"{group.name}-{index}", group)
-            for group in cluster.nodes
-            for index in range(group.count)
-        ]
+        wanted = [(f"{group.name}-{index}", group) for group in cluster.nodes for index in range(group.count)]
         self._nodes = [
-            before.pop(name, None) or self._node(name, group, is_head=place == 0)
+            before.get(name) or self._node(name, group, is_head=place == 0)
             for place, (name, group) in enumerate(wanted)
         ]
-        for node in before.values():
-            node.kill()
+        for gone in before.keys() - {name for name, _ in wanted}:
+            before[gone].kill()
         for node in self._nodes:
             node.find()
         self._asked = written
@@ -228,7 +224,7 @@ def main() -> None:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     keeper = Keeper(paths)
 
-    def end(number: int, frame: object) -> None:
+    def end(*signal_and_frame: object) -> None:
         keeper.ending = True
 
     signal.signal(signal.SIGTERM, end)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import signal
@@ -45,7 +44,7 @@ class LocalProvider:
 
     def up(self, say: Callable[[str], None]) -> None:
         self._paths.make()
-        with self._locked():
+        with self._paths.locked():
             self._write()
             keeper = None if self._keeper() else self._start_keeper()
             self._await_ready(keeper, say)
@@ -53,7 +52,7 @@ class LocalProvider:
     def down(self, say: Callable[[str], None]) -> None:
         if not self._paths.root.exists():
             return
-        with self._locked():
+        with self._paths.locked():
             state = self._paths.read_state()
             if keeper := self._keeper():
                 keeper.send_signal(signal.SIGTERM)
@@ -99,7 +98,9 @@ class LocalProvider:
             return
         keeper = self._keeper() is not None
         yield Finding(
-            keeper, f"its keeper {'lives' if keeper else 'is gone'}", "" if keeper else "dlsys cluster up again"
+            keeper,
+            f"its keeper {'lives' if keeper else 'is gone'}",
+            "" if keeper else "dlsys cluster up again",
         )
         if error := state.get("error"):
             yield Finding(False, error, f"See the logs in {self._paths.logs}")
@@ -163,7 +164,9 @@ class LocalProvider:
                     told.add(node["name"])
                     say(f"node {node['name']} is up")
             if error := current.get("error"):
-                raise RunError(f"{self._paths.name}: {error}", hint="dlsys cluster down ends what is left of it.")
+                raise RunError(
+                    f"{self._paths.name}: {error}", hint="dlsys cluster down ends what is left of it."
+                )
             desk = read_json(self._paths.root / "desk.json") or {}
             if (
                 len(told) == sum(group.count for group in self._cluster.nodes)
@@ -173,20 +176,12 @@ class LocalProvider:
                 return
             if keeper is not None and keeper.poll() is not None:
                 said = (self._paths.logs / "keeper.log").read_text().strip().splitlines()
-                raise RunError(f"{self._paths.name}: its keeper ended: {said[-1] if said else keeper.returncode}")
+                raise RunError(
+                    f"{self._paths.name}: its keeper ended: {said[-1] if said else keeper.returncode}"
+                )
             if time.monotonic() > deadline:
                 raise RunError(
-                    f"{self._paths.name} is not ready after {_UP_WITHIN:g} s", hint=f"Logs: {self._paths.logs}"
+                    f"{self._paths.name} is not ready after {_UP_WITHIN:g} s",
+                    hint=f"Logs: {self._paths.logs}",
                 )
             time.sleep(_LOOK)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with open(self._paths.lock, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"{self._paths.name}: another `dlsys cluster up` or `down` is at work", hint="Wait for it."
-                ) from None
-            yield

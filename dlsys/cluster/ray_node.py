@@ -153,7 +153,12 @@ class RayNode:
             command, env = self._control
             with open(log, "ab") as file:
                 started = subprocess.Popen(
-                    command, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                    command,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
                 )
             self._watched["gcs_server"] = psutil.Process(started.pid)
         return True

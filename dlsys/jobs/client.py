@@ -36,16 +36,14 @@ class Desk:
         self._name = name
 
     def health(self) -> dict[str, Any]:
-        return self._json("GET", "/health")
+        return dict(self._json("GET", "/health"))
 
     def nodes(self) -> list[dict[str, Any]]:
         """Ray's nodes: id, name, host, alive, resources."""
-        found: Any = self._json("GET", "/nodes")
-        return list(found)
+        return list(self._json("GET", "/nodes"))
 
     def jobs(self) -> list[dict[str, Any]]:
-        found: Any = self._json("GET", "/jobs")
-        return list(found)
+        return list(self._json("GET", "/jobs"))
 
     def submit(self, submission: dict[str, Any]) -> dict[str, Any]:
         """Hands a job in; handed in again, it is the same job.
@@ -53,7 +51,7 @@ class Desk:
         Raises:
             UsageError: it cannot run there.
         """
-        return self._json("POST", "/jobs", submission)
+        return dict(self._json("POST", "/jobs", submission))
 
     def job(self, job_id: str, *, after: int | None = None, wait: float = 0) -> dict[str, Any]:
         """How a job stands.
@@ -67,13 +65,13 @@ class Desk:
             NotFoundError: there is no such job.
         """
         query = f"?{urlencode({'after': after, 'wait': wait})}" if after is not None else ""
-        return self._json("GET", f"/jobs/{quote(job_id)}{query}")
+        return dict(self._json("GET", f"/jobs/{quote(job_id)}{query}"))
 
     def stop(self, job_id: str) -> dict[str, Any]:
-        return self._json("POST", f"/jobs/{quote(job_id)}/stop")
+        return dict(self._json("POST", f"/jobs/{quote(job_id)}/stop"))
 
     def retry(self, job_id: str) -> dict[str, Any]:
-        return self._json("POST", f"/jobs/{quote(job_id)}/retry")
+        return dict(self._json("POST", f"/jobs/{quote(job_id)}/retry"))
 
     def logs(self, job_id: str, *, rank: int | None = None, follow: bool = False) -> Iterator[bytes]:
         """A job's log in pieces; with `follow`, until the job has ended."""

@@ -20,7 +20,6 @@ from typing import IO
 
 from dlsys.errors import UsageError
 from dlsys.jobs.selection import OWN_RULES, Item, select, shown
-from dlsys.paths import home
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 _CHUNK = 1 << 20

@@ -53,7 +53,9 @@ def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
     bundles, times = [bundle(base.job.resources)] * base.job.resources.workers, 1
     if isinstance(loaded, LoadedSweep):
-        largest = max(sweeps.sizes(loaded), key=lambda size: (size.workers * size.gpus, size.workers * size.cpus))
+        largest = max(
+            sweeps.sizes(loaded), key=lambda size: (size.workers * size.gpus, size.workers * size.cpus)
+        )
         bundles = [bundle(largest)] * largest.workers
         asked = loaded.sweep.concurrent
         times = 0 if asked == "auto" else asked
@@ -68,7 +70,9 @@ def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
     }
 
 
-def of_command(command: list[str], name: str | None, resources: Resources, options: Options) -> dict[str, Any]:
+def of_command(
+    command: list[str], name: str | None, resources: Resources, options: Options
+) -> dict[str, Any]:
     """The submission of any command: one process, or with several workers one on each."""
     return {
         **_common(options),
@@ -80,7 +84,7 @@ def of_command(command: list[str], name: str | None, resources: Resources, optio
     }
 
 
-def needs_folder(loaded: Loaded | LoadedSweep, folder: Path) -> bool:
+def needs_folder(loaded: Loaded | LoadedSweep) -> bool:
     """Whether a job uses files of its own: a user's code, or data by a relative path."""
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
     return ":" in base.job.workload or any(_is_local(value, base.path.parent) for value in _texts(base.job))
@@ -122,7 +126,9 @@ def _id(options: Options, name: str) -> str:
 def _name_of(command: list[str]) -> str:
     """A command's own name: its script's, or its program's."""
     script = next((word for word in command if word.endswith((".py", ".sh"))), command[0])
-    kept = "".join(letter if letter.isalnum() or letter in "_-" else "-" for letter in Path(script).stem.lower())
+    kept = "".join(
+        letter if letter.isalnum() or letter in "_-" else "-" for letter in Path(script).stem.lower()
+    )
     return kept.strip("-_")[:40] or "command"
 
 

@@ -83,7 +83,7 @@ def main() -> None:
     lock = open(arguments.folder / "desk.lock", "w")  # noqa: SIM115 - held until the process ends
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     storage = arguments.storage or load_cluster(arguments.folder / "cluster.yaml").cluster.storage
-    os.environ["DLSYS_HOME"] = storage
+    os.environ["DLSYS_HOME"] = str(storage)
     asyncio.run(serve(arguments.folder, arguments.dashboard, arguments.host, arguments.port))
 
 

@@ -1,10 +1,10 @@
 """The desk's HTTP: small JSON over a loopback port, every request with the cluster's token.
 
-    GET  /health                      GET  /nodes
-    GET  /jobs                        POST /jobs
-    GET  /jobs/ID[?after=N&wait=S]    POST /jobs/ID/stop, /jobs/ID/retry
-    GET  /jobs/ID/logs[?rank=N&offset=B&follow=1]
-    PUT  /packages/SHA256.zip         HEAD likewise: whether it is there
+GET  /health                      GET  /nodes
+GET  /jobs                        POST /jobs
+GET  /jobs/ID[?after=N&wait=S]    POST /jobs/ID/stop, /jobs/ID/retry
+GET  /jobs/ID/logs[?rank=N&offset=B&follow=1]
+PUT  /packages/SHA256.zip         HEAD likewise: whether it is there
 """
 
 from __future__ import annotations
@@ -232,7 +232,9 @@ class Api:
     def _job(self, request: web.Request) -> Job:
         prefix = request.match_info["id"]
         jobs = self._dispatcher.jobs
-        found = [jobs[prefix]] if prefix in jobs else [job for key, job in jobs.items() if key.startswith(prefix)]
+        found = (
+            [jobs[prefix]] if prefix in jobs else [job for key, job in jobs.items() if key.startswith(prefix)]
+        )
         if not found:
             raise _Refused(404, f"no job {prefix!r} on {self._name}")
         if len(found) > 1:

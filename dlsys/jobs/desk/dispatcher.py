@@ -65,7 +65,9 @@ class Dispatcher:
         if self._room and not queue.fits(job.bundles * max(1, job.times), self._room):
             need = {key: max(b.get(key, 0.0) for b in job.bundles) for key in ("CPU", "GPU")}
             each = " and ".join(f"{value:g} {key}s" for key, value in need.items() if value)
-            have = ", ".join(" ".join(f"{v:g} {k}" for k, v in node.items() if v) or "0 CPU" for node in self._room)
+            have = ", ".join(
+                " ".join(f"{v:g} {k}" for k, v in node.items() if v) or "0 CPU" for node in self._room
+            )
             count = len(job.bundles) * max(1, job.times)
             return f"{count} workers of {each or '0 CPUs'} do not fit the cluster's nodes ({have})"
         return ""
@@ -118,8 +120,7 @@ class Dispatcher:
         await asyncio.gather(*(self._follow(job) for job in live if job.state in ACTIVE))
         made = queue.decide([job for job in live if job.state not in ENDED], self._room)
         for job in made.pause:
-            names = [job_id for job_id in made.reasons][:1]
-            self._set(job, job.state, f"makes room for {names[0]}", asked="pause")
+            self._set(job, job.state, f"makes room for {next(iter(made.reasons))}", asked="pause")
         for job_id, reason in made.reasons.items():
             waiting = self.jobs[job_id]
             if waiting.reason != reason:

@@ -58,7 +58,11 @@ def decide(jobs: Sequence[Job], nodes: Sequence[Bundle]) -> Decision:
         if not leaving:
             made.pause = _make_room(job, running, nodes)
         who = made.pause or leaving
-        why = f"{', '.join(j.id for j in who)} {'ends' if len(who) == 1 else 'end'} for it" if who else _lack(job, nodes)
+        why = (
+            f"{', '.join(j.id for j in who)} {'ends' if len(who) == 1 else 'end'} for it"
+            if who
+            else _lack(job, nodes)
+        )
         made.reasons[job.id] = f"position {place}: {why}"
         for behind, other in enumerate(queue[place:], place + 1):
             made.reasons[other.id] = f"position {behind}: {job.id} is before it"

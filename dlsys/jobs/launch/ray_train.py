@@ -47,11 +47,14 @@ class RayLauncher:
     Args:
         owner: gets the processes that must not outlive this driver.
         address: a running cluster; None starts a Ray of our own for this run alone.
+        queued: whether the cluster's queue has found room for the run: it is waited for, as long as a
+            lost node needs to come back.
     """
 
-    def __init__(self, owner: Ownership, address: str | None) -> None:
+    def __init__(self, owner: Ownership, address: str | None, *, queued: bool = False) -> None:
         self._owner = owner
         self._address = address
+        self._queued = queued
         self._ray: Any = None
         self._before: set[int] = set()
         self._session = ""
@@ -102,6 +105,8 @@ class RayLauncher:
             os.environ.setdefault("RAY_AUTH_MODE", "token" if asked else "disabled")
         self._ray = ray = _quiet_ray()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        if self._queued:
+            return
         total = ray.cluster_resources()
         check_fits(
             need, cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), place=f"the cluster at {address}"
