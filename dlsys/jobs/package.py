@@ -20,6 +20,7 @@ from typing import IO
 
 from dlsys.errors import UsageError
 from dlsys.jobs.selection import OWN_RULES, Item, select, shown
+from dlsys.paths import home
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date that a zip can hold
 _CHUNK = 1 << 20
@@ -60,7 +61,7 @@ def pack(folder: Path, target: Path, *, limit_mb: int, note: Callable[[str], Non
     root = os.path.realpath(folder)
     if not os.path.isdir(root):
         raise UsageError(f"{folder}: is no folder")
-    apart = frozenset(map(os.path.realpath, (target,)))
+    apart = frozenset(map(os.path.realpath, (home(), target)))
     chosen = select(root, apart)
     if chosen.problems:
         raise UsageError(

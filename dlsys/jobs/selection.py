@@ -143,7 +143,9 @@ def select(folder: str, apart: frozenset[str]) -> Selection:
                 if not lost or brings_back:
                     inner = git
                     if git is None and path in listed.files:  # another repository
-                        known = git_files(entry.path)
+                        # One that was never fetched is a plain folder.
+                        fetched = os.path.exists(f"{entry.path}/.git")
+                        known = git_files(entry.path) if fetched else None
                         listed.add(f"{path}/{name}" for name in known or ())
                         inner = () if known is None else None
                     places.append(_Place(f"{path}/", own, inner, brought, lost))
@@ -183,13 +185,15 @@ def _unlisted(entry: os.DirEntry[str], path: str, listed: _Listed, *, folder: bo
 
 def _add(found: Selection, path: str, entry: os.DirEntry[str]) -> None:
     try:
+        readable = os.access(entry.path, os.R_OK, effective_ids=True)
         found.items[path] = Item(path, entry.stat(follow_symlinks=False).st_size)
-        if not os.access(entry.path, os.R_OK, effective_ids=True) and os.path.exists(entry.path):
-            found.problems[path] = _unreadable("Permission denied")
     except FileNotFoundError:
-        found.items.pop(path, None)
+        return
     except OSError as error:
         found.problems[path] = _unreadable(error.strerror)
+        return
+    if not readable:
+        found.problems[path] = _unreadable("Permission denied")
 
 
 def _follow(folder: str, links: list[str], found: Selection) -> None:
