@@ -224,7 +224,7 @@ def main() -> None:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     keeper = Keeper(paths)
 
-    def end(*signal_and_frame: object) -> None:
+    def end(*_: object) -> None:
         keeper.ending = True
 
     signal.signal(signal.SIGTERM, end)

@@ -7,6 +7,7 @@ outcome is written; the writer delivers it. Every way out passes through the las
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -16,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlsys.errors import DlsysError, ExpectationError, Interrupted, UsageError
+from dlsys.errors import DlsysError, ExpectationError, Interrupted, RunError, UsageError
+from dlsys.jobs import elastic
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
+from dlsys.jobs.elastic import Growth
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_machine
 from dlsys.jobs.ownership import Ownership
@@ -32,6 +35,7 @@ from dlsys.track.spool import records
 # A resumed run must stay the same computation; anything else about it may change.
 _FIXED = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
 _BALLAST = 64 * 1024
+_RELEASED_WITHIN = 4.0
 
 
 @dataclass
@@ -164,22 +168,27 @@ def _attempts(
         if resources.workers > 1 or address is not None or isinstance(job.strategy, PS):
             from dlsys.jobs.launch.ray_train import RayLauncher
 
-            launcher = RayLauncher(owner, address)
+            launcher = RayLauncher(owner, address, queued=paths.submission.exists())
             launcher.start(resources.workers, resources.cpus, resources.gpus)
             interrupts.install()
-        for attempt in range(job.failure.retries + 1):
+        failed = 0
+        while True:
             ended.attempts += 1
+            growth = None
+            if job.failure.elastic and launcher is not None and address is not None:
+                job, growth = _resize(job, launcher, interrupts, note)
             assignment = Assignment(
                 root=str(paths.root),
                 job=job.model_dump(mode="json"),
                 folder=record.get("folder", os.getcwd()),
                 directory=os.getcwd(),
-                attempt=first + attempt,
+                attempt=first + ended.attempts - 1,
                 fence=owner.fence,
             )
             try:
                 if launcher is not None:
-                    result = launcher.run(assignment, watch=lambda: _relay(paths, interrupts))
+                    watch = functools.partial(_relay, paths, interrupts, growth)
+                    result = launcher.run(assignment, watch=watch)
                 else:
                     from dlsys.jobs.launch import inprocess
 
@@ -189,10 +198,14 @@ def _attempts(
                         on_hang=lambda text: _hung(paths, ended, text),
                     )
             except DlsysError as error:
-                if not is_retried(error) or attempt == job.failure.retries:
+                if not is_retried(error) or failed == job.failure.retries:
                     raise
+                failed += 1
                 total = job.failure.retries + 1
-                note(f"{error}; attempt {attempt + 2} of {total} starts from the last checkpoint")
+                note(f"{error}; attempt {failed + 1} of {total} starts from the last checkpoint")
+                continue
+            if result.reason == "interrupted" and not interrupts.received:
+                (paths.root / "stop").unlink()  # it was to make room for more workers
                 continue
             ended.reason, ended.metrics = result.reason, result.metrics
             ended.step, ended.trained = result.step, result.seconds
@@ -202,8 +215,38 @@ def _attempts(
             launcher.stop()
 
 
-def _relay(paths: RunPaths, interrupts: Interrupts) -> None:
+def _resize(
+    job: TrainJob, launcher: Any, interrupts: Interrupts, note: Callable[[str], None]
+) -> tuple[TrainJob, Growth]:
+    """The job with as many workers as there is room for now; waits until there is room for the fewest.
+
+    Raises:
+        RunError: there is none within `failure.replacement`.
+    """
+    began = time.monotonic()
+    deadline = began + job.failure.replacement
+    # What a dead worker held is free a moment later.
+    while (count := elastic.most(job, launcher.free())) < job.resources.workers:
+        if count and time.monotonic() > began + _RELEASED_WITHIN:
+            break
+        if interrupts.received:
+            raise Interrupted(exit_code=interrupts.exit_code)
+        if time.monotonic() > deadline:
+            raise RunError(
+                f"no room for {elastic.choices(job)[-1]} workers in {job.failure.replacement:g} s",
+                hint="Raise failure.replacement, or lower failure.elastic.min.",
+            )
+        time.sleep(0.5)
+    if count != job.resources.workers:
+        note(f"goes on with {count} worker{'s' if count > 1 else ''}")
+    resized = elastic.with_workers(job, count)
+    return resized, elastic.Growth(resized, launcher.free)
+
+
+def _relay(paths: RunPaths, interrupts: Interrupts, growth: Growth | None) -> None:
     """Tells workers in other processes about Ctrl-C, and stops to wait for them in time."""
+    if growth is not None and growth.possible():
+        (paths.root / "stop").touch()
     if interrupts.received:
         (paths.root / "stop").touch()
         if interrupts.overdue:

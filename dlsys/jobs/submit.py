@@ -11,6 +11,7 @@ from typing import Any
 
 from dlsys.errors import UsageError
 from dlsys.jobs import run as runs
+from dlsys.jobs.launch.resources import bundle
 from dlsys.paths import RUN_ID, RunPaths, new_run_id
 from dlsys.spec.job import Resources, TrainJob
 from dlsys.spec.load import Loaded, LoadedSweep
@@ -88,12 +89,6 @@ def needs_folder(loaded: Loaded | LoadedSweep) -> bool:
     """Whether a job uses files of its own: a user's code, or data by a relative path."""
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
     return ":" in base.job.workload or any(_is_local(value, base.path.parent) for value in _texts(base.job))
-
-
-def bundle(resources: Resources) -> dict[str, float]:
-    """What one worker needs, as Ray calls it."""
-    need = {"CPU": float(resources.cpus), "GPU": float(resources.gpus)}
-    return {key: value for key, value in need.items() if value}
 
 
 def _common(options: Options) -> dict[str, Any]:

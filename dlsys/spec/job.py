@@ -75,6 +75,15 @@ class Checkpoint(Section):
     """The metric whose best checkpoint is kept: `valid/accuracy`."""
 
 
+class Elastic(Section):
+    """Between how many workers a run may change when nodes are lost or come back."""
+
+    min: Count
+    """With fewer, it waits."""
+    max: Count
+    """It never takes more."""
+
+
 class Failure(Section):
     """What happens when a worker dies or hangs."""
 
@@ -82,6 +91,11 @@ class Failure(Section):
     """How often the run starts again from its last good checkpoint."""
     hang_after: Seconds | None = None
     """No step within this time is a hang; by default 20 × the longest step so far, at least 60 s."""
+    elastic: Elastic | None = None
+    """On a cluster: goes on with fewer workers when a node is lost, and with more when there is room,
+    from the last checkpoint. `batch_size` stays, and so does what is computed."""
+    replacement: Seconds = 600.0
+    """On a cluster: how long workers wait for room, such as for a lost node's replacement."""
 
 
 class Tracking(Section):

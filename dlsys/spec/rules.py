@@ -94,6 +94,23 @@ def _strategy_options_fit(job: TrainJob) -> Found:
     yield from strategy_rules.options_fit(job)
 
 
+@_rule("failure", "resources", "strategy")
+def _elastic_suits(job: TrainJob) -> Found:
+    elastic, workers = job.failure.elastic, job.resources.workers
+    if elastic is None:
+        return
+    if not elastic.min <= workers <= elastic.max:
+        yield (
+            ("failure", "elastic"),
+            f"resources.workers ({workers}) must be from min ({elastic.min}) to max ({elastic.max})",
+        )
+    if job.strategy is not None and job.strategy.name == "ps" and job.strategy.mode == "async":
+        yield (
+            ("failure", "elastic"),
+            "an asynchronous parameter server goes on by itself without a dead worker",
+        )
+
+
 @_rule("stop")
 def _stop_is_given(job: TrainJob) -> Found:
     stop = job.stop

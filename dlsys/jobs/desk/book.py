@@ -37,7 +37,7 @@ class Job:
         attempt: how often it was given to Ray.
         deaths: how often it died without a verdict.
         asked: what it was asked to do: `stop`, `pause`, or nothing.
-        started: when it first ran.
+        started: when it was first given to Ray.
         ended: when it ended.
         ran: seconds in which it held its resources, over all attempts.
         since: when the present attempt began to hold them.

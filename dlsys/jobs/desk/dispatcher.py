@@ -132,7 +132,9 @@ class Dispatcher:
         again = job.state == "PAUSED" or job.attempt > 0
         job.attempt += 1
         book.paths_of(job.id).outcome.unlink(missing_ok=True)  # of an earlier attempt
-        self._set(job, "RECOVERING" if again else "PENDING", "Ray starts it", since=time.time(), asked="")
+        now = time.time()
+        state = "RECOVERING" if again else "PENDING"
+        self._set(job, state, "Ray starts it", since=now, started=job.started or now, asked="")
         await self._give(job)
 
     async def _give(self, job: Job) -> None:
@@ -164,7 +166,7 @@ class Dispatcher:
         found = await self._ray.job(job.ray_id)
         if found is None:
             # Ray never got it, or a new head has no memory of it.
-            if job.state == "PENDING" and job.started is None:
+            if job.state != "RUNNING":
                 await self._give(job)
             else:
                 self._died(job, "the cluster's head was lost")
@@ -179,7 +181,7 @@ class Dispatcher:
                 self._told.add(job.ray_id)
                 await self._ray.stop(job.ray_id)
         elif found.status == "RUNNING" and job.state != "RUNNING":
-            self._set(job, "RUNNING", "", started=job.started or time.time())
+            self._set(job, "RUNNING", "")
 
     def _judge(self, job: Job, status: str, message: str, exit_code: int | None) -> None:
         """What a job is whose attempt has ended."""

@@ -21,11 +21,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dlsys.errors import RunError
 from dlsys.jobs.launch.assignment import Assignment
+from dlsys.jobs.launch.resources import bundle
+from dlsys.spec.job import Resources
 
 # Workers that lost a dead one tell so within this time; then they are ended.
 _LAST_WORDS = 1.0
 _LOOK = 0.1
-_PLACED_WITHIN = 60.0
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,18 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
         ray.exceptions.RayError: a worker failed or died.
     """
     resources = assignment.job["resources"]
-    bundle = {"CPU": float(resources["cpus"])}
-    if resources["gpus"]:
-        bundle["GPU"] = float(resources["gpus"])
-    own = None if group else placement_group([bundle] * resources["workers"])
+    one = bundle(Resources.model_validate(resources))
+    own = None if group else placement_group([one] * resources["workers"])
     room = group or own
     assert room is not None
     actors: list[Any] = []
     try:
-        _await_room(room, watch)
+        _await_room(room, watch, assignment.job["failure"]["replacement"])
         actors = [
             ray.remote(_Worker)
             .options(
-                num_cpus=bundle["CPU"],
-                num_gpus=bundle.get("GPU", 0.0),
+                num_cpus=one.get("CPU", 0.0),
+                num_gpus=one.get("GPU", 0.0),
                 scheduling_strategy=PlacementGroupSchedulingStrategy(room, index),
             )
             .remote()
@@ -83,14 +82,14 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
                 remove_placement_group(own)
 
 
-def _await_room(group: PlacementGroup, watch: Callable[[], None]) -> None:
-    deadline = time.monotonic() + _PLACED_WITHIN
+def _await_room(group: PlacementGroup, watch: Callable[[], None], patience: float) -> None:
+    deadline = time.monotonic() + patience
     while not group.wait(_LOOK):
         watch()
         if time.monotonic() > deadline:
             raise RunError(
-                f"Ray found no room for the workers in {_PLACED_WITHIN:g} s: others use the cluster",
-                hint="Wait, or use fewer workers.",
+                f"Ray found no room for the workers in {patience:g} s: nodes are lost, or others use them",
+                hint="Wait, use fewer workers, or raise failure.replacement.",
             )
 
 

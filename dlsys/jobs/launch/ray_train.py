@@ -144,6 +144,17 @@ class RayLauncher:
         total = self._ray.cluster_resources()
         return total.get("CPU", 0.0), total.get("GPU", 0.0)
 
+    def free(self) -> list[dict[str, float]]:
+        """What is free on each node that is alive."""
+        from ray._private.state import available_resources_per_node
+
+        alive = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+        return [
+            {key: float(amounts.get(key, 0.0)) for key in ("CPU", "GPU")}
+            for node, amounts in available_resources_per_node().items()  # type: ignore[no-untyped-call]
+            if node in alive
+        ]
+
     def stop(self) -> None:
         """Ends Ray, or leaves the cluster; nothing of ours stays behind."""
         if self._ray is None:

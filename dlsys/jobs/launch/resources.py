@@ -19,6 +19,12 @@ def check_fits(need: Resources, *, cpus: float, gpus: float, place: str) -> None
             )
 
 
+def bundle(need: Resources) -> dict[str, float]:
+    """What one worker needs, as Ray calls it."""
+    amounts = {"CPU": float(need.cpus), "GPU": float(need.gpus)}
+    return {key: value for key, value in amounts.items() if value}
+
+
 def check_machine(need: Resources) -> None:
     """Raises ResourceError when the job needs more than this machine has."""
     gpus = 0.0
