@@ -287,6 +287,7 @@ def test_down_leaves_no_process_port_or_file(tmp_path: Path) -> None:
         assert [process for process in family if process.is_running()] == []
         for port in state["ports"].values():
             with socket.socket() as free:
+                free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections linger
                 free.bind(("", port))
         assert not os.path.exists(state["temp"])
         assert not cluster.paths.root.exists()
