@@ -12,6 +12,7 @@ starts one that finds what runs.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ _LOOK = 0.5
 # What dies again and again is started again with growing pauses, in seconds.
 _PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 _CALM = 120.0
+_ASK_DESK = 3.0
+# A node is not looked for among Ray's before this time after its start.
+_NEW = 20.0
 
 
 class Keeper:
@@ -54,6 +59,7 @@ class Keeper:
         self._nodes: list[RayNode] = []
         self._desk: subprocess.Popen[bytes] | psutil.Process | None = None
         self._starts: dict[str, list[float]] = {}
+        self._asked_desk = 0.0
         self.ending = False
 
     def run(self) -> None:
@@ -99,12 +105,30 @@ class Keeper:
             shutil.rmtree(self._control, ignore_errors=True)
             self._control.mkdir(mode=0o700, parents=True)
             self._start(head)
+        lost = self._lost()
         for node in self._nodes[1:]:
+            if node.name in lost and time.monotonic() - self._begun(node) > _NEW:
+                node.kill()  # its processes are there, but Ray has given it up: hung, or cut off too long
             if not node.runs():
                 self._start(node)
         self._keep_desk()
         if self._state.get("error") or not self._state.get("ready"):
             self._tell(ready=True, error="")
+
+    def _lost(self) -> set[str]:
+        """The nodes that Ray has given up, as the queue of jobs sees it."""
+        if time.monotonic() < self._asked_desk + _ASK_DESK:
+            return set()
+        self._asked_desk = time.monotonic()
+        request = urllib.request.Request(
+            f"{self._state['desk']}/nodes", headers={"Authorization": f"Bearer {self._paths.read_token()}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=2) as answer:
+                nodes = json.load(answer)
+        except (OSError, ValueError):
+            return set()
+        return {node["name"] for node in nodes} - {node["name"] for node in nodes if node["alive"]}
 
     def _reread(self) -> None:
         """Takes up the cluster's file when it has changed."""
@@ -170,6 +194,10 @@ class Keeper:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _begun(self, node: RayNode) -> float:
+        """When this keeper last started the node; long ago for one that it found running."""
+        return self._starts.get(node.name, [float("-inf")])[-1]
 
     def _pausing(self, name: str) -> bool:
         """Whether something that died often must wait a little longer."""
