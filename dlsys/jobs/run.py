@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlsys.errors import DlsysError, ExpectationError, Interrupted, UsageError
+from dlsys.jobs.cost import Meter
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_machine
@@ -121,19 +122,21 @@ def execute(
         (paths.root / "stop").unlink(missing_ok=True)
         with suppress(OSError):
             paths.ballast.write_bytes(bytes(_BALLAST))
+        meter = Meter(paths, job)
         writer = start_writer(paths)
         owner.record_writer(writer.pid)
         interrupts.last_act = lambda: _write_outcome(
             paths, ended, "KILLED", "interrupted, and did not stop in time"
         )
         try:
-            _attempts(paths, job, owner, interrupts, address, ended, note)
+            _attempts(paths, job, owner, interrupts, address, ended, meter, note)
             _settle(ended, job, interrupts)
         except BaseException as error:
             interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
             ended.status = "KILLED" if interrupted else "FAILED"
             ended.error = Interrupted(exit_code=interrupts.exit_code) if interrupted else error
             ended.step = ended.step or _last_step(paths)
+        meter.close()
         cause = _one_line(ended.error) if ended.error else ""
         _write_outcome(paths, ended, ended.status, cause)
         patience = 5.0 if ended.status == "KILLED" else PATIENCE
@@ -150,6 +153,7 @@ def _attempts(
     interrupts: Interrupts,
     address: str | None,
     ended: Ended,
+    meter: Meter,
     note: Callable[[str], None],
 ) -> None:
     if address is None:
@@ -159,7 +163,9 @@ def _attempts(
     record = read_json(paths.record) or {}
     resources = job.resources
     launcher: Any = None
-    first = 1 + len(list(paths.failures.glob("attempt-*"))) + len(list(paths.stacks.glob("attempt-*")))
+    tracks = [paths.failures, paths.stacks, paths.places]
+    before = [path.stem.partition("-")[2] for folder in tracks for path in folder.glob("attempt-*")]
+    first = 1 + max(map(int, before), default=0)
     try:
         if resources.workers > 1 or address is not None or isinstance(job.strategy, PS):
             from dlsys.jobs.launch.ray_train import RayLauncher
@@ -179,7 +185,7 @@ def _attempts(
             )
             try:
                 if launcher is not None:
-                    result = launcher.run(assignment, watch=lambda: _relay(paths, interrupts))
+                    result = launcher.run(assignment, watch=lambda: _relay(paths, interrupts, meter))
                 else:
                     from dlsys.jobs.launch import inprocess
 
@@ -202,8 +208,9 @@ def _attempts(
             launcher.stop()
 
 
-def _relay(paths: RunPaths, interrupts: Interrupts) -> None:
+def _relay(paths: RunPaths, interrupts: Interrupts, meter: Meter) -> None:
     """Tells workers in other processes about Ctrl-C, and stops to wait for them in time."""
+    meter.beat()
     if interrupts.received:
         (paths.root / "stop").touch()
         if interrupts.overdue:
