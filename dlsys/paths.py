@@ -143,6 +143,16 @@ class RunPaths:
         return self.root / "submission.json"
 
     @property
+    def rates(self) -> Path:
+        """What the nodes cost that the run is on, by group; absent where no price is known."""
+        return self.root / "rates.json"
+
+    @property
+    def places(self) -> Path:
+        """Which rank was on which node, and how long: a file `attempt-N.json` for each attempt on Ray."""
+        return self.root / "places"
+
+    @property
     def mlflow(self) -> Path:
         """The MLflow run that belongs to this one, once it exists."""
         return self.root / "mlflow.json"

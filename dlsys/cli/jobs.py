@@ -57,6 +57,8 @@ def list_jobs(
 @app.command()
 def status(job: Id, cluster: Cluster = None, by_exit: ByExit = False, as_json: AsJson = False) -> None:
     """Show one job."""
+    from dlsys.plan.cost import line
+
     found = _found(job, cluster, by_exit)
     if as_json:
         print(json.dumps(found))
@@ -65,6 +67,8 @@ def status(job: Id, cluster: Cluster = None, by_exit: ByExit = False, as_json: A
             if found.get(key) not in (None, ""):
                 print(f"{key:10} {found[key]}")
         print(f"submitted  {_when(found['submitted'])}\nran        {_took(found)}")
+        if found["cost"]:
+            print(f"cost       {line(found['cost'])}")
     if by_exit:
         raise typer.Exit(_CODES.get(found["state"], _NOT_ENDED))
 
@@ -194,6 +198,8 @@ def _kept() -> list[dict[str, Any]]:
 
 def _found(job: str, cluster: str | None, by_exit: bool) -> dict[str, Any]:
     from dlsys.jobs.client import NotFoundError
+    from dlsys.jobs.cost import described
+    from dlsys.jobs.desk.book import paths_of
 
     try:
         with _desk(cluster, job) as desk:
@@ -202,7 +208,7 @@ def _found(job: str, cluster: str | None, by_exit: bool) -> dict[str, Any]:
         fitting = [found for found in _kept() if found["id"].startswith(job)]
         if len(fitting) != 1:
             raise NotFoundError(f"no job {job!r}" if not fitting else f"{job!r} fits {len(fitting)} jobs")
-        return fitting[0]
+        return {**fitting[0], "cost": described(paths_of(fitting[0]["id"]))}
     except NotFoundError as error:
         if not by_exit:
             raise

@@ -49,21 +49,32 @@ def show(
     as_json: AsJson = False,
     uri: Uri = None,
 ) -> None:
-    """Show one run: status, parameters, last metrics, where its files are."""
+    """Show one run: status, cost, parameters, last metrics, where its workers were and its files are."""
+    from dlsys.jobs import cost
     from dlsys.paths import RunPaths
+    from dlsys.plan.cost import line
 
     found = _find(_runs(uri, 1000, run), run)
     row = {**_row(found), "params": dict(found.data.params), "tags": dict(found.data.tags)}
     try:
-        row["folder"] = str(RunPaths.find(row["run"]).root)
-    except UsageError:
-        row["folder"] = None  # made elsewhere
+        paths = RunPaths.find(row["run"])
+        row |= {"folder": str(paths.root), "cost": cost.described(paths), "places": cost.attempts(paths)}
+    except UsageError:  # made elsewhere
+        told = cost.from_metrics(row["metrics"], row["tags"].get("dlsys.currency", ""))
+        row |= {"folder": None, "cost": told, "places": []}
     if as_json:
         print(json.dumps(row))
         return
     for name in ("run", "mlflow_run", "status", "cause", "workload", "started", "seconds", "folder"):
         if row.get(name) is not None:
             print(f"{name:12} {row[name]}")
+    if row["cost"]:
+        print(f"{'cost':12} {line(row['cost'])}")
+    for attempt in row["places"][-1:]:
+        print("places")
+        for worker in attempt["workers"]:
+            node = attempt["nodes"][worker["node"]]
+            print(f"  {'rank ' + str(worker['rank']):36} {node['name']} ({node['address']})")
     print("metrics")
     for name, value in sorted(row["metrics"].items()):
         print(f"  {name:36} {value:.6g}")

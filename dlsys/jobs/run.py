@@ -19,6 +19,7 @@ from typing import Any
 
 from dlsys.errors import DlsysError, ExpectationError, Interrupted, RunError, UsageError
 from dlsys.jobs import elastic
+from dlsys.jobs.cost import Meter
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.elastic import Growth
 from dlsys.jobs.interrupts import Interrupts
@@ -125,19 +126,21 @@ def execute(
         (paths.root / "stop").unlink(missing_ok=True)
         with suppress(OSError):
             paths.ballast.write_bytes(bytes(_BALLAST))
+        meter = Meter(paths, job)
         writer = start_writer(paths)
         owner.record_writer(writer.pid)
         interrupts.last_act = lambda: _write_outcome(
             paths, ended, "KILLED", "interrupted, and did not stop in time"
         )
         try:
-            _attempts(paths, job, owner, interrupts, address, ended, note)
+            _attempts(paths, job, owner, interrupts, address, ended, meter, note)
             _settle(ended, job, interrupts)
         except BaseException as error:
             interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
             ended.status = "KILLED" if interrupted else "FAILED"
             ended.error = Interrupted(exit_code=interrupts.exit_code) if interrupted else error
             ended.step = ended.step or _last_step(paths)
+        meter.close()
         cause = _one_line(ended.error) if ended.error else ""
         _write_outcome(paths, ended, ended.status, cause)
         patience = 5.0 if ended.status == "KILLED" else PATIENCE
@@ -154,6 +157,7 @@ def _attempts(
     interrupts: Interrupts,
     address: str | None,
     ended: Ended,
+    meter: Meter,
     note: Callable[[str], None],
 ) -> None:
     if address is None:
@@ -163,7 +167,9 @@ def _attempts(
     record = read_json(paths.record) or {}
     resources = job.resources
     launcher: Any = None
-    first = 1 + len(list(paths.failures.glob("attempt-*"))) + len(list(paths.stacks.glob("attempt-*")))
+    tracks = [paths.failures, paths.stacks, paths.places]
+    before = [path.stem.partition("-")[2] for folder in tracks for path in folder.glob("attempt-*")]
+    first = 1 + max(map(int, before), default=0)
     try:
         if resources.workers > 1 or address is not None or isinstance(job.strategy, PS):
             from dlsys.jobs.launch.ray_train import RayLauncher
@@ -187,7 +193,7 @@ def _attempts(
             )
             try:
                 if launcher is not None:
-                    watch = functools.partial(_relay, paths, interrupts, growth)
+                    watch = functools.partial(_relay, paths, interrupts, meter, growth)
                     result = launcher.run(assignment, watch=watch)
                 else:
                     from dlsys.jobs.launch import inprocess
@@ -243,8 +249,9 @@ def _resize(
     return resized, elastic.Growth(resized, launcher.free)
 
 
-def _relay(paths: RunPaths, interrupts: Interrupts, growth: Growth | None) -> None:
+def _relay(paths: RunPaths, interrupts: Interrupts, meter: Meter, growth: Growth | None) -> None:
     """Tells workers in other processes about Ctrl-C, and stops to wait for them in time."""
+    meter.beat()
     if growth is not None and growth.possible():
         (paths.root / "stop").touch()
     if interrupts.received:

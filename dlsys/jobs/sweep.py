@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dlsys.errors import ExpectationError, Interrupted, RunError, UsageError
+from dlsys.jobs.cost import Meter
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_fits, check_machine
@@ -208,6 +209,7 @@ class _Driver:
         self._note, self._watch = note, watch
         self._record = read_json(paths.record) or {}
         self._spool = Spool(paths.spool / "rank-0.jsonl")
+        self._meter = Meter(paths)
         self._jobs: dict[int, tuple[dict[str, Any], TrainJob]] = {}
         self._cluster: tuple[float, float] | None = None
         self.director = Director(loaded.sweep, loaded.job.job, ledger, self._trial_ended)
@@ -220,6 +222,7 @@ class _Driver:
 
     def close(self) -> None:
         self._spool.close()
+        self._meter.close()
 
     def run(self, owner: Ownership, interrupts: Interrupts, address: str | None) -> None:
         if self.director.finished:
@@ -240,6 +243,7 @@ class _Driver:
                 if interrupts.received:
                     (self._paths.root / "stop").touch()
                 self._say()
+                self._meter.beat()
                 return interrupts.received
 
             runner.run(

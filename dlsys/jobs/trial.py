@@ -88,12 +88,17 @@ def _settle_in(owner: str, fence: int) -> None:
 def _train(assignment: Assignment) -> Outcome:
     if assignment.job["resources"]["workers"] == 1 and assignment.job["strategy"]["name"] != "ps":
         from dlsys.jobs.launch import inprocess
+        from dlsys.jobs.launch.presence import Presence, here
 
         stop = assignment.owner_paths.root / "stop"
         try:
-            return inprocess.launch(
-                assignment, stop_requested=stop.exists, on_hang=lambda text: None, load=_load
-            )
+            with Presence(assignment, [here()]) as presence:
+                return inprocess.launch(
+                    assignment,
+                    stop_requested=presence.during(stop.exists),
+                    on_hang=lambda text: None,
+                    load=_load,
+                )
         except DlsysError:
             raise
         except Exception as error:  # of a library, or of the user's own that ours did not foresee

@@ -96,8 +96,8 @@ def finish(cluster: Cluster, job_id: str, whole: str, name: str, patience: float
 
     def ended() -> bool:
         nonlocal size, moved, longest
-        longest = max(longest, time.monotonic() - moved)
         if spool.stat().st_size != size:
+            longest = max(longest, time.monotonic() - moved)
             size, moved = spool.stat().st_size, time.monotonic()
         return state(cluster, job_id) in ("SUCCEEDED", "FAILED")
 

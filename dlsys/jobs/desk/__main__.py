@@ -20,6 +20,7 @@ import psutil
 from aiohttp import web
 
 from dlsys.cluster.provider import DESK_PORT
+from dlsys.jobs.cost import rates_of
 from dlsys.jobs.desk.api import Api
 from dlsys.jobs.desk.book import Bundle
 from dlsys.jobs.desk.dispatcher import Dispatcher
@@ -43,7 +44,8 @@ def capacity(cluster: Cluster) -> list[Bundle]:
 
 async def serve(folder: Path, dashboard: str, host: str, port: int) -> None:
     """Serves until SIGTERM or SIGINT."""
-    cluster = load_cluster(folder / "cluster.yaml").cluster
+    file = folder / "cluster.yaml"
+    cluster = load_cluster(file).cluster
     token = _token()
     packages = folder / "packages"
     done = asyncio.Event()
@@ -51,7 +53,9 @@ async def serve(folder: Path, dashboard: str, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
     async with RayApi(dashboard, token) as ray:
-        dispatcher = Dispatcher(cluster.name, ray, packages, capacity(cluster))
+        # `up` may bring other prices while the desk is at work.
+        rates = lambda: rates_of(load_cluster(file).cluster)  # noqa: E731
+        dispatcher = Dispatcher(cluster.name, ray, packages, capacity(cluster), rates)
         runner = web.AppRunner(Api(dispatcher, cluster.name, packages, token).app(), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, host, port).start()

@@ -27,6 +27,7 @@ from aiohttp import web
 
 from dlsys import __version__
 from dlsys.errors import DlsysError
+from dlsys.jobs import cost
 from dlsys.jobs.desk import book
 from dlsys.jobs.desk.book import ENDED, Job
 from dlsys.jobs.desk.dispatcher import Dispatcher
@@ -130,7 +131,8 @@ class Api:
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(wait, 60)), self._changed:
                     await self._changed.wait_for(lambda: self._changes > int(after))
-        return web.json_response({**job.to_dict(), "change": self._changes})
+        found = await asyncio.to_thread(cost.described, book.paths_of(job.id))
+        return web.json_response({**job.to_dict(), "cost": found, "change": self._changes})
 
     async def _submit(self, request: web.Request) -> web.Response:
         asked = await request.json()
@@ -169,6 +171,8 @@ class Api:
             record = json.loads(files["record.json"])
             record["uri"] = record.get("uri") or default_uri()
             record["tags"] = {**record.get("tags", {}), "dlsys.cluster": self._name}
+            if rates := self._dispatcher.rates():
+                record["tags"]["dlsys.currency"] = rates["currency"]
             write_json(paths.record, record)
 
     async def _stop(self, request: web.Request) -> web.Response:

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dlsys.jobs.desk import book, queue
 from dlsys.jobs.desk.book import ACTIVE, ENDED, WAITING, Bundle, Job
 from dlsys.jobs.desk.ray_api import Node, RayApi, RayAway, RayRefused
-from dlsys.paths import read_json
+from dlsys.paths import read_json, write_json
 
 _LOOK = 0.1
 _LOOK_AT_NODES = 1.0
@@ -32,13 +33,22 @@ class Dispatcher:
         ray: its Ray.
         packages: the folder of packed working folders.
         capacity: the nodes that the cluster may have at most, as its file says.
+        rates: its nodes' prices now, as a run's `rates.json` has them; None where there are none.
     """
 
-    def __init__(self, name: str, ray: RayApi, packages: Path, capacity: list[Bundle]) -> None:
+    def __init__(
+        self,
+        name: str,
+        ray: RayApi,
+        packages: Path,
+        capacity: list[Bundle],
+        rates: Callable[[], dict[str, Any] | None] = lambda: None,
+    ) -> None:
         self._name = name
         self._ray = ray
         self._packages = packages
         self._declared = capacity
+        self.rates = rates
         self._news = asyncio.Event()
         self._nodes_at = 0.0
         self._away: float | None = None
@@ -131,7 +141,12 @@ class Dispatcher:
     async def _start(self, job: Job) -> None:
         again = job.state == "PAUSED" or job.attempt > 0
         job.attempt += 1
-        book.paths_of(job.id).outcome.unlink(missing_ok=True)  # of an earlier attempt
+        paths = book.paths_of(job.id)
+        paths.outcome.unlink(missing_ok=True)  # of an earlier attempt
+        if rates := self.rates():
+            write_json(paths.rates, rates)
+        else:
+            paths.rates.unlink(missing_ok=True)
         now = time.time()
         state = "RECOVERING" if again else "PENDING"
         self._set(job, state, "Ray starts it", since=now, started=job.started or now, asked="")

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,27 +20,13 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dlsys.errors import RunError
 from dlsys.jobs.launch.assignment import Assignment
+from dlsys.jobs.launch.presence import Place, Presence, here
 from dlsys.jobs.launch.resources import bundle
 from dlsys.spec.job import Resources
 
 # Workers that lost a dead one tell so within this time; then they are ended.
 _LAST_WORDS = 1.0
 _LOOK = 0.1
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an actor is.
-
-    Attributes:
-        node: Ray's id of its machine.
-        host: the machine's address.
-        gpus: the ids of its GPUs on that machine.
-    """
-
-    node: str
-    host: str
-    gpus: tuple[str, ...]
 
 
 def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup | None = None) -> None:
@@ -63,6 +48,7 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
     actors: list[Any] = []
     try:
         _await_room(room, watch, assignment.job["failure"]["replacement"])
+        began = time.time()
         actors = [
             ray.remote(_Worker)
             .options(
@@ -73,7 +59,7 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
             .remote()
             for index in range(resources["workers"])
         ]
-        _work(actors, assignment, watch)
+        _work(actors, assignment, watch, began)
     finally:
         for actor in actors:
             ray.kill(actor)
@@ -93,20 +79,23 @@ def _await_room(group: PlacementGroup, watch: Callable[[], None], patience: floa
             )
 
 
-def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None]) -> None:
+def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], began: float) -> None:
     found = wait_for([actor.place.remote() for actor in actors], watch)
     # Ranks of one machine are neighbours: what a ring or a shard group sends stays on it.
     ranked = sorted(zip(found, actors, strict=True), key=lambda pair: (pair[0].node, pair[0].gpus))
     places = [place for place, _ in ranked]
     workers = [actor for _, actor in ranked]
-    port = wait_for([workers[0].listen.remote(places[0].host, len(actors))], watch)[0]
-    cpus = assignment.job["resources"]["cpus"]
-    wait_for([actor.join.remote(cpus, rank, places, port) for rank, actor in enumerate(workers)], watch)
-    calls = [actor.work.remote(assignment.to_dict()) for actor in workers]
-    strategy = assignment.job["strategy"]
-    # Workers that cannot go on without a dead one say so; these take its share of the work, but not rank 0's.
-    go_on = strategy["name"] == "ps" and strategy["mode"] == "async"
-    wait_for(calls, watch, may_die=calls[1:] if go_on else [])
+    with Presence(assignment, places, began) as presence:
+        watch = presence.during(watch)
+        port = wait_for([workers[0].listen.remote(places[0].host, len(actors))], watch)[0]
+        cpus = assignment.job["resources"]["cpus"]
+        wait_for([actor.join.remote(cpus, rank, places, port) for rank, actor in enumerate(workers)], watch)
+        calls = [actor.work.remote(assignment.to_dict()) for actor in workers]
+        strategy = assignment.job["strategy"]
+        # Workers that cannot go on without a dead one say so; these take its share of the work, but not
+        # rank 0's.
+        go_on = strategy["name"] == "ps" and strategy["mode"] == "async"
+        wait_for(calls, watch, may_die=calls[1:] if go_on else [])
 
 
 def wait_for(calls: list[Any], watch: Callable[[], None], *, may_die: Collection[Any] = ()) -> list[Any]:
@@ -137,10 +126,7 @@ class _Worker:
     def place(self) -> Place:
         import dlsys.jobs.launch.ray_worker  # noqa: F401 - all workers import at the same time
 
-        context = ray.get_runtime_context()
-        gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
-        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        return Place(context.get_node_id(), host, gpus)
+        return here()
 
     def listen(self, host: str, size: int) -> int:
         """Opens, on rank 0, the store through which the workers find each other; its port."""
