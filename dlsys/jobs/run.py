@@ -164,7 +164,7 @@ def _attempts(
         if resources.workers > 1 or address is not None or isinstance(job.strategy, PS):
             from dlsys.jobs.launch.ray_train import RayLauncher
 
-            launcher = RayLauncher(owner, address)
+            launcher = RayLauncher(owner, address, queued=paths.submission.exists())
             launcher.start(resources.workers, resources.cpus, resources.gpus)
             interrupts.install()
         for attempt in range(job.failure.retries + 1):

@@ -8,6 +8,7 @@ of its own takes an interpreter that Ray has already started, and imports what i
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -43,12 +44,19 @@ class Place:
     gpus: tuple[str, ...]
 
 
-def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup | None = None) -> None:
+def fit(
+    assignment: Assignment,
+    watch: Callable[[], None],
+    group: PlacementGroup | None = None,
+    *,
+    queued: bool = False,
+) -> None:
     """Runs one attempt's workers to their end, and leaves none behind.
 
     Args:
         watch: called several times a second; raises to end the attempt.
         group: room that the caller has for them, and keeps; without, they find their own.
+        queued: as for `await_room`.
 
     Raises:
         RunError: the workers found no room.
@@ -63,7 +71,7 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
     assert room is not None
     actors: list[Any] = []
     try:
-        _await_room(room, watch)
+        await_room(room, watch, queued=queued)
         actors = [
             ray.remote(_Worker)
             .options(
@@ -83,23 +91,34 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
                 remove_placement_group(own)
 
 
-def _await_room(group: PlacementGroup, watch: Callable[[], None]) -> None:
-    deadline = time.monotonic() + _PLACED_WITHIN
+def await_room(group: PlacementGroup, watch: Callable[[], None], *, queued: bool) -> None:
+    """Waits until a group has its room.
+
+    Args:
+        watch: called several times a second; raises to end the waiting.
+        queued: whether the cluster's queue has found the room: it will come, with a node that starts again.
+
+    Raises:
+        RunError: there is none, in a time in which others should have left.
+    """
+    patience = time.monotonic() + _PLACED_WITHIN
     while not group.wait(_LOOK):
         watch()
-        if time.monotonic() > deadline:
+        if time.monotonic() < patience:
+            continue
+        if not queued:
             raise RunError(
                 f"Ray found no room for the workers in {_PLACED_WITHIN:g} s: others use the cluster",
                 hint="Wait, or use fewer workers.",
             )
+        sys.stderr.write(f"waits for room since {_PLACED_WITHIN:g} s: a node is away, or others use it\n")
+        sys.stderr.flush()
+        patience = float("inf")
 
 
 def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None]) -> None:
     found = wait_for([actor.place.remote() for actor in actors], watch)
-    # Ranks of one machine are neighbours: what a ring or a shard group sends stays on it.
-    ranked = sorted(zip(found, actors, strict=True), key=lambda pair: (pair[0].node, pair[0].gpus))
-    places = [place for place, _ in ranked]
-    workers = [actor for _, actor in ranked]
+    places, workers = in_ranks(found, actors)
     port = wait_for([workers[0].listen.remote(places[0].host, len(actors))], watch)[0]
     cpus = assignment.job["resources"]["cpus"]
     wait_for([actor.join.remote(cpus, rank, places, port) for rank, actor in enumerate(workers)], watch)
@@ -108,6 +127,40 @@ def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None]) 
     # Workers that cannot go on without a dead one say so; these take its share of the work, but not rank 0's.
     go_on = strategy["name"] == "ps" and strategy["mode"] == "async"
     wait_for(calls, watch, may_die=calls[1:] if go_on else [])
+
+
+def in_ranks(places: list[Place], actors: list[Any]) -> tuple[list[Place], list[Any]]:
+    """Actors in the order of their ranks: those of one machine are neighbours.
+
+    What a ring or a shard group sends stays on it.
+    """
+    ranked = sorted(zip(places, actors, strict=True), key=lambda pair: (pair[0].node, pair[0].gpus))
+    return [place for place, _ in ranked], [actor for _, actor in ranked]
+
+
+def variables(places: list[Place], rank: int, port: int) -> dict[str, str]:
+    """A rank's place among all as torchrun tells it: libraries ask the environment."""
+    nodes = list(dict.fromkeys(place.node for place in places))
+    here = _here(places, rank)
+    return {
+        "MASTER_ADDR": places[0].host,
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(len(places)),
+        "LOCAL_RANK": str(here.index(rank)),
+        "LOCAL_WORLD_SIZE": str(len(here)),
+        "NODE_RANK": str(nodes.index(places[rank].node)),
+    }
+
+
+def visible_gpus(places: list[Place], rank: int) -> list[str]:
+    """The GPUs of all ranks of its machine, in their order: NCCL's direct copies need the neighbours'."""
+    return list(dict.fromkeys(gpu for index in _here(places, rank) for gpu in places[index].gpus))
+
+
+def _here(places: list[Place], rank: int) -> list[int]:
+    """The ranks of a rank's machine."""
+    return [index for index, place in enumerate(places) if place.node == places[rank].node]
 
 
 def wait_for(calls: list[Any], watch: Callable[[], None], *, may_die: Collection[Any] = ()) -> list[Any]:
@@ -132,16 +185,21 @@ def wait_for(calls: list[Any], watch: Callable[[], None], *, may_die: Collection
     return list(results.values())
 
 
+def own_place() -> Place:
+    """Where the actor is that asks."""
+    context = ray.get_runtime_context()
+    gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
+    host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return Place(context.get_node_id(), host, gpus)
+
+
 class _Worker:
     """One worker's process."""
 
     def place(self) -> Place:
         import dlsys.jobs.launch.ray_worker  # noqa: F401 - all workers import at the same time
 
-        context = ray.get_runtime_context()
-        gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
-        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        return Place(context.get_node_id(), host, gpus)
+        return own_place()
 
     def listen(self, host: str, size: int) -> int:
         """Opens, on rank 0, the store through which the workers find each other; its port."""
@@ -159,24 +217,13 @@ class _Worker:
         from dlsys.jobs.launch.resources import bind_cores
         from dlsys.train.world import World, backends
 
-        nodes = list(dict.fromkeys(place.node for place in places))
-        here = [index for index, place in enumerate(places) if place.node == places[rank].node]
-        local_rank = here.index(rank)
-        # As torchrun names them: libraries ask the environment.
-        os.environ.update(
-            MASTER_ADDR=places[0].host,
-            MASTER_PORT=str(port),
-            RANK=str(rank),
-            WORLD_SIZE=str(len(places)),
-            LOCAL_RANK=str(local_rank),
-            LOCAL_WORLD_SIZE=str(len(here)),
-            NODE_RANK=str(nodes.index(places[rank].node)),
-        )
-        bind_cores(cpus, local_rank, len(here))
+        told = variables(places, rank, port)
+        os.environ.update(told)
+        local_rank = int(told["LOCAL_RANK"])
+        bind_cores(cpus, local_rank, int(told["LOCAL_WORLD_SIZE"]))
         device = torch.device("cpu")
         if places[rank].gpus:
-            # NCCL's direct copies need every worker to see its neighbours' GPUs.
-            visible = list(dict.fromkeys(gpu for index in here for gpu in places[index].gpus))
+            visible = visible_gpus(places, rank)
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
             device = torch.device("cuda", visible.index(places[rank].gpus[0]))
             torch.cuda.set_device(device)
