@@ -12,7 +12,7 @@ def alive(pid: int, created: float) -> bool:
     """Whether a process is still the one that was recorded, and no zombie."""
     try:
         process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(process.create_time() - created) < 1 and _lives(process)
     except psutil.Error:
         return False
 
@@ -45,4 +45,12 @@ def marked(variable: str, value: str) -> list[psutil.Process]:
         with suppress(psutil.Error, OSError):
             if process.environ().get(variable) == value:
                 found |= {member.pid: member for member in [process, *process.children(recursive=True)]}
-    return [process for process in found.values() if process.is_running()]
+    return [process for process in found.values() if _lives(process)]
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it is there, and no zombie: one whose parent never asks for it stays for ever."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

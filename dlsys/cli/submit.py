@@ -70,6 +70,21 @@ def submit(
             raise typer.Exit(follow(desk, job["id"]))
 
 
+def job_group(job: Annotated[str, typer.Argument(metavar="JOB")]) -> None:
+    """Run a submitted command on its workers: what a cluster's queue gives to Ray."""
+    import os
+
+    from dlsys.jobs import group
+    from dlsys.jobs.desk import book
+    from dlsys.paths import RunPaths
+
+    paths = RunPaths.find(job)
+    known, address = book.read(paths), os.environ.get("RAY_ADDRESS")
+    if known is None or known.kind != "command" or not address:
+        raise UsageError(f"{paths.id}: only a cluster's queue can start this")
+    group.run(paths, known, address)
+
+
 def _command(words: list[str], name: str | None, workers: int, cpus: float, gpus: float, said: Any) -> Any:
     from dlsys.jobs.submit import of_command
     from dlsys.spec.job import Resources

@@ -43,7 +43,9 @@ def environment(cluster: Path, token: Path) -> dict[str, str]:
         cluster: the cluster's folder, its mark.
         token: the file of its token.
     """
-    ours = {CLUSTER_MARK: str(cluster), "RAY_AUTH_TOKEN_PATH": str(token), **_SETTINGS}
+    # `python` in a command is the one that has dlsys, also where `up` was called by its full path.
+    search = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
+    ours = {CLUSTER_MARK: str(cluster), "RAY_AUTH_TOKEN_PATH": str(token), "PATH": search, **_SETTINGS}
     # Of the shell that calls `up`, nothing that names another cluster.
     theirs = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     return theirs | ours

@@ -231,12 +231,14 @@ class _Driver:
         from dlsys.jobs.trial import train
         from dlsys.tune import runner
 
-        launcher = RayLauncher(owner, address)
+        queued = address is not None and self._paths.submission.exists()
+        launcher = RayLauncher(owner, address, queued=queued)
         try:
             need = max(sizes(self._loaded), key=lambda resources: resources.workers * resources.cpus)
             launcher.start(need.workers, need.cpus, need.gpus)
             interrupts.install()
-            self._cluster = launcher.capacity()
+            if not queued:  # else it was held against the whole cluster, of which a node may be away
+                self._cluster = launcher.capacity()
             concurrent = self._loaded.sweep.concurrent
 
             def watch() -> bool:

@@ -8,6 +8,7 @@ of its own takes an interpreter that Ray has already started, and imports what i
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -27,6 +28,8 @@ from dlsys.spec.job import Resources
 # Workers that lost a dead one tell so within this time; then they are ended.
 _LAST_WORDS = 1.0
 _LOOK = 0.1
+# Whoever waits longer for room is told why.
+_TELL = 60.0
 
 
 def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup | None = None) -> None:
@@ -47,7 +50,7 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
     assert room is not None
     actors: list[Any] = []
     try:
-        _await_room(room, watch, assignment.job["failure"]["replacement"])
+        await_room(room, watch, assignment.job["failure"]["replacement"])
         began = time.time()
         actors = [
             ray.remote(_Worker)
@@ -68,23 +71,35 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
                 remove_placement_group(own)
 
 
-def _await_room(group: PlacementGroup, watch: Callable[[], None], patience: float) -> None:
-    deadline = time.monotonic() + patience
+def await_room(group: PlacementGroup, watch: Callable[[], None], patience: float) -> None:
+    """Waits until a group has its room.
+
+    Args:
+        group: the room.
+        watch: called several times a second; raises to end the waiting.
+        patience: in seconds.
+
+    Raises:
+        RunError: there is none in time.
+    """
+    began, told = time.monotonic(), False
     while not group.wait(_LOOK):
         watch()
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > patience:
             raise RunError(
                 f"Ray found no room for the workers in {patience:g} s: nodes are lost, or others use them",
                 hint="Wait, use fewer workers, or raise failure.replacement.",
             )
+        if waited > _TELL and not told:
+            told = True
+            sys.stderr.write(f"waits for room since {_TELL:g} s: a node is away, or others use it\n")
+            sys.stderr.flush()
 
 
 def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], began: float) -> None:
     found = wait_for([actor.place.remote() for actor in actors], watch)
-    # Ranks of one machine are neighbours: what a ring or a shard group sends stays on it.
-    ranked = sorted(zip(found, actors, strict=True), key=lambda pair: (pair[0].node, pair[0].gpus))
-    places = [place for place, _ in ranked]
-    workers = [actor for _, actor in ranked]
+    places, workers = in_ranks(found, actors)
     with Presence(assignment, places, began) as presence:
         watch = presence.during(watch)
         port = wait_for([workers[0].listen.remote(places[0].host, len(actors))], watch)[0]
@@ -96,6 +111,40 @@ def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], 
         # rank 0's.
         go_on = strategy["name"] == "ps" and strategy["mode"] == "async"
         wait_for(calls, watch, may_die=calls[1:] if go_on else [])
+
+
+def in_ranks(places: list[Place], actors: list[Any]) -> tuple[list[Place], list[Any]]:
+    """Actors in the order of their ranks: those of one machine are neighbours.
+
+    What a ring or a shard group sends stays on it.
+    """
+    ranked = sorted(zip(places, actors, strict=True), key=lambda pair: (pair[0].node, pair[0].gpus))
+    return [place for place, _ in ranked], [actor for _, actor in ranked]
+
+
+def variables(places: list[Place], rank: int, port: int) -> dict[str, str]:
+    """A rank's place among all as torchrun tells it: libraries ask the environment."""
+    nodes = list(dict.fromkeys(place.node for place in places))
+    here = _here(places, rank)
+    return {
+        "MASTER_ADDR": places[0].host,
+        "MASTER_PORT": str(port),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(len(places)),
+        "LOCAL_RANK": str(here.index(rank)),
+        "LOCAL_WORLD_SIZE": str(len(here)),
+        "NODE_RANK": str(nodes.index(places[rank].node)),
+    }
+
+
+def visible_gpus(places: list[Place], rank: int) -> list[str]:
+    """The GPUs of all ranks of its machine, in their order: NCCL's direct copies need the neighbours'."""
+    return list(dict.fromkeys(gpu for index in _here(places, rank) for gpu in places[index].gpus))
+
+
+def _here(places: list[Place], rank: int) -> list[int]:
+    """The ranks of a rank's machine."""
+    return [index for index, place in enumerate(places) if place.node == places[rank].node]
 
 
 def wait_for(calls: list[Any], watch: Callable[[], None], *, may_die: Collection[Any] = ()) -> list[Any]:
@@ -144,24 +193,13 @@ class _Worker:
         from dlsys.jobs.launch.resources import bind_cores
         from dlsys.train.world import World, backends
 
-        nodes = list(dict.fromkeys(place.node for place in places))
-        here = [index for index, place in enumerate(places) if place.node == places[rank].node]
-        local_rank = here.index(rank)
-        # As torchrun names them: libraries ask the environment.
-        os.environ.update(
-            MASTER_ADDR=places[0].host,
-            MASTER_PORT=str(port),
-            RANK=str(rank),
-            WORLD_SIZE=str(len(places)),
-            LOCAL_RANK=str(local_rank),
-            LOCAL_WORLD_SIZE=str(len(here)),
-            NODE_RANK=str(nodes.index(places[rank].node)),
-        )
-        bind_cores(cpus, local_rank, len(here))
+        told = variables(places, rank, port)
+        os.environ.update(told)
+        local_rank = int(told["LOCAL_RANK"])
+        bind_cores(cpus, local_rank, int(told["LOCAL_WORLD_SIZE"]))
         device = torch.device("cpu")
         if places[rank].gpus:
-            # NCCL's direct copies need every worker to see its neighbours' GPUs.
-            visible = list(dict.fromkeys(gpu for index in here for gpu in places[index].gpus))
+            visible = visible_gpus(places, rank)
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible)
             device = torch.device("cuda", visible.index(places[rank].gpus[0]))
             torch.cuda.set_device(device)

@@ -54,7 +54,7 @@ class RayLauncher:
     def __init__(self, owner: Ownership, address: str | None, *, queued: bool = False) -> None:
         self._owner = owner
         self._address = address
-        self._queued = queued
+        self._queued = queued and address is not None
         self._ray: Any = None
         self._before: set[int] = set()
         self._session = ""
@@ -66,7 +66,6 @@ class RayLauncher:
             ResourceError: the cluster is too small.
             RunError: Ray could not be started or reached.
         """
-        os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
         try:
             if self._address is None:
                 self._embed()
@@ -79,6 +78,7 @@ class RayLauncher:
             raise RunError(f"Ray could not be started or reached ({place}): {_first_line(error)}") from error
 
     def _embed(self) -> None:
+        _set_environment()
         ensure_token()
         self._ray = ray = _quiet_ray()
         _leave_out_what_nobody_asks()
@@ -98,13 +98,7 @@ class RayLauncher:
             self._owner.record([child for child in children if child.pid not in self._before])
 
     def _join(self, address: str, need: Resources) -> None:
-        if re.fullmatch(r"[^/]+:\d+", address):
-            asked = asks_for_token(address)
-            # Left alone, a client sends no token; refused, it retries for 20 s before it fails. And
-            # one that sends a token cannot talk to the workers of a cluster that has none.
-            os.environ.setdefault("RAY_AUTH_MODE", "token" if asked else "disabled")
-        self._ray = ray = _quiet_ray()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        self._ray = ray = join(address)
         if self._queued:
             return
         total = ray.cluster_resources()
@@ -181,6 +175,19 @@ class RayLauncher:
                 process.kill()
 
 
+def join(address: str) -> Any:
+    """Joins a running cluster; its Ray."""
+    _set_environment()
+    if re.fullmatch(r"[^/]+:\d+", address):
+        asked = asks_for_token(address)
+        # Left alone, a client sends no token; refused, it retries for 20 s before it fails. And
+        # one that sends a token cannot talk to the workers of a cluster that has none.
+        os.environ.setdefault("RAY_AUTH_MODE", "token" if asked else "disabled")
+    ray = _quiet_ray()
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    return ray
+
+
 def equipped(assignment: Assignment, watch: Callable[[], None]) -> AbstractContextManager[Assignment]:
     """The assignment with the parameter servers that it needs, for as long as the context lasts."""
     if assignment.job["strategy"]["name"] != "ps":
@@ -188,6 +195,10 @@ def equipped(assignment: Assignment, watch: Callable[[], None]) -> AbstractConte
     from dlsys.jobs.launch.ray_servers import parameter_servers
 
     return parameter_servers(assignment, watch)
+
+
+def _set_environment() -> None:
+    os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
 
 
 def _quiet_ray() -> Any:

@@ -1,0 +1,188 @@
+"""A submitted command with several workers: started as torchrun starts it, one process a worker.
+
+The driver of such a job runs this. It makes room by a placement group, starts the command in an actor
+on each bundle, and ends all ranks when one fails. Every command has a guard (`launch/guard.py`), so
+that nothing is left when the driver, an actor or a node is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from dlsys.errors import Interrupted, RunError
+from dlsys.jobs.desk.book import Bundle, Job
+from dlsys.jobs.launch.presence import Place, here
+from dlsys.jobs.launch.ray_actors import (
+    await_room,
+    in_ranks,
+    variables,
+    visible_gpus,
+    wait_for,
+)
+from dlsys.jobs.launch.ray_train import join
+from dlsys.paths import RunPaths, write_json
+
+# From SIGTERM to SIGKILL. A cluster gives a stopped job's driver 20 s (RAY_JOB_STOP_WAIT_TIME_S).
+_GRACE = 15.0
+_LAST = 3.0
+# How long workers wait for a lost node to come back.
+_ROOM_WITHIN = 600.0
+_LOOK = 0.1
+# Of the actor's own environment, what would make a Ray in the command take itself for the actor.
+_OF_THE_ACTOR = ("RAY_JOB_ID", "RAY_RAYLET_PID")
+
+
+def run(paths: RunPaths, job: Job, address: str) -> None:
+    """Runs a job's command on all its workers, to the end of the last one.
+
+    Raises:
+        RunError: a rank failed; the error's exit code is the rank's.
+        Interrupted: SIGTERM or SIGINT arrived, and every rank has ended.
+    """
+    received: list[int] = []
+    join(address)
+    for number in (signal.SIGTERM, signal.SIGINT):  # Ray takes them for itself
+        signal.signal(number, lambda number, frame: received.append(number))
+
+    def watch() -> None:
+        if received:
+            raise Interrupted(exit_code=128 + received[0])
+
+    # Ray refuses a bundle of nothing; a byte is on every node.
+    group = placement_group([bundle or {"memory": 1} for bundle in job.bundles])
+    actors: list[Any] = []
+    try:
+        await_room(group, watch, _ROOM_WITHIN)
+        actors = [_actor(group, index, bundle) for index, bundle in enumerate(job.bundles)]
+        places, actors = in_ranks(wait_for([actor.place.remote() for actor in actors], watch), actors)
+        with open(paths.log(0), "ab+") as log:
+            _start(actors, places, paths, job, watch)
+            failure = _see_through(actors, places, lambda: bool(received), lambda: _show(log))
+            _show(log)
+        watch()
+        if failure is not None:
+            write_json(paths.outcome, {"status": "FAILED", "cause": str(failure)})
+            raise failure
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+        remove_placement_group(group)
+        ray.shutdown()
+
+
+def _actor(group: Any, index: int, bundle: Bundle) -> Any:
+    return (
+        ray.remote(_Rank)
+        .options(
+            num_cpus=bundle.get("CPU", 0.0),
+            num_gpus=bundle.get("GPU", 0.0),
+            max_concurrency=2,  # `end` while `code` waits
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
+        )
+        .remote()
+    )
+
+
+def _start(
+    actors: list[Any], places: list[Place], paths: RunPaths, job: Job, watch: Callable[[], None]
+) -> None:
+    port = wait_for([actors[0].free_port.remote()], watch)[0]
+    starts = []
+    for rank, actor in enumerate(actors):
+        told = variables(places, rank, port)
+        told |= {
+            "GROUP_RANK": told["NODE_RANK"],
+            "TORCHELASTIC_RUN_ID": job.id,
+            "CUDA_VISIBLE_DEVICES": ",".join(visible_gpus(places, rank)),
+            "RAY_ADDRESS": os.environ["RAY_ADDRESS"],
+        }
+        starts.append(actor.start.remote(job.command, str(paths.log(rank)), told))
+    wait_for(starts, watch)
+
+
+def _see_through(
+    actors: list[Any], places: list[Place], asked: Callable[[], bool], show: Callable[[], None]
+) -> RunError | None:
+    """Waits for every rank; the first failure ends the others, and so does being asked to."""
+    waiting = {actor.code.remote(): rank for rank, actor in enumerate(actors)}
+    failure: RunError | None = None
+    deadline = float("inf")
+    while waiting and time.monotonic() < deadline:
+        done, _ = ray.wait(list(waiting), timeout=_LOOK)
+        show()
+        for call in done:
+            rank = waiting.pop(call)
+            failure = failure or _judged(call, f"rank {rank} on {places[rank].host}")
+        if (failure or asked()) and deadline == float("inf"):
+            deadline = time.monotonic() + _GRACE + _LAST
+            for rank in waiting.values():
+                actors[rank].end.remote(_GRACE)
+    return failure
+
+
+def _judged(call: Any, who: str) -> RunError | None:
+    """What is wrong with how a rank ended, with the exit code that the job has for it."""
+    try:
+        code = ray.get(call)
+    except RayError:
+        return RunError(f"{who} was lost: its worker or its node died")
+    if code is None:
+        return RunError(f"{who} was lost: the process that watched it was killed")
+    if code == 0:
+        return None
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    failure = RunError(f"{who} {how}")
+    failure.exit_code = code if code > 0 else 128 - code
+    return failure
+
+
+def _show(log: IO[bytes]) -> None:
+    """Copies what is new in rank 0's log to the driver's."""
+    while new := log.read(1 << 16):
+        sys.stdout.buffer.write(new)
+    sys.stdout.flush()
+
+
+class _Rank:
+    """An actor with one rank's command."""
+
+    def place(self) -> Place:
+        return here()
+
+    def free_port(self) -> int:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return int(probe.getsockname()[1])
+
+    def start(self, command: list[str], log: str, told: dict[str, str]) -> None:
+        own = {key: value for key, value in os.environ.items() if key not in _OF_THE_ACTOR}
+        self._guard = subprocess.Popen(
+            [sys.executable, "-P", "-m", "dlsys.jobs.launch.guard", log, *command],
+            env={"PYTHONUNBUFFERED": "1", **own, **told},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._guard.wait()  # it goes on as a process of its own
+
+    def code(self) -> int | None:
+        """The command's exit code, once all of it has ended; None where its guard was killed."""
+        assert self._guard.stdout is not None
+        said = self._guard.stdout.read()
+        return int(said) if said else None
+
+    def end(self, grace: float) -> None:
+        assert self._guard.stdin is not None
+        self._guard.stdin.write(f"end {grace}\n".encode())
+        self._guard.stdin.flush()
