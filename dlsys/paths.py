@@ -13,6 +13,7 @@ from typing import Any
 
 from dlsys.errors import UsageError
 
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}-\d{8}-\d{6}-[0-9a-f]{4}")
 TRIAL_ID = re.compile(rf"({RUN_ID.pattern})\.\d{{5}}")
 

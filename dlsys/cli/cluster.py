@@ -147,7 +147,7 @@ def _find(name: str | None) -> tuple[Any, Any]:
 
 
 def _places(name: str) -> dict[str, Any]:
-    from dlsys.cluster.provider import ClusterPaths
+    from dlsys.cluster.places import ClusterPaths
 
     paths = ClusterPaths.of(name)
     state = paths.read_state()

@@ -164,18 +164,18 @@ def _await(desk: Any, job: str, deadline: float | None) -> str:
 @contextmanager
 def _desk(cluster: str | None, job: str | None = None) -> Iterator[Any]:
     """The cluster's desk; None where it is gone and what it kept is asked for."""
-    from dlsys.cluster.providers import find
+    from dlsys.cluster.places import choose, reach
     from dlsys.jobs.client import Desk
 
     try:
-        spec, provider = find(cluster)
+        paths = choose(cluster)
     except UsageError:
         if job is None or cluster is not None:
             raise
         yield None
         return
-    with provider.connect() as endpoint:
-        yield Desk(endpoint, spec.name)
+    with reach(paths) as endpoint:
+        yield Desk(endpoint, paths.name)
 
 
 def _jobs(cluster: str | None) -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ def _jobs(cluster: str | None) -> list[dict[str, Any]]:
 
 def _kept() -> list[dict[str, Any]]:
     """What the desks of all clusters that keep their runs here have written down."""
-    from dlsys.cluster.provider import ClusterPaths
+    from dlsys.cluster.places import ClusterPaths
     from dlsys.jobs.desk.book import all_jobs
 
     found = []

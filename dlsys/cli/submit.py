@@ -47,25 +47,25 @@ def submit(
 ) -> None:
     """Send a job to a cluster: a file, or any command after `--`."""
     from dlsys.cli.jobs import follow
-    from dlsys.cluster.providers import find
+    from dlsys.cluster.places import choose, reach
     from dlsys.jobs.client import Desk
-    from dlsys.jobs.submit import Options
+    from dlsys.jobs.submission import Options
 
     if not words:
         raise UsageError("what is to run? dlsys submit FILE, or dlsys submit -- python train.py")
-    spec, provider = find(cluster)
+    paths = choose(cluster)
     said = Options(priority, job_id, pip, tuple(env or ()), folder)
     is_command = "--" in sys.argv and words == sys.argv[sys.argv.index("--") + 1 :]
     if is_command:
         made, packed = _command(words, name, workers, cpus, gpus, said), True
     else:
         made, packed = _file(words, said)
-    with provider.connect() as endpoint:
-        desk = Desk(endpoint, spec.name)
+    with reach(paths) as endpoint:
+        desk = Desk(endpoint, paths.name)
         if packed:
-            made["package"] = _bring(desk, folder, spec.max_package)
+            made["package"] = _bring(desk, folder)
         job = desk.submit(made)
-        _acknowledge(job, spec.name, as_json)
+        _acknowledge(job, paths.name, as_json)
         if not detach:
             raise typer.Exit(follow(desk, job["id"]))
 
@@ -86,10 +86,10 @@ def job_group(job: Annotated[str, typer.Argument(metavar="JOB")]) -> None:
 
 
 def _command(words: list[str], name: str | None, workers: int, cpus: float, gpus: float, said: Any) -> Any:
-    from dlsys.jobs.submit import of_command
-    from dlsys.spec.job import Resources
+    from dlsys.jobs.submission import of_command
 
-    return of_command(words, name, Resources(workers=workers, cpus=cpus, gpus=gpus), said)
+    need = {key: value for key, value in {"CPU": cpus, "GPU": gpus}.items() if value}
+    return of_command(words, name, workers, need, said)
 
 
 def _file(words: list[str], said: Any) -> tuple[Any, bool]:
@@ -104,13 +104,14 @@ def _file(words: list[str], said: Any) -> tuple[Any, bool]:
     return of_file(loaded, said), needs_folder(loaded)
 
 
-def _bring(desk: Any, folder: Path, limit: int) -> str:
+def _bring(desk: Any, folder: Path) -> str:
     """Packs the working folder and brings it to the cluster; the name it has there."""
     import tempfile
 
     from dlsys.jobs.package import pack
 
     with tempfile.TemporaryDirectory(prefix="dlsys-") as place:
+        limit = desk.health()["max_package"]
         package = pack(folder, Path(place, "package.zip"), limit_mb=limit, note=_say)
         if not package.files:
             return ""

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dlsys.cluster.commands import answers, find, follow, run, ssh_tunnel
 from dlsys.cluster.launcher import launcher
-from dlsys.cluster.provider import DESK_PORT, ClusterPaths, Endpoint, Finding, cluster_text
+from dlsys.cluster.places import ClusterPaths, Endpoint
+from dlsys.cluster.provider import DESK_PORT, Finding, cluster_text
 from dlsys.errors import DlsysError, RunError, UsageError
 from dlsys.spec import yaml
 from dlsys.spec.cluster import Cloud

@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 
 from dlsys import processes
-from dlsys.cluster.provider import ClusterPaths
+from dlsys.cluster.places import ClusterPaths
 from dlsys.cluster.ray_node import CLUSTER_MARK, RayNode, environment
 from dlsys.errors import DlsysError
 from dlsys.paths import read_json

@@ -13,7 +13,8 @@ from typing import Any
 
 from dlsys.cluster import manifests
 from dlsys.cluster.commands import answers, find, run, tunnel
-from dlsys.cluster.provider import DESK_PORT, ClusterPaths, Endpoint, Finding
+from dlsys.cluster.places import ClusterPaths, Endpoint
+from dlsys.cluster.provider import DESK_PORT, Finding
 from dlsys.errors import DlsysError, RunError, UsageError
 from dlsys.spec import yaml
 from dlsys.spec.cluster import KubeRay

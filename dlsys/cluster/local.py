@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 import psutil
 
 from dlsys import processes
-from dlsys.cluster.provider import ClusterPaths, Endpoint, Finding
+from dlsys.cluster.places import ClusterPaths, Endpoint
+from dlsys.cluster.provider import Finding
 from dlsys.cluster.ray_node import CLUSTER_MARK, environment
 from dlsys.errors import RunError, UsageError
 from dlsys.paths import read_json

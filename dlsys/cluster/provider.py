@@ -1,37 +1,18 @@
-"""What every provider of machines can do, and where a cluster's files are on this machine."""
+"""What every provider of machines can do."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from dlsys.errors import UsageError
-from dlsys.paths import home, read_json, write_json
+from dlsys.cluster.places import Endpoint
 from dlsys.spec import yaml
 from dlsys.spec.cluster import Cluster
-from dlsys.spec.section import NAME_PATTERN
 
 # Where the queue of jobs listens on a head that is a machine of its own.
 DESK_PORT = 8266
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a cluster's queue of jobs answers.
-
-    Attributes:
-        url: `http://127.0.0.1:8266`, reachable from here.
-        token: what every request carries.
-    """
-
-    url: str
-    token: str
 
 
 @dataclass(frozen=True)
@@ -82,110 +63,3 @@ class Provider(Protocol):
 def cluster_text(cluster: Cluster) -> str:
     """A cluster as a file that `load_cluster` reads, all defaults and overrides in it."""
     return yaml.dump(cluster.model_dump(mode="json", exclude_none=True))
-
-
-@dataclass(frozen=True)
-class ClusterPaths:
-    """The files of one cluster on the machine that started it.
-
-    Attributes:
-        root: `<home>/clusters/<name>`.
-    """
-
-    root: Path
-
-    @classmethod
-    def of(cls, name: str) -> ClusterPaths:
-        return cls(home() / "clusters" / name)
-
-    @classmethod
-    def all(cls) -> list[ClusterPaths]:
-        """Every cluster that was brought up and not down again, by name."""
-        folder = home() / "clusters"
-        found = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [
-            cls(path) for path in found if NAME_PATTERN.fullmatch(path.name) and cls(path).source.exists()
-        ]
-
-    @property
-    def name(self) -> str:
-        return self.root.name
-
-    @property
-    def home(self) -> Path:
-        """The folder of runs that the cluster was started beside."""
-        return self.root.parent.parent
-
-    @property
-    def source(self) -> Path:
-        """The cluster file's text, with the overrides of `up` already in it."""
-        return self.root / "cluster.yaml"
-
-    @property
-    def state(self) -> Path:
-        """What the provider must remember to find the cluster again."""
-        return self.root / "state.json"
-
-    @property
-    def lock(self) -> Path:
-        """Locked while `up` or `down` is at work."""
-        return self.root / "lock"
-
-    @property
-    def token(self) -> Path:
-        """The token of Ray and of the queue, readable by its owner alone."""
-        return self.root / "token"
-
-    @property
-    def launch(self) -> Path:
-        """What the provider's own program was given, and what it keeps."""
-        return self.root / "launch"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
-
-    def make(self) -> None:
-        """Makes the folder and the token, readable by their owner alone.
-
-        Raises:
-            UsageError: the place is not writable.
-        """
-        try:
-            for folder in (self.root.parent, self.root, self.launch, self.logs):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle = os.open(self.token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return
-        except OSError as error:
-            raise UsageError(
-                f"{self.root}: cannot be made: {error.strerror}",
-                hint="Clusters are kept in .dlsys here; set DLSYS_HOME to another folder.",
-            ) from error
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32))
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps every other `up` and `down` of this cluster out.
-
-        Raises:
-            UsageError: one is at work.
-        """
-        with open(self.lock, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"{self.name}: another `dlsys cluster up` or `down` is at work", hint="Wait for it."
-                ) from None
-            yield
-
-    def read_token(self) -> str:
-        return self.token.read_text().strip()
-
-    def read_state(self) -> dict[str, Any]:
-        return read_json(self.state) or {}
-
-    def write_state(self, state: dict[str, Any]) -> None:
-        write_json(self.state, state)

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlsys.cluster.provider import ClusterPaths, Endpoint, Finding
+from dlsys.cluster.places import ClusterPaths, Endpoint
+from dlsys.cluster.provider import Finding
 from dlsys.cluster.slurm_script import script
 from dlsys.cluster.tunnel import tunnel
 from dlsys.errors import DlsysError, RunError, UsageError

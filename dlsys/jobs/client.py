@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from dlsys.cluster.provider import Endpoint
+from dlsys.cluster.places import Endpoint
 from dlsys.errors import RunError, UsageError
 
 # A desk that was killed is started again, and all requests can be repeated.

@@ -17,6 +17,8 @@ from pydantic import (
 )
 from pydantic.functional_serializers import PlainSerializer
 
+from dlsys.paths import NAME
+
 
 class Section(BaseModel):
     """A part of a file: unknown keys and inexact types are errors, and nothing changes later."""
@@ -71,18 +73,17 @@ Bool = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, max_length=4096)]
 
 NAME_RULE = "1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def _name(value: str) -> str:
-    if not NAME_PATTERN.fullmatch(value) or ".." in value:
+    if not NAME.fullmatch(value) or ".." in value:
         raise ValueError(f"{show(value)} is not a name: {NAME_RULE}, without '..'")
     return value
 
 
 Name = Annotated[
     str,
-    Field(strict=True, json_schema_extra={"pattern": f"^(?!.*\\.\\.){NAME_PATTERN.pattern}$"}),
+    Field(strict=True, json_schema_extra={"pattern": f"^(?!.*\\.\\.){NAME.pattern}$"}),
     AfterValidator(_name),
 ]
 

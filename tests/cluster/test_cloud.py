@@ -22,7 +22,7 @@ from ray.autoscaler._private import command_runner, util
 
 from dlsys.cluster import cloud
 from dlsys.cluster.cloud import CloudProvider
-from dlsys.cluster.provider import ClusterPaths
+from dlsys.cluster.places import ClusterPaths
 from dlsys.errors import RunError, UsageError
 from dlsys.spec.cluster import Cloud
 from dlsys.spec.load import check_cluster, load_cluster

@@ -17,7 +17,7 @@ import yaml
 
 from dlsys.cluster import kuberay, manifests
 from dlsys.cluster.kuberay import KubeRayProvider
-from dlsys.cluster.provider import ClusterPaths
+from dlsys.cluster.places import ClusterPaths
 from dlsys.errors import RunError, UsageError
 from dlsys.spec.cluster import KubeRay
 from dlsys.spec.load import check_cluster, load_cluster

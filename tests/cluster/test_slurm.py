@@ -19,7 +19,8 @@ import pytest
 from fake_slurm import options_of
 
 from dlsys.cluster import slurm, slurm_script
-from dlsys.cluster.provider import ClusterPaths, Provider
+from dlsys.cluster.places import ClusterPaths
+from dlsys.cluster.provider import Provider
 from dlsys.cluster.slurm import SlurmProvider
 from dlsys.cluster.tunnel import tunnel
 from dlsys.errors import RunError, UsageError

@@ -17,7 +17,7 @@ import psutil
 
 import dlsys
 from dlsys import processes
-from dlsys.cluster.provider import ClusterPaths
+from dlsys.cluster.places import ClusterPaths
 from dlsys.cluster.ray_node import CLUSTER_MARK
 from dlsys.paths import RunPaths
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from cluster_fixture import Cluster, local_cluster
 
-from dlsys.cluster.provider import Endpoint
+from dlsys.cluster.places import Endpoint
 from dlsys.jobs.client import Desk
 from dlsys.paths import new_run_id, read_json
 from dlsys.track.store import Store
@@ -71,7 +71,7 @@ def test_a_job_trains_with_a_worker_on_each_node(cluster: Cluster) -> None:
     assert "status          FINISHED" in done.stdout
     assert f"{job_id} SUCCEEDED" in done.stderr
     assert set(history(cluster, job_id).values()) == {1}
-    nodes = {place["node"] for place in read_json(cluster.run(job_id).places(1))["workers"]}
+    nodes = {place["node"] for place in read_json(cluster.run(job_id).places / "attempt-1.json")["workers"]}
     assert len(nodes) == 2
     assert "epoch 4.0/4" in cluster.dlsys("jobs", "logs", job_id).stdout
     assert cluster.dlsys("jobs", "logs", job_id, "--rank", "1").returncode == 0

@@ -56,7 +56,7 @@ async def serve(folder: Path, dashboard: str, host: str, port: int) -> None:
         # `up` may bring other prices while the desk is at work.
         rates = lambda: rates_of(load_cluster(file).cluster)  # noqa: E731
         dispatcher = Dispatcher(cluster.name, ray, packages, capacity(cluster), rates)
-        runner = web.AppRunner(Api(dispatcher, cluster.name, packages, token).app(), access_log=None)
+        runner = web.AppRunner(Api(dispatcher, cluster, packages, token).app(), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, host, port).start()
         me = psutil.Process()

@@ -32,6 +32,7 @@ from dlsys.jobs.desk import book
 from dlsys.jobs.desk.book import ENDED, Job
 from dlsys.jobs.desk.dispatcher import Dispatcher
 from dlsys.paths import RUN_ID, RunPaths, write_json
+from dlsys.spec.cluster import Cluster
 from dlsys.track.record import default_uri
 
 _PACKAGE = re.compile(r"[0-9a-f]{64}\.zip")
@@ -51,14 +52,15 @@ class Api:
 
     Args:
         dispatcher: the jobs.
-        name: the cluster's.
+        cluster: the cluster.
         packages: the folder for packed working folders.
         token: what every request must carry.
     """
 
-    def __init__(self, dispatcher: Dispatcher, name: str, packages: Path, token: str) -> None:
+    def __init__(self, dispatcher: Dispatcher, cluster: Cluster, packages: Path, token: str) -> None:
         self._dispatcher = dispatcher
-        self._name = name
+        self._name = cluster.name
+        self._max_package = cluster.max_package
         self._packages = packages
         self._token = token
         self._changes = 0
@@ -114,7 +116,13 @@ class Api:
     async def _health(self, request: web.Request) -> web.Response:
         away = self._dispatcher.away
         return web.json_response(
-            {"cluster": self._name, "version": __version__, "pid": os.getpid(), "ray_away_since": away}
+            {
+                "cluster": self._name,
+                "version": __version__,
+                "pid": os.getpid(),
+                "max_package": self._max_package,
+                "ray_away_since": away,
+            }
         )
 
     async def _nodes(self, request: web.Request) -> web.Response:
