@@ -42,6 +42,11 @@ def up(
         for name, text in provider.render().items():
             print(f"# {name}\n{text.rstrip()}")
         return
+    if "://" in (cluster.storage or ""):
+        raise UsageError(
+            f"{file}: storage: {cluster.storage}: runs cannot be kept in object stores yet",
+            hint="Mount it on all nodes, or give a shared disk's folder.",
+        )
     provider.up(_say)
     _say(f"{cluster.name} is up")
     _say(f"Send a job:   dlsys submit quickstart --cluster {cluster.name}")

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dlsys.errors import Interrupted, RunError
 from dlsys.jobs.desk.book import Bundle, Job
+from dlsys.jobs.launch.beacon import Beacon
 from dlsys.jobs.launch.presence import Place, here
 from dlsys.jobs.launch.ray_actors import (
     await_room,
@@ -66,7 +67,9 @@ def run(paths: RunPaths, job: Job, address: str) -> None:
     try:
         await_room(group, watch, _ROOM_WITHIN)
         actors = [_actor(group, index, bundle) for index, bundle in enumerate(job.bundles)]
-        places, actors = in_ranks(wait_for([actor.place.remote() for actor in actors], watch), actors)
+        with Beacon(paths.root) as beacon:
+            places = wait_for([actor.place.remote(beacon) for actor in actors], watch)
+        places, actors = in_ranks(places, actors)
         with open(paths.log(0), "ab+") as log:
             _start(actors, places, paths, job, watch)
             failure = _see_through(actors, places, lambda: bool(received), lambda: _show(log))
@@ -158,8 +161,10 @@ def _show(log: IO[bytes]) -> None:
 class _Rank:
     """An actor with one rank's command."""
 
-    def place(self) -> Place:
-        return here()
+    def place(self, beacon: Beacon) -> Place:
+        found = here()
+        beacon.look(found.host)
+        return found
 
     def free_port(self) -> int:
         with socket.socket() as probe:

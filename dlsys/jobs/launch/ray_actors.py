@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dlsys.errors import RunError
 from dlsys.jobs.launch.assignment import Assignment
+from dlsys.jobs.launch.beacon import Beacon
 from dlsys.jobs.launch.presence import Place, Presence, here
 from dlsys.jobs.launch.resources import bundle
 from dlsys.spec.job import Resources
@@ -98,7 +99,8 @@ def await_room(group: PlacementGroup, watch: Callable[[], None], patience: float
 
 
 def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], began: float) -> None:
-    found = wait_for([actor.place.remote() for actor in actors], watch)
+    with Beacon(assignment.paths.root) as beacon:
+        found = wait_for([actor.place.remote(beacon) for actor in actors], watch)
     places, workers = in_ranks(found, actors)
     with Presence(assignment, places, began) as presence:
         watch = presence.during(watch)
@@ -172,10 +174,12 @@ def wait_for(calls: list[Any], watch: Callable[[], None], *, may_die: Collection
 class _Worker:
     """One worker's process."""
 
-    def place(self) -> Place:
+    def place(self, beacon: Beacon) -> Place:
         import dlsys.jobs.launch.ray_worker  # noqa: F401 - all workers import at the same time
 
-        return here()
+        found = here()
+        beacon.look(found.host)
+        return found
 
     def listen(self, host: str, size: int) -> int:
         """Opens, on rank 0, the store through which the workers find each other; its port."""

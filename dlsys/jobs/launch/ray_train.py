@@ -234,6 +234,8 @@ def _translate(error: BaseException) -> DlsysError:
     if isinstance(error, RayActorError):
         return WorkerDiedError("a worker died without a word: killed, or out of memory")
     cause = getattr(error, "cause", None) or error
+    if isinstance(cause, DlsysError):
+        return cause
     return RunError(f"a worker failed: {type(cause).__name__}: {_first_line(cause)}")
 
 
