@@ -149,7 +149,8 @@ class Cluster(Section):
     """Groups of machines; the first is the head, and has one."""
     storage: Line | None = None
     """Where runs are kept: a folder that all nodes see at the same path, or the address of an object store
-    (`s3://bucket/folder`; `up` does not take one yet); by default, on this machine alone, DLSYS_HOME or `.dlsys`."""
+    (`s3://bucket/folder`; `up` does not take one yet); by default, on this machine alone, DLSYS_HOME or
+    `.dlsys`."""
     currency: Line = "USD"
     """What prices are in."""
     max_package: Count = 100

@@ -51,6 +51,6 @@ class Beacon:
                 return
             why = "sees something else in"
         raise UsageError(
-            f"{host} {why} {self.folder}: all nodes of a run must see its folder at one path, and write there",
+            f"{host} {why} {self.folder}: all nodes of a run need its folder at one path, to write",
             hint="Give the cluster a `storage:` that they share, or set DLSYS_HOME to a shared folder.",
         )
