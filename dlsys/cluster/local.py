@@ -159,7 +159,8 @@ class LocalProvider:
         asked = self._paths.source.stat().st_mtime
         while True:
             state = self._paths.read_state()
-            current = state if state.get("asked") == asked else {}
+            # What a dead keeper said is of the past.
+            current = state if self._keeper() and state.get("asked") == asked else {}
             for node in current.get("nodes", ()):
                 if node["raylet"] and node["name"] not in told:
                     told.add(node["name"])
