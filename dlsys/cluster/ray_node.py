@@ -22,6 +22,8 @@ NODE_MARK = "DLSYS_NODE"
 # Nothing large travels through Ray: batches are made where they are used.
 _OBJECT_STORE_BYTES = 100_000_000
 _START_WITHIN = 60.0
+# Who is stopped (SIGSTOP, a debugger) for so long is as good as dead.
+_STOPPED = 20.0
 _SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -72,6 +74,7 @@ class RayNode:
     env: dict[str, str]
     is_head: bool = False
     host: str = ""
+    _stopped: dict[str, float] = field(default_factory=dict)
     _watched: dict[str, psutil.Process] = field(default_factory=dict)
     _control: tuple[list[str], dict[str, str]] | None = None
 
@@ -162,6 +165,7 @@ class RayNode:
                     stderr=file,
                     start_new_session=True,
                 )
+            self._stopped.pop("gcs_server", None)
             self._watched["gcs_server"] = psutil.Process(started.pid)
         return True
 
@@ -172,11 +176,18 @@ class RayNode:
             processes.kill(family)
             time.sleep(0.05)
         self._watched = {}
+        self._stopped = {}
 
     def _lives(self, program: str) -> bool:
         process = self._watched.get(program)
         with suppress(psutil.Error):
-            return bool(process and process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+            if process is None or not process.is_running():
+                return False
+            status, now = process.status(), time.monotonic()
+            if status != psutil.STATUS_STOPPED:
+                self._stopped.pop(program, None)
+                return status != psutil.STATUS_ZOMBIE
+            return now - self._stopped.setdefault(program, now) < _STOPPED
         return False
 
     def _family(self) -> list[psutil.Process]:

@@ -152,7 +152,7 @@ def test_a_part_is_killed(part: str, cluster: Cluster, whole: str) -> None:
 
 
 def test_a_raylet_hangs(cluster: Cluster, whole: str) -> None:
-    """Ray gives the node up; the keeper ends it and starts it again."""
+    """The keeper ends the node and starts it again; Ray takes a minute or more to give it up."""
     job_id = begin(cluster)
     hung = raylet(cluster, "worker-0")
     hung.send_signal(signal.SIGSTOP)
