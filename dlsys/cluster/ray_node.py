@@ -156,6 +156,8 @@ class RayNode:
             return False
         if not self._lives("gcs_server"):
             command, env = self._control
+            if "gcs_server" in self._watched:
+                processes.kill([self._watched["gcs_server"]])  # stopped, it would keep its port
             with open(log, "ab") as file:
                 started = subprocess.Popen(
                     command,
