@@ -67,7 +67,7 @@ def status(job: Id, cluster: Cluster = None, by_exit: ByExit = False, as_json: A
             if found.get(key) not in (None, ""):
                 print(f"{key:10} {found[key]}")
         print(f"submitted  {_when(found['submitted'])}\nran        {_took(found)}")
-        if found["cost"]:
+        if found.get("cost"):
             print(f"cost       {line(found['cost'])}")
     if by_exit:
         raise typer.Exit(_CODES.get(found["state"], _NOT_ENDED))

@@ -18,6 +18,7 @@ from dlsys.errors import UsageError
 if TYPE_CHECKING:
     from dlsys.plan.compare import Costs
     from dlsys.spec import LoadedSweep
+    from dlsys.spec.cluster import Cluster
 
 
 def plan(
@@ -27,8 +28,8 @@ def plan(
         int | None,
         typer.Option(
             min=1,
-            help="How many trials train at a time; by default the file's concurrent, or as many as this "
-            "machine has cores for.",
+            help="How many trials train at a time; by default the file's concurrent, or as many as fit the "
+            "cluster or this machine's cores.",
         ),
     ] = None,
     seconds_per_epoch: Annotated[
@@ -45,11 +46,16 @@ def plan(
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="Of what trains one trial; it is paid while it idles.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="A cluster, whose file says what it costs and what it holds."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Simulate a sweep: trials at each rung, time and cost; and other schedulers on the same curves."""
     from dlsys.plan import compare
     from dlsys.plan.curves import recorded
+    from dlsys.plan.rates import price_of, room
     from dlsys.spec import LoadedSweep, load_any
 
     loaded = load_any(find(file), overrides or ())
@@ -58,6 +64,13 @@ def plan(
             f"{file}: is a kind: {loaded.spec.kind} file, and there are plans only for sweeps yet",
             hint="Give a sweep: dlsys plan tune/lenet5_asha",
         )
+    currency = ""
+    if cluster is not None:
+        on, resources = _cluster(cluster), loaded.job.job.resources
+        if price_per_hour is None:
+            price_per_hour, currency = price_of(on, resources), on.currency
+        if workers is None and loaded.sweep.concurrent == "auto":
+            workers = room(on, resources) or None  # where the file says no sizes
     workers = workers or _workers(loaded)
     known = recorded(curves) if curves else None
     found = compare.plan(loaded, workers, within=within, curves=known, seconds=seconds_per_epoch)
@@ -72,10 +85,20 @@ def plan(
         "workers": workers,
         "curves": str(curves) if curves else None,
         "target": found.target,
+        "currency": currency,
         "own": rows[0],
         "others": rows[1:],
     }
     print(json.dumps(said) if as_json else _text(said))
+
+
+def _cluster(name: str) -> Cluster:
+    """The cluster of this name that is up, or that of a file."""
+    from dlsys.cluster.provider import ClusterPaths
+    from dlsys.spec.load import load_cluster
+
+    up = {paths.name: paths.source for paths in ClusterPaths.all()}
+    return load_cluster(up.get(name) or find(name)).cluster
 
 
 def _workers(loaded: LoadedSweep) -> int:
@@ -96,7 +119,7 @@ def _text(said: dict[str, Any]) -> str:
     head = f"{said['sweep']}: {said['trials']:,} trials, {said['workers']} at a time, on {curves}"
     rungs = [[f"{epoch}", f"{trials:,}"] for epoch, trials in own["rungs"].items()]
     titles = ["SCHEDULER", "EPOCHS", "WALL TIME", f"TO {said['target']:.4g}", "BEST", "IDLE"]
-    titles += ["COST"] if "cost" in own else []
+    titles += [f"COST {said['currency']}".strip()] if "cost" in own else []
     names = {"fifo": "fifo (random search)"}
     lines = [_line(f"{own['scheduler']} (this file)", own)]
     lines += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,12 +57,12 @@ def show(
 
     found = _find(_runs(uri, 1000, run), run)
     row = {**_row(found), "params": dict(found.data.params), "tags": dict(found.data.tags)}
-    try:
+    row |= {"folder": None, "places": []}  # made elsewhere
+    row["cost"] = cost.from_metrics(row["metrics"], row["tags"].get("dlsys.currency", ""))
+    with suppress(UsageError):
         paths = RunPaths.find(row["run"])
-        row |= {"folder": str(paths.root), "cost": cost.described(paths), "places": cost.attempts(paths)}
-    except UsageError:  # made elsewhere
-        told = cost.from_metrics(row["metrics"], row["tags"].get("dlsys.currency", ""))
-        row |= {"folder": None, "cost": told, "places": []}
+        row |= {"folder": str(paths.root), "places": cost.attempts(paths)}
+        row["cost"] = cost.described(paths) or row["cost"]
     if as_json:
         print(json.dumps(row))
         return

@@ -84,34 +84,34 @@ class Meter:
 
     def beat(self) -> None:
         """To be called often."""
-        if time.monotonic() >= self._due:
-            self._tell({})
+        if self._spool is not None and time.monotonic() >= self._due:
+            self._tell(self._spool, {})
 
     def close(self) -> None:
         """Tells the last figures, and what it took to the target."""
+        if self._spool is None:
+            return
         found = to_target(self._paths, self._job) if self._job is not None else None
         last: dict[str, float] = {}
         if found is not None:
             last["cost/seconds_to_target"] = found.seconds
             if found.total is not None:
                 last["cost/to_target"] = found.total
-        self._tell(last)
-        if self._spool is not None:
-            self._spool.close()
+        self._tell(self._spool, last)
+        self._spool.close()
 
-    def _tell(self, more: dict[str, float]) -> None:
-        found = known(self._paths) if self._spool is not None else None
-        seconds = found.seconds if found is not None else 0.0
-        self._due = time.monotonic() + max(_PAUSE, _SHARE * seconds)
-        if self._spool is None or found is None:
+    def _tell(self, spool: Spool, more: dict[str, float]) -> None:
+        found = known(self._paths)
+        self._due = time.monotonic() + max(_PAUSE, _SHARE * (found.seconds if found else 0.0))
+        if found is None:
             return
         values = {"cost/node_hours": sum(found.hours.values()), **more}
         values |= {f"{_BY_GROUP}{group}": hours for group, hours in found.hours.items() if group}
         if found.total is not None:
             values["cost/total"] = found.total
         # Steps go back with a checkpoint; the seconds that nodes were held only grow.
-        self._last = max(int(seconds), self._last + 1)
-        self._spool.metrics(self._last, values)
+        self._last = max(int(found.seconds), self._last + 1)
+        spool.metrics(self._last, values)
 
 
 def from_metrics(metrics: dict[str, float], currency: str) -> dict[str, Any] | None:

@@ -38,6 +38,34 @@ def test_json_has_the_files_own_scheduler_and_the_others(capsys: pytest.CaptureF
     assert others["fifo"]["seconds"] > 64 * 27 * 3600 / 4 * 0.5
 
 
+def test_prices_and_room_come_from_a_clusters_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cluster.yaml"
+    text = """
+kind: cluster
+name: priced
+provider: local
+currency: EUR
+nodes:
+  - {name: head, cpus: 0}
+  - {name: small, cpus: 2, price: 1.0, count: 3}
+  - {name: large, cpus: 8, price: 10.0}
+"""
+    file.write_text(text)
+    found = said(capsys, "concurrent=auto", workers=None, cluster=str(file), seconds_per_epoch=3600.0)
+    assert found["workers"] == 3 * 2 + 8
+    assert found["currency"] == "EUR"
+    dearest = max(1.0 / 2, 10.0 / 8)
+    assert found["own"]["cost"] == pytest.approx(14 * found["own"]["seconds"] / 3600 * dearest, abs=0.01)
+    file.write_text(text.replace(", price: 1.0", ""))
+    with pytest.raises(UsageError, match="small has no price"):
+        said(capsys, cluster=str(file))
+    file.write_text(text.replace("cpus: 2", "cpus: 0").replace("cpus: 8", "cpus: 0"))
+    with pytest.raises(UsageError, match="no group has room"):
+        said(capsys, cluster=str(file))
+
+
 @pytest.mark.parametrize(
     "scheduler", ["{name: median}", "{name: pbt, mutate: [optimizer.lr]}", "{name: fifo}"]
 )

@@ -12,9 +12,13 @@ import psutil
 import pytest
 from runner import JOB, Folder
 
-from dlsys.jobs.cost import attempts, known, rates_of
-from dlsys.paths import RunPaths
-from dlsys.spec.load import load_cluster
+from dlsys.jobs.cost import Meter, attempts, described, from_metrics, known, rates_of
+from dlsys.jobs.launch.assignment import Assignment
+from dlsys.jobs.launch.presence import Place, describe
+from dlsys.paths import RunPaths, write_json
+from dlsys.plan.cost import line
+from dlsys.spec.load import load, load_cluster
+from dlsys.track.spool import records
 
 # One for each second of the head, and two for the worker's.
 CLUSTER = """
@@ -125,16 +129,30 @@ def test_rates_are_those_of_the_file(tmp_path: Path) -> None:
     assert rates_of(load_cluster(file).cluster) is None
 
 
-def test_a_sweep_costs_what_its_trials_do(tmp_path: Path) -> None:
+def run_of(name: str, *spans: tuple[float, float]) -> RunPaths:
+    """A run whose attempts had a worker on half of a node for 4 USD an hour."""
     node = {"name": "gpu-0", "group": "gpu", "address": "10.0.0.1", "CPU": 8.0, "GPU": 2.0, "price": 4.0}
     worker = {"rank": 0, "node": "a", "CPU": 1.0, "GPU": 1.0, "gpus": ["0"]}
-    attempt = {"currency": "USD", "nodes": {"a": node}, "workers": [worker]}
-    sweep = RunPaths.create("mine-20260101-120000-abcd")
+    paths = RunPaths.create(f"{name}-20260101-120000-abcd")
+    write_json(paths.rates, {"currency": "USD", "prices": {"gpu": 4.0}})
+    for number, span in enumerate(spans, 1):
+        add_attempt(paths, number, span, node, worker)
+    return paths
+
+
+def add_attempt(
+    paths: RunPaths, number: int, span: tuple[float, float], node: dict[str, Any], worker: dict[str, Any]
+) -> None:
+    paths.places.mkdir(exist_ok=True)
+    told = {"currency": "USD", "nodes": {"a": node}, "workers": [worker], "began": span[0], "until": span[1]}
+    write_json(paths.places / f"attempt-{number}.json", told)
+
+
+def test_a_sweep_costs_what_its_trials_do() -> None:
+    sweep = run_of("sweep")
     for number in (0, 1):
-        folder = sweep.make_trial(number).places
-        folder.mkdir()
-        told = {**attempt, "began": 0.0, "until": 1800.0 * (number + 1)}
-        (folder / "attempt-1.json").write_text(json.dumps(told))
+        trial = sweep.make_trial(number)
+        (run_of(f"trial{number}", (0.0, 1800.0 * (number + 1))).places).rename(trial.places)
     found = known(sweep)
     assert found is not None
     assert found.hours == {"gpu": pytest.approx(0.75)}
@@ -143,3 +161,52 @@ def test_a_sweep_costs_what_its_trials_do(tmp_path: Path) -> None:
     alone = known(sweep.trial(0))
     assert alone is not None
     assert alone.total == pytest.approx(1.0)
+
+
+def test_a_place_has_the_price_of_its_group(tmp_path: Path) -> None:
+    paths = run_of("mine")
+    job = {"resources": {"workers": 3, "cpus": 2, "gpus": 0}}
+    told = Assignment(str(paths.root), job, "", "", attempt=1, fence=1)
+    sizes = {"CPU": 8.0, "memory": 1e9}
+    nodes = [
+        {"NodeID": "a", "Labels": {"dlsys/group": "gpu", "dlsys/node": "gpu-0"}, "Resources": sizes},
+        {"NodeID": "b", "Labels": {"dlsys/group": "free"}, "Resources": sizes},
+        {"NodeID": "c", "Labels": {}, "Resources": sizes},
+    ]
+    places = [Place("a", "10.0.0.1", ()), Place("a", "10.0.0.1", ()), Place("b", "10.0.0.2", ())]
+    found = describe(told, places, nodes, began=0.0)
+    assert [node["price"] for node in found["nodes"].values()] == [4.0, None]
+    assert [node["name"] for node in found["nodes"].values()] == ["gpu-0", "10.0.0.2"]
+    paths.places.mkdir()
+    write_json(paths.places / "attempt-1.json", {**found, "until": 3600.0})
+    shown = described(paths)
+    assert shown is not None
+    assert line(shown) == "0.5 node-hours of gpu, 0.25 of free; free without a price"
+
+
+def test_figures_go_on_in_the_spool_and_know_the_target(root: Path) -> None:
+    job = load(root / "jobs" / "vision" / "lenet5.yaml").job
+    assert str(job.expect["valid/accuracy"]) == ">= 0.97"
+    paths = run_of("mine", (0.0, 1800.0), (7200.0, 10_800.0))
+    steps = [(900.0, 1, {"perf/step_seconds": 0.0}), (9000.0, 2, {"valid/accuracy": 0.98})]
+    (paths.spool / "rank-0.jsonl").write_text(
+        "".join(json.dumps({"t": 1000 * t, "s": s, "m": m}) + "\n" for t, s, m in steps)
+    )
+    for _ in range(2):  # a second driver, that does nothing more
+        Meter(paths, job).close()
+    told = [record for record, _ in records(paths.spool / "cost.jsonl")]
+    assert told[0]["s"] == 5400
+    assert told[0]["m"] == {
+        "cost/node_hours": 0.75,
+        "cost/node_hours_of/gpu": 0.75,
+        "cost/total": 3.0,
+        "cost/seconds_to_target": 2700.0,
+        "cost/to_target": 1.5,
+    }
+    elsewhere = from_metrics(told[0]["m"], "USD")
+    assert elsewhere is not None
+    assert line(elsewhere) == "3 USD: 0.75 node-hours of gpu"
+    paths.rates.unlink()
+    (paths.spool / "cost.jsonl").unlink()
+    Meter(paths, job).close()
+    assert not (paths.spool / "cost.jsonl").exists(), "no price, no figures"

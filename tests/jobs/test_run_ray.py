@@ -56,6 +56,12 @@ def test_ray_trains_own_launcher_computes_the_same(whole: Folder, folder: Folder
     assert_equal(whole.weights(), folder.weights())
     for line in (done.out + done.err).splitlines():
         assert "ray" not in line.lower(), line
+    for run in (whole.run, folder.run):
+        told = json.loads((run.places / "attempt-1.json").read_text())
+        assert [worker["rank"] for worker in told["workers"]] == [0, 1]
+        assert {worker["node"] for worker in told["workers"]} == set(told["nodes"])
+        assert told["until"] > told["began"]
+        assert told["currency"] == "", "no price is made up"
     folder.assert_alone()
 
 

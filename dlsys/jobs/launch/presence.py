@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any
 
@@ -38,6 +38,23 @@ def here() -> Place:
     gpus = tuple(str(gpu) for gpu in ray.get_gpu_ids())
     host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return Place(ray.get_runtime_context().get_node_id(), host, gpus)
+
+
+def tell(assignment: Assignment, rank: int) -> None:
+    """Leaves this worker's place for a driver that cannot ask it."""
+    folder = assignment.attempt_folder(assignment.paths.failures)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"place-{rank}.json", asdict(here()))
+
+
+def told(assignment: Assignment) -> list[Place]:
+    """The places that workers left, by rank; none while one is missing."""
+    folder = assignment.attempt_folder(assignment.paths.failures)
+    ranks = range(assignment.job["resources"]["workers"])
+    found = [read_json(folder / f"place-{rank}.json") for rank in ranks]
+    if not all(found):
+        return []
+    return [Place(place["node"], place["host"], tuple(place["gpus"])) for place in found if place]
 
 
 class Presence:

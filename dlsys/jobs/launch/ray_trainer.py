@@ -10,10 +10,12 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from dlsys.errors import RunError, WorkerDiedError
 from dlsys.jobs.launch.assignment import Assignment
+from dlsys.jobs.launch.presence import Presence, tell, told
 
 # Ray 2.60 reads these when it is imported. The controller looks at its workers every 2 s by
 # default; the watcher of preemptions is one more actor to wait for.
@@ -45,9 +47,14 @@ def fit(assignment: Assignment, watch: Callable[[], None]) -> None:
     # Away from the main thread, where Train would take SIGINT for itself.
     thread = threading.Thread(target=run, daemon=True, name="dlsys-ray-train")
     thread.start()
-    while thread.is_alive():
-        watch()
-        thread.join(timeout=0.05)
+    with ExitStack() as stack:
+        present = False
+        while thread.is_alive():
+            watch()
+            if not present and (places := told(assignment)):
+                presence = stack.enter_context(Presence(assignment, places))
+                present, watch = True, presence.during(watch)
+            thread.join(timeout=0.05)
     if found:
         raise _translated(found[0]) from found[0]
 
@@ -99,8 +106,10 @@ def _train(config: dict[str, Any]) -> None:
 
     context = ray.train.get_context()
     device, size = get_device(), context.get_world_size()
+    assignment = Assignment(**config)
+    tell(assignment, context.get_world_rank())
     serve(
-        Assignment(**config),
+        assignment,
         World(
             rank=context.get_world_rank(),
             local_rank=context.get_local_rank(),
