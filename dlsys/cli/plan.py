@@ -94,7 +94,7 @@ def plan(
 
 def _cluster(name: str) -> Cluster:
     """The cluster of this name that is up, or that of a file."""
-    from dlsys.cluster.provider import ClusterPaths
+    from dlsys.cluster.places import ClusterPaths
     from dlsys.spec.load import load_cluster
 
     up = {paths.name: paths.source for paths in ClusterPaths.all()}

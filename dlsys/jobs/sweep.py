@@ -212,6 +212,7 @@ class _Driver:
         self._meter = Meter(paths)
         self._jobs: dict[int, tuple[dict[str, Any], TrainJob]] = {}
         self._cluster: tuple[float, float] | None = None
+        self._queued = False
         self.director = Director(loaded.sweep, loaded.job.job, ledger, self._trial_ended)
         self._said = {number: len(trial.reports) for number, trial in self.director.trials.items()}
 
@@ -231,13 +232,13 @@ class _Driver:
         from dlsys.jobs.trial import train
         from dlsys.tune import runner
 
-        queued = address is not None and self._paths.submission.exists()
-        launcher = RayLauncher(owner, address, queued=queued)
+        self._queued = address is not None and self._paths.submission.exists()
+        launcher = RayLauncher(owner, address, queued=self._queued)
         try:
             need = max(sizes(self._loaded), key=lambda resources: resources.workers * resources.cpus)
             launcher.start(need.workers, need.cpus, need.gpus)
             interrupts.install()
-            if not queued:  # else it was held against the whole cluster, of which a node may be away
+            if not self._queued:  # else held against the whole cluster before; a node may be away
                 self._cluster = launcher.capacity()
             concurrent = self._loaded.sweep.concurrent
 
@@ -273,7 +274,7 @@ class _Driver:
             root=str(paths.root),
             job=job.model_dump(mode="json"),
             folder=self._record["folder"],
-            directory=os.getcwd(),
+            directory="" if self._queued else os.getcwd(),  # Ray has unpacked it on each node
             attempt=order.number,
             fence=self._fence,
             owner=str(self._paths.root),

@@ -25,6 +25,8 @@ _ENVIRONMENT = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "1000000000",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Users' modules and relative paths are in the working folder.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 
 

@@ -48,7 +48,8 @@ class Assignment:
         root: the run's folder.
         job: the resolved job.
         folder: where the job file's relative paths start.
-        directory: the driver's working directory, where users' modules are.
+        directory: the driver's working directory, where users' modules are; empty where every worker
+            starts in a copy of it.
         attempt: from 1.
         fence: the driver's.
         servers: the addresses of the parameter servers and their key, where there are some.

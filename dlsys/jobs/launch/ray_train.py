@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -117,6 +118,8 @@ class RayLauncher:
         """
         from ray.exceptions import RayError
 
+        if self._queued:  # Ray has unpacked the working folder on each node
+            assignment = replace(assignment, directory="")
         if assignment.job["resources"]["launcher"] == "train":
             from dlsys.jobs.launch.ray_trainer import fit
         else:
