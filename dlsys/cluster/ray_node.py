@@ -15,9 +15,9 @@ import psutil
 from dlsys import processes
 from dlsys.errors import RunError
 
-# Every process of a cluster has this in its environment: the cluster's folder.
+# Every process of a cluster has this in its environment: the cluster's mark.
 CLUSTER_MARK = "DLSYS_CLUSTER_FOLDER"
-# And every process of a node this: the node and the cluster's folder.
+# And every process of a node this: the node and the cluster's mark.
 NODE_MARK = "DLSYS_NODE"
 # Nothing large travels through Ray: batches are made where they are used.
 _OBJECT_STORE_BYTES = 100_000_000
@@ -36,14 +36,14 @@ _SETTINGS = {
 }
 
 
-def environment(cluster: Path, token: Path) -> dict[str, str]:
+def environment(mark: str, token: Path) -> dict[str, str]:
     """What processes of a cluster start with.
 
     Args:
-        cluster: the cluster's folder, its mark.
+        mark: the cluster's, `ClusterPaths.mark`.
         token: the file of its token.
     """
-    ours = {CLUSTER_MARK: str(cluster), "RAY_AUTH_TOKEN_PATH": str(token), **_SETTINGS}
+    ours = {CLUSTER_MARK: mark, "RAY_AUTH_TOKEN_PATH": str(token), **_SETTINGS}
     # Of the shell that calls `up`, nothing that names another cluster.
     theirs = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     return theirs | ours
@@ -61,6 +61,7 @@ class RayNode:
         env: the environment.
         is_head: whether Ray's control plane is in it.
         host: the address that Ray gave it, once it runs.
+        session: Ray's name of what its head began when it started; all nodes that joined it have the same.
     """
 
     name: str
@@ -70,6 +71,7 @@ class RayNode:
     env: dict[str, str]
     is_head: bool = False
     host: str = ""
+    session: str = ""
     _watched: dict[str, psutil.Process] = field(default_factory=dict)
     _control: tuple[list[str], dict[str, str]] | None = None
 
@@ -118,7 +120,7 @@ class RayNode:
 
     def find(self) -> bool:
         """Looks for the node's processes; whether it runs."""
-        self._watched = {}
+        self._watched, self.session = {}, ""
         for process in self._family():
             with suppress(psutil.Error):
                 command = process.cmdline()
@@ -128,8 +130,8 @@ class RayNode:
                 if program == "gcs_server":
                     self._control = (command, process.environ())
                 if program == "raylet":
-                    said = (word.partition("=") for word in command)
-                    self.host = next(value for key, _, value in said if key == "--node_ip_address")
+                    said = dict(word.split("=", 1) for word in command if "=" in word)
+                    self.host, self.session = said["--node_ip_address"], said["--session-name"]
         return self.runs()
 
     def runs(self) -> bool:
@@ -169,7 +171,7 @@ class RayNode:
         while (family := self._family()) and time.monotonic() < deadline:
             processes.kill(family)
             time.sleep(0.05)
-        self._watched = {}
+        self._watched, self.session = {}, ""
 
     def _lives(self, program: str) -> bool:
         process = self._watched.get(program)
