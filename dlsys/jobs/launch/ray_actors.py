@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -132,6 +133,12 @@ def wait_for(calls: list[Any], watch: Callable[[], None], *, may_die: Collection
     return list(results.values())
 
 
+def interface(host: str) -> str:
+    """The network interface of this machine that has an address."""
+    every = psutil.net_if_addrs().items()
+    return next(name for name, addresses in every if host in (each.address for each in addresses))
+
+
 class _Worker:
     """One worker's process."""
 
@@ -172,6 +179,9 @@ class _Worker:
             LOCAL_WORLD_SIZE=str(len(here)),
             NODE_RANK=str(nodes.index(places[rank].node)),
         )
+        if len(nodes) > 1:
+            # Left alone, gloo takes the address of the host's name, which on Debian is a loopback's.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface(places[rank].host))
         bind_cores(cpus, local_rank, len(here))
         device = torch.device("cpu")
         if places[rank].gpus:
