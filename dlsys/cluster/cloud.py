@@ -7,11 +7,12 @@ import glob
 import importlib.util
 import ipaddress
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dlsys.cluster.commands import answers, find, follow, run, ssh_tunnel
+from dlsys.cluster.commands import answers, find, follow, run, ssh_command, ssh_tunnel
 from dlsys.cluster.launcher import launcher
 from dlsys.cluster.places import ClusterPaths, Endpoint
 from dlsys.cluster.provider import DESK_PORT, Finding, cluster_text
@@ -42,11 +43,16 @@ _LOG_IN = {
 
 
 class CloudProvider:
-    """Machines of a cloud; the queue of jobs runs on the head and is reached by ssh."""
+    """Machines of a cloud; the queue of jobs runs on the head and is reached by ssh.
 
-    def __init__(self, cluster: Cloud) -> None:
+    Args:
+        cluster: what it is to be.
+        paths: its files on this machine.
+    """
+
+    def __init__(self, cluster: Cloud, paths: ClusterPaths) -> None:
         self._cluster = cluster
-        self._paths = ClusterPaths.of(cluster.name)
+        self._paths = paths
 
     def render(self) -> dict[str, str]:
         source = self._paths.launch / "cluster.yaml"
@@ -72,6 +78,7 @@ class CloudProvider:
             if not ours:
                 self._file.unlink()
             raise
+        self._paths.source.write_text(cluster_text(self._cluster), encoding="utf-8")
         if not up:
             self._known_hosts.unlink(missing_ok=True)
         # A head that is up goes on with its jobs: only a new one starts Ray.
@@ -93,7 +100,7 @@ class CloudProvider:
             say(f"nothing of cluster {self._cluster.name} was made from here")
             return
         self._launch("down", str(self._file), say=say)
-        self._file.unlink()
+        shutil.rmtree(self._paths.root)
 
     def alive(self) -> bool:
         try:
@@ -109,13 +116,8 @@ class CloudProvider:
                 f"cluster {self._cluster.name} is not up, or was brought up from elsewhere",
                 hint="Bring it up: dlsys cluster up FILE",
             )
-        with ssh_tunnel(
-            head,
-            DESK_PORT,
-            user=self._cluster.user,
-            keys=_keys(self._cluster),
-            known_hosts=self._known_hosts,
-        ) as port:
+        ssh = ssh_command(user=self._cluster.user, keys=_keys(self._cluster), known_hosts=self._known_hosts)
+        with ssh_tunnel(ssh, head, DESK_PORT) as port:
             yield Endpoint(f"http://127.0.0.1:{port}", self._paths.read_token())
 
     def doctor(self) -> Iterator[Finding]:

@@ -137,37 +137,64 @@ def tunnel(command: Callable[[int], Sequence[str]], *, patience: float = 60) -> 
         yield port
 
 
-def ssh_tunnel(
-    host: str, port: int, *, user: str | None, keys: Sequence[Path], known_hosts: Path
-) -> contextlib.AbstractContextManager[int]:
-    """A local port that leads to a port on the loopback of a host.
+def ssh_command(
+    *,
+    user: str | None = None,
+    keys: Sequence[Path] = (),
+    port: int | None = None,
+    known_hosts: Path | None = None,
+) -> list[str]:
+    """ssh and its options, before the host; it asks nothing, and ends when the host is gone.
 
     Args:
-        host: the host's address.
-        port: the port there.
-        user: who logs in.
-        keys: private keys to try, in order; without any, as ssh is set up.
+        user: who logs in; this and the others by default as ssh is set up.
+        keys: private keys to try, in order.
+        port: of the ssh server.
         known_hosts: where the host's key is kept at the first visit, and looked up at all others.
     """
-    ssh = find("ssh", "Install OpenSSH's client.")
     options = {
         "BatchMode": "yes",
-        "ExitOnForwardFailure": "yes",
-        # A shared connection would hold the port open in a process of its own.
+        "ConnectTimeout": "20",
+        "ServerAliveInterval": "15",
+        # A shared connection would outlive its command, and hold a tunnel's port open.
         "ControlMaster": "no",
         "ControlPath": "none",
-        "ServerAliveInterval": "15",
-        "ConnectTimeout": "20",
-        "StrictHostKeyChecking": "accept-new",
-        "UserKnownHostsFile": f'"{known_hosts}"',
         **({"IdentitiesOnly": "yes"} if keys else {}),
     }
+    if known_hosts is not None:
+        options |= {"StrictHostKeyChecking": "accept-new", "UserKnownHostsFile": f'"{known_hosts}"'}
     given = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     given += [word for key in keys for word in ("-i", str(key))]
     given += ["-l", user] if user else []
-    return tunnel(
-        lambda local: [ssh, "-N", "-T", *given, "-L", f"127.0.0.1:{local}:127.0.0.1:{port}", "--", host]
-    )
+    given += ["-p", str(port)] if port else []
+    return [find("ssh", "Install OpenSSH's client."), *given]
+
+
+@contextlib.contextmanager
+def ssh_tunnel(ssh: Sequence[str], host: str, port: int) -> Iterator[int]:
+    """A local port that leads to a port on the loopback of a host.
+
+    Args:
+        ssh: what `ssh_command` gives.
+        host: the host, as ssh takes it.
+        port: the port there.
+
+    Raises:
+        RunError: ssh does not get there, in its own words.
+    """
+
+    def command(local: int) -> list[str]:
+        way = f"127.0.0.1:{local}:127.0.0.1:{port}"
+        return [*ssh, "-N", "-T", "-o", "ExitOnForwardFailure=yes", "-L", way, "--", host]
+
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(tunnel(command))
+        except RunError as error:
+            raise RunError(
+                f"no way to {host} by ssh: {error}", hint=f"This must work by itself: ssh {host} true"
+            ) from error
+        yield opened
 
 
 def free_port() -> int:

@@ -1,16 +1,21 @@
-"""The process that keeps a local cluster as its file says, until `dlsys cluster down`.
+"""The process that keeps a machine's part of a cluster as its file says, until `dlsys cluster down`.
 
-    python -m dlsys.cluster.keeper CLUSTER_FOLDER
+    python -m dlsys.cluster.keeper CLUSTER_FOLDER [--host NAME]
+
+A local cluster has one for all its nodes. Of a cluster of several hosts, which share the folder, each
+has one for its own node: the head's also keeps the queue of jobs, and the others' read in the folder
+where the head is, and whether it is still the one that they joined.
 
 It starts the nodes and the queue of jobs, starts again what dies, and takes up a changed file. A
 control plane that was killed comes back with its state from disk, so that nodes, actors and jobs go
 on; without a state on disk, or when the head's raylet died, the whole cluster starts anew, and the
 queue takes its jobs up from their last checkpoints. A killed keeper harms nothing: the next `up`
-starts one that finds what runs.
+starts one that finds what runs. A folder that is removed is the cluster's end.
 """
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
@@ -22,6 +27,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +38,7 @@ from dlsys.cluster.places import ClusterPaths
 from dlsys.cluster.ray_node import CLUSTER_MARK, RayNode, environment
 from dlsys.errors import DlsysError
 from dlsys.paths import read_json
-from dlsys.spec.cluster import Local, LocalNode
+from dlsys.spec.cluster import Cluster, Host, Local, LocalNode, Ssh, node_name
 from dlsys.spec.load import load_cluster
 
 _LOOK = 0.5
@@ -48,18 +54,19 @@ class Keeper:
     """Holds one cluster to its file.
 
     Args:
-        paths: the cluster's files on this machine.
+        paths: the cluster's files, this machine's part of them.
     """
 
     def __init__(self, paths: ClusterPaths) -> None:
         self._paths = paths
         self._state: dict[str, Any] = paths.read_state()
         self._asked: float = 0.0
-        self._env = environment(paths.root, paths.token)
+        self._env = environment(paths.mark, paths.token)
         self._nodes: list[RayNode] = []
         self._desk: subprocess.Popen[bytes] | psutil.Process | None = None
         self._starts: dict[str, list[float]] = {}
         self._asked_desk = 0.0
+        self._given_up: set[str] = set()
         self.ending = False
 
     def run(self) -> None:
@@ -70,6 +77,11 @@ class Keeper:
                 self._keep()
             except DlsysError as error:
                 self._tell(error=f"{error}\n{error.hint}".strip())
+            except FileNotFoundError:
+                self.ending = not self._paths.source.exists()
+            except OSError as error:
+                # A shared folder may be away for a while.
+                sys.stderr.write(f"{error.filename}: {error.strerror}\n")
             time.sleep(_LOOK)
         self.end()
 
@@ -77,7 +89,7 @@ class Keeper:
         """Ends all processes of the cluster and removes what they left."""
         own = psutil.Process()
         for _ in range(100):
-            family = [p for p in processes.marked(CLUSTER_MARK, str(self._paths.root)) if p != own]
+            family = [p for p in processes.marked(CLUSTER_MARK, self._paths.mark) if p != own]
             if not family:
                 break
             processes.kill(family)
@@ -95,31 +107,49 @@ class Keeper:
 
     def _keep(self) -> None:
         self._reread()
-        if not self._nodes:
+        for node in self._nodes:
+            if node.is_head:
+                self._keep_head(node)
+            else:
+                self._keep_worker(node)
+        if self._head is not None:
+            self._keep_desk()
+        if self._state.get("error") and all(node.runs() for node in self._nodes):
+            self._tell(error="")
+
+    def _keep_head(self, head: RayNode) -> None:
+        if head.runs() or (self._revivable and head.revive_control(self._log(head.name))):
             return
-        head = self._nodes[0]
-        if not head.runs() and not (self._revivable and head.revive_control(self._log(head.name))):
-            for node in self._nodes:
-                node.kill()
-            # What is on disk tells of nodes, actors and jobs that are no more.
-            shutil.rmtree(self._control, ignore_errors=True)
-            self._control.mkdir(mode=0o700, parents=True)
-            self._start(head)
-        lost = self._lost()
-        for node in self._nodes[1:]:
-            if node.name in lost and time.monotonic() - self._begun(node) > _NEW:
-                node.kill()  # its processes are there, but Ray has given it up: hung, or cut off too long
-            if not node.runs():
-                self._start(node)
-        self._keep_desk()
-        if self._state.get("error") or not self._state.get("ready"):
-            self._tell(ready=True, error="")
+        if self._pausing(head.name):
+            return
+        for node in self._nodes:
+            node.kill()
+        self._tell()
+        # What is on disk tells of nodes, actors and jobs that are no more.
+        shutil.rmtree(self._control, ignore_errors=True)
+        self._control.mkdir(mode=0o700, parents=True)
+        head.start(self._log(head.name))
+        self._tell()
+
+    def _keep_worker(self, node: RayNode) -> None:
+        """Starts a node that died, or whose head is another now."""
+        told = self._state if self._head else replace(self._paths, host=self._head_host).read_state()
+        session = told.get("session")
+        # Its processes may be there when Ray has given it up: hung, or cut off too long.
+        given_up = node.name in self._lost() and time.monotonic() - self._begun(node) > _NEW
+        if not session or (node.runs() and node.session == session and not given_up):
+            return
+        if self._pausing(node.name):
+            return
+        node.kill()
+        node.start(self._log(node.name), f"--address={told['address']}")
+        self._tell()
 
     def _lost(self) -> set[str]:
         """The nodes that Ray has given up, as the queue of jobs sees it."""
         if time.monotonic() < self._asked_desk + _ASK_DESK:
-            return set()
-        self._asked_desk = time.monotonic()
+            return self._given_up
+        self._asked_desk, self._given_up = time.monotonic(), set()
         request = urllib.request.Request(
             f"{self._state['desk']}/nodes", headers={"Authorization": f"Bearer {self._paths.read_token()}"}
         )
@@ -127,8 +157,9 @@ class Keeper:
             with urllib.request.urlopen(request, timeout=2) as answer:
                 nodes = json.load(answer)
         except (OSError, ValueError):
-            return set()
-        return {node["name"] for node in nodes} - {node["name"] for node in nodes if node["alive"]}
+            return self._given_up  # a host that is not the head's has no queue: it is restarted by its session
+        self._given_up = {node["name"] for node in nodes} - {node["name"] for node in nodes if node["alive"]}
+        return self._given_up
 
     def _reread(self) -> None:
         """Takes up the cluster's file when it has changed."""
@@ -136,44 +167,50 @@ class Keeper:
         if written == self._asked:
             return
         cluster = load_cluster(self._paths.source).cluster
-        assert isinstance(cluster, Local)
-        self._revivable = cluster.head_state == "disk"
+        self._revivable = not isinstance(cluster, Local) or cluster.head_state == "disk"
         if self._revivable:
             self._env |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self._control)}
         self._storage = cluster.storage or str(self._paths.home)
         before = {node.name: node for node in self._nodes}
-        wanted = [(f"{group.name}-{index}", group) for group in cluster.nodes for index in range(group.count)]
-        self._nodes = [
-            before.get(name) or self._node(name, group, is_head=place == 0)
-            for place, (name, group) in enumerate(wanted)
-        ]
-        for gone in before.keys() - {name for name, _ in wanted}:
-            before[gone].kill()
+        self._nodes = [before.pop(node.name, node) for node in self._wanted(cluster)]
+        for gone in before.values():
+            gone.kill()
         for node in self._nodes:
             node.find()
         self._asked = written
         self._tell()
 
-    def _node(self, name: str, group: LocalNode, *, is_head: bool) -> RayNode:
+    def _wanted(self, cluster: Cluster) -> list[RayNode]:
+        """The nodes that are to be on this machine; of them, only the first can be the head."""
+        if isinstance(cluster, Ssh):
+            self._head_host = node_name(cluster.nodes[0].hosts[0])
+            self._state["ports"]["gcs"] = cluster.port
+            return [
+                self._node(name, group, is_head=name == self._head_host)
+                for group in cluster.nodes
+                for name in map(node_name, group.hosts)
+                if name == self._paths.host
+            ]
+        assert isinstance(cluster, Local)
+        names = [(f"{group.name}-{index}", group) for group in cluster.nodes for index in range(group.count)]
+        return [self._node(name, group, is_head=not place) for place, (name, group) in enumerate(names)]
+
+    def _node(self, name: str, group: LocalNode | Host, *, is_head: bool) -> RayNode:
         ports = self._state["ports"]
-        options = [f"--num-cpus={group.cpus:g}", f"--num-gpus={group.gpus:g}"]
+        given = {"--num-cpus": group.cpus, "--num-gpus": group.gpus}
+        options = [f"{option}={value:g}" for option, value in given.items() if value is not None]
         if is_head:
+            if isinstance(group, Host) and (address := own_address(group.hosts[0])):
+                options.append(f"--node-ip-address={address}")
             options += [
                 *("--head", f"--port={ports['gcs']}", "--dashboard-host=127.0.0.1"),
                 *(f"--dashboard-port={ports['dashboard']}", f"--ray-client-server-port={ports['client']}"),
             ]
         return RayNode(name, group.name, options, Path(self._state["temp"], name), dict(self._env), is_head)
 
-    def _start(self, node: RayNode) -> None:
-        if self._pausing(node.name):
-            return
-        more = () if node.is_head else (f"--address={self._nodes[0].host}:{self._state['ports']['gcs']}",)
-        node.start(self._log(node.name), *more)
-        self._tell()
-
     def _keep_desk(self) -> None:
         """Starts the queue of jobs, or finds it running."""
-        known = read_json(self._paths.root / "desk.json") or {}
+        known = read_json(self._paths.desk) or {}
         if known and processes.alive(int(known["pid"]), known["created"]):
             return
         if self._desk is not None and isinstance(self._desk, subprocess.Popen) and self._desk.poll() is None:
@@ -210,6 +247,11 @@ class Keeper:
         return False
 
     @property
+    def _head(self) -> RayNode | None:
+        """The head, if it is on this machine."""
+        return self._nodes[0] if self._nodes and self._nodes[0].is_head else None
+
+    @property
     def _control(self) -> Path:
         """Where the control plane keeps its state."""
         return Path(self._state["temp"], "control")
@@ -219,12 +261,12 @@ class Keeper:
 
     def _tell(self, **changes: Any) -> None:
         me = psutil.Process()
-        ports = self._state["ports"]
+        ports, head = self._state["ports"], self._head
         self._state |= {
-            "provider": "local",
             "pid": me.pid,
             "created": me.create_time(),
-            "address": f"{self._nodes[0].host}:{ports['gcs']}" if self._nodes else "",
+            "address": f"{head.host}:{ports['gcs']}" if head else "",
+            "session": head.session if head else "",
             "dashboard": f"http://127.0.0.1:{ports['dashboard']}",
             "desk": f"http://127.0.0.1:{ports['desk']}",
             "asked": self._asked,
@@ -232,6 +274,20 @@ class Keeper:
             **changes,
         }
         self._paths.write_state(self._state)
+
+
+def own_address(host: str) -> str:
+    """The address of this machine that a host's name means here; empty if it means none, or only loopback.
+
+    On a machine in several networks, that is the one which the cluster's file speaks of.
+    """
+    own = {found.address for each in psutil.net_if_addrs().values() for found in each}
+    try:
+        meant = socket.getaddrinfo(host.rpartition("@")[2], None, socket.AF_INET)
+    except OSError:
+        return ""
+    found = (str(address[0]) for *_, address in meant)
+    return next((a for a in found if a in own and not a.startswith("127.")), "")
 
 
 def _free_ports(count: int) -> list[int]:
@@ -246,9 +302,13 @@ def _free_ports(count: int) -> list[int]:
 
 
 def main() -> None:
-    paths = ClusterPaths(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--host", default="", help="by what name this machine's part goes")
+    arguments = parser.parse_args()
+    paths = ClusterPaths(arguments.folder, arguments.host)
     os.umask(0o077)
-    lock = open(paths.root / "keeper.lock", "w")  # noqa: SIM115 - held until the process ends
+    lock = open(paths.keeper_lock, "w")  # noqa: SIM115 - held until the process ends
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     keeper = Keeper(paths)
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from typing import Any
 from dlsys.cluster import manifests
 from dlsys.cluster.commands import answers, find, run, tunnel
 from dlsys.cluster.places import ClusterPaths, Endpoint
-from dlsys.cluster.provider import DESK_PORT, Finding
+from dlsys.cluster.provider import DESK_PORT, Finding, cluster_text
 from dlsys.errors import DlsysError, RunError, UsageError
 from dlsys.spec import yaml
 from dlsys.spec.cluster import KubeRay
@@ -52,11 +53,16 @@ _RIGHTS = (
 
 
 class KubeRayProvider:
-    """A RayCluster, with the queue of jobs in its head pod."""
+    """A RayCluster, with the queue of jobs in its head pod.
 
-    def __init__(self, cluster: KubeRay) -> None:
+    Args:
+        cluster: what it is to be.
+        paths: its files on this machine.
+    """
+
+    def __init__(self, cluster: KubeRay, paths: ClusterPaths) -> None:
         self._cluster = cluster
-        self._paths = ClusterPaths.of(cluster.name)
+        self._paths = paths
 
     def render(self, entrypoint: Sequence[str] | None = None) -> dict[str, str]:
         """The manifests, by file name; the token is left out.
@@ -79,6 +85,7 @@ class KubeRayProvider:
                 "not brought up from here",
                 hint=f"Take another name, or delete it: kubectl delete raycluster {self._cluster.name}",
             )
+        self._paths.source.write_text(cluster_text(self._cluster), encoding="utf-8")
         files = self._manifests(_owner(token), token, _replicas(found))
         # On the server's side: kubectl would keep a copy of the token in an annotation.
         given = ("apply", "--server-side", "--field-manager=dlsys", "--force-conflicts", "-f", "-")
@@ -102,6 +109,7 @@ class KubeRayProvider:
         )
         for line in done.splitlines():
             say(line)
+        shutil.rmtree(self._paths.root)
 
     def alive(self) -> bool:
         try:

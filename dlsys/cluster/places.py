@@ -34,13 +34,15 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class ClusterPaths:
-    """The files of one cluster on the machine that started it.
+    """The files of one cluster on the machine that started it, or in a folder that its hosts share.
 
     Attributes:
         root: `<home>/clusters/<name>`.
+        host: in a shared folder, the name of the host whose part of the cluster it is; else empty.
     """
 
     root: Path
+    host: str = ""
 
     @classmethod
     def of(cls, name: str) -> ClusterPaths:
@@ -69,8 +71,27 @@ class ClusterPaths:
 
     @property
     def state(self) -> Path:
-        """What the provider must remember to find the cluster again."""
-        return self.root / "state.json"
+        """What the provider, or a host's keeper, must remember to find the cluster again."""
+        return self.root / (f"state-{self.host}.json" if self.host else "state.json")
+
+    @property
+    def mark(self) -> str:
+        """What processes of the cluster carry in their environment: hosts may share a table of processes."""
+        return f"{self.root} {self.host}".rstrip()
+
+    @property
+    def keeper_lock(self) -> Path:
+        """Locked by the keeper as long as it lives."""
+        return self.root / (f"keeper-{self.host}.lock" if self.host else "keeper.lock")
+
+    @property
+    def keeper_log(self) -> Path:
+        return self.logs / (f"{self.host}-keeper.log" if self.host else "keeper.log")
+
+    @property
+    def desk(self) -> Path:
+        """Where the queue of jobs listens, and its process."""
+        return self.root / "desk.json"
 
     @property
     def lock(self) -> Path:

@@ -15,9 +15,9 @@ import psutil
 from dlsys import processes
 from dlsys.errors import RunError
 
-# Every process of a cluster has this in its environment: the cluster's folder.
+# Every process of a cluster has this in its environment: the cluster's mark.
 CLUSTER_MARK = "DLSYS_CLUSTER_FOLDER"
-# And every process of a node this: the node and the cluster's folder.
+# And every process of a node this: the node and the cluster's mark.
 NODE_MARK = "DLSYS_NODE"
 # Nothing large travels through Ray: batches are made where they are used.
 _OBJECT_STORE_BYTES = 100_000_000
@@ -38,16 +38,16 @@ _SETTINGS = {
 }
 
 
-def environment(cluster: Path, token: Path) -> dict[str, str]:
+def environment(mark: str, token: Path) -> dict[str, str]:
     """What processes of a cluster start with.
 
     Args:
-        cluster: the cluster's folder, its mark.
+        mark: the cluster's, `ClusterPaths.mark`.
         token: the file of its token.
     """
     # `python` in a command is the one that has dlsys, also where `up` was called by its full path.
     search = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)))
-    ours = {CLUSTER_MARK: str(cluster), "RAY_AUTH_TOKEN_PATH": str(token), "PATH": search, **_SETTINGS}
+    ours = {CLUSTER_MARK: mark, "RAY_AUTH_TOKEN_PATH": str(token), "PATH": search, **_SETTINGS}
     # Of the shell that calls `up`, nothing that names another cluster.
     theirs = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
     return theirs | ours
@@ -65,6 +65,7 @@ class RayNode:
         env: the environment.
         is_head: whether Ray's control plane is in it.
         host: the address that Ray gave it, once it runs.
+        session: Ray's name of what its head began when it started; all nodes that joined it have the same.
     """
 
     name: str
@@ -75,6 +76,7 @@ class RayNode:
     is_head: bool = False
     host: str = ""
     _stopped: dict[str, float] = field(default_factory=dict)
+    session: str = ""
     _watched: dict[str, psutil.Process] = field(default_factory=dict)
     _control: tuple[list[str], dict[str, str]] | None = None
 
@@ -123,7 +125,7 @@ class RayNode:
 
     def find(self) -> bool:
         """Looks for the node's processes; whether it runs."""
-        self._watched = {}
+        self._watched, self.session = {}, ""
         for process in self._family():
             with suppress(psutil.Error):
                 command = process.cmdline()
@@ -133,8 +135,8 @@ class RayNode:
                 if program == "gcs_server":
                     self._control = (command, process.environ())
                 if program == "raylet":
-                    said = (word.partition("=") for word in command)
-                    self.host = next(value for key, _, value in said if key == "--node_ip_address")
+                    said = dict(word.split("=", 1) for word in command if "=" in word)
+                    self.host, self.session = said["--node_ip_address"], said["--session-name"]
         return self.runs()
 
     def runs(self) -> bool:
@@ -177,7 +179,7 @@ class RayNode:
         while (family := self._family()) and time.monotonic() < deadline:
             processes.kill(family)
             time.sleep(0.05)
-        self._watched = {}
+        self._watched, self.session = {}, ""
         self._stopped = {}
 
     def _lives(self, program: str) -> bool:

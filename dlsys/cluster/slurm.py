@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlsys.cluster.commands import ssh_command, ssh_tunnel
 from dlsys.cluster.places import ClusterPaths, Endpoint
 from dlsys.cluster.provider import Finding
 from dlsys.cluster.slurm_script import script
-from dlsys.cluster.tunnel import tunnel
 from dlsys.errors import DlsysError, RunError, UsageError
 from dlsys.paths import read_json
 from dlsys.spec import yaml
@@ -121,7 +121,7 @@ class SlurmProvider:
             raise RunError(
                 f"cluster {self._paths.name} is not up: {why}", hint=f"dlsys cluster up {self._paths.name}"
             )
-        with tunnel(["ssh"], seen.host, int(desk["port"])) as port:
+        with ssh_tunnel(ssh_command(), seen.host, int(desk["port"])) as port:
             yield Endpoint(f"http://127.0.0.1:{port}", self._paths.read_token())
 
     def doctor(self) -> Iterator[Finding]:

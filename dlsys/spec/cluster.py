@@ -6,6 +6,7 @@ jobs, and that trains like the others as far as it has CPUs or GPUs to give.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -186,8 +187,12 @@ class Ssh(Cluster):
     port: Port = 6379
     """Where Ray's head listens."""
     storage: Line
-    """Where runs are kept: a folder that all nodes see at the same path, or the address of an object store
-    (`s3://bucket/folder`; `up` does not take one yet)."""
+    """Where runs are kept: a folder that all hosts see at the same path."""
+
+
+def node_name(host: str) -> str:
+    """What an ssh cluster calls the Ray node of a host, in letters that Ray's labels and file names have."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", host).strip("._-")
 
 
 class Cloud(Cluster):

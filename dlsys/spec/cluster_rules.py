@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from dlsys.spec.cluster import Cloud, Cluster, KubeRay, Local, Slurm, Ssh
+from dlsys.spec.cluster import Cloud, Cluster, KubeRay, Local, Slurm, Ssh, node_name
 from dlsys.spec.rules import Found
 from dlsys.spec.section import show
 from dlsys.spec.yaml import Path
@@ -29,8 +29,8 @@ def check(cluster: Cluster) -> Found:
             for i, node in enumerate(cluster.nodes)
             for j, host in enumerate(node.hosts)
         ]
-        for place, host in _again(hosts):
-            yield place, f"host {show(host)} stands there twice"
+        for place, name in _again([(place, node_name(host)) for place, host in hosts]):
+            yield place, f"host {show(name)} stands there twice"
     if isinstance(cluster, KubeRay):
         yield from _kuberay(cluster)
     if isinstance(cluster, Cloud):
@@ -90,11 +90,8 @@ def _storage(cluster: Cluster) -> Found:
     if storage is None:
         return
     scheme, separator, rest = storage.partition("://")
-    if separator and isinstance(cluster, Slurm):
-        yield (
-            ("storage",),
-            f"must be a folder, got {show(storage)}: Slurm's nodes find the cluster's token there",
-        )
+    if separator and isinstance(cluster, Slurm | Ssh):
+        yield ("storage",), f"must be a folder, got {show(storage)}: nodes find the cluster's token there"
     elif separator and not (scheme.isidentifier() and rest):
         yield ("storage",), f"{show(storage)} is no address: say s3://bucket/folder"
     elif not separator and not isinstance(cluster, Local) and not storage.startswith("/"):

@@ -61,9 +61,13 @@ def cluster(provider: str = "aws", **changes: Any) -> Cloud:
     return found
 
 
+def provider_of(found: Cloud) -> CloudProvider:
+    return CloudProvider(found, ClusterPaths.of(found.name))
+
+
 def launched(found: Cloud) -> dict[str, Any]:
     """The launcher's file as Ray reads it."""
-    return yaml.safe_load(CloudProvider(found).render()["ray.yaml"])
+    return yaml.safe_load(provider_of(found).render()["ray.yaml"])
 
 
 def configs(found: Cloud) -> dict[str, Any]:
@@ -171,7 +175,7 @@ def test_azure() -> None:
 def test_the_token_travels_as_a_file(provider: str) -> None:
     paths = ClusterPaths.of("cloudy")
     paths.make()
-    files = CloudProvider(cluster(provider)).render()
+    files = provider_of(cluster(provider)).render()
     assert not any(paths.read_token() in text for text in files.values())
     mounts = yaml.safe_load(files["ray.yaml"])["file_mounts"]
     assert mounts["~/.dlsys/clusters/cloudy/token"] == str(paths.token)
@@ -337,7 +341,7 @@ def quiet(line: str) -> None:
 
 def test_up_launches_and_waits_for_the_queue(box: Path) -> None:
     said: list[str] = []
-    provider = CloudProvider(cluster())
+    provider = provider_of(cluster())
     assert not provider.alive()
     provider.up(said.append)
     assert provider.alive()
@@ -352,7 +356,7 @@ def test_up_launches_and_waits_for_the_queue(box: Path) -> None:
 
 
 def test_another_up_does_not_restart_ray(box: Path) -> None:
-    provider = CloudProvider(cluster())
+    provider = provider_of(cluster())
     provider.up(quiet)
     provider.up(quiet)
     assert ["--no-restart" in call for call in calls(box, "up")] == [False, True]
@@ -362,14 +366,14 @@ def test_a_strangers_cluster_is_left_alone(box: Path) -> None:
     (box / "up").touch()
     for _ in range(2):
         with pytest.raises(UsageError, match="'cloudy' is up in us-west-2, and was not brought up from here"):
-            CloudProvider(cluster()).up(quiet)
+            provider_of(cluster()).up(quiet)
     assert not calls(box, "up")
 
 
 def test_nothing_is_launched_when_the_cloud_cannot_be_asked(box: Path) -> None:
     (box / "absent").write_text("NoCredentialsError: Unable to locate credentials")
     with pytest.raises(RunError, match="Unable to locate credentials"):
-        CloudProvider(cluster()).up(quiet)
+        provider_of(cluster()).up(quiet)
     assert not calls(box, "up")
 
 
@@ -377,17 +381,17 @@ def test_a_failed_up_shows_its_last_lines_and_its_log(box: Path) -> None:
     (box / "broken").touch()
     said: list[str] = []
     with pytest.raises(RunError, match=r"(?s)ray up: .*no capacity left") as caught:
-        CloudProvider(cluster()).up(said.append)
+        provider_of(cluster()).up(said.append)
     assert "up.log" in caught.value.hint
     assert "[2/7] Processing file mounts" in said
     (box / "broken").unlink()
-    CloudProvider(cluster()).up(quiet)
+    provider_of(cluster()).up(quiet)
     assert "--no-restart" not in calls(box, "up")[-1], "no head is up yet"
 
 
 def test_down_takes_it_away_and_may_be_called_again(box: Path) -> None:
     said: list[str] = []
-    provider = CloudProvider(cluster())
+    provider = provider_of(cluster())
     provider.up(quiet)
     provider.down(quiet)
     assert [call[:2] for call in calls(box, "down")] == [["down", "-y"]]
@@ -399,7 +403,7 @@ def test_down_takes_it_away_and_may_be_called_again(box: Path) -> None:
 
 
 def test_connect_is_a_tunnel_with_rays_key_that_ends_with_the_context(box: Path) -> None:
-    provider = CloudProvider(cluster())
+    provider = provider_of(cluster())
     provider.up(quiet)
     with provider.connect() as endpoint:
         assert endpoint.token == ClusterPaths.of("cloudy").read_token()
@@ -414,7 +418,7 @@ def test_connect_is_a_tunnel_with_rays_key_that_ends_with_the_context(box: Path)
 
 
 def test_a_head_that_lets_nobody_in(box: Path) -> None:
-    provider = CloudProvider(cluster())
+    provider = provider_of(cluster())
     provider.up(quiet)
     (box / "locked").touch()
     with pytest.raises(RunError, match=r"ssh .*Permission denied"), provider.connect():
@@ -474,19 +478,19 @@ def test_the_doctor(
     monkeypatch.syspath_prepend(modules)
     rsync = box / "programs" / "rsync"
     rsync.touch(mode=0o755)
-    bad = [found for found in CloudProvider(cluster(**changes)).doctor() if not found.good]
+    bad = [found for found in provider_of(cluster(**changes)).doctor() if not found.good]
     assert [what in found.what and mend in found.mend for found in bad] == [True] * (what is not None)
 
 
 @pytest.mark.parametrize("provider", ["gcp", "azure"])
 def test_the_doctor_looks_for_the_modules_of_each_cloud(box: Path, provider: str) -> None:
-    first = next(iter(CloudProvider(cluster(provider)).doctor()))
+    first = next(iter(provider_of(cluster(provider)).doctor()))
     assert not first.good
     assert first.mend.startswith("pip install ")
 
 
 def test_the_doctor_asks_the_queue(box: Path) -> None:
-    provider = CloudProvider(cluster())
+    provider = provider_of(cluster())
     provider.up(quiet)
     assert list(provider.doctor())[-1].what == "the queue of jobs answers"
     (box / "locked").touch()

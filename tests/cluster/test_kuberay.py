@@ -50,8 +50,12 @@ def cluster(text: str = READY, **changes: Any) -> KubeRay:
     return found
 
 
+def provider_of(found: KubeRay) -> KubeRayProvider:
+    return KubeRayProvider(found, ClusterPaths.of(found.name))
+
+
 def objects(found: KubeRay, job: bool = False) -> dict[str, Any]:
-    files = KubeRayProvider(found).render(["dlsys", "run", "it's", "$(x)"] if job else None)
+    files = provider_of(found).render(["dlsys", "run", "it's", "$(x)"] if job else None)
     return {name: yaml.safe_load(text) for name, text in files.items()}
 
 
@@ -216,7 +220,7 @@ def test_a_ray_job_is_shown_only_when_asked() -> None:
 
 
 def test_texts_that_go_takes_for_booleans_are_quoted() -> None:
-    text = KubeRayProvider(cluster()).render()["raycluster.yaml"]
+    text = provider_of(cluster()).render()["raycluster.yaml"]
     assert "pool: 'y'" in text
     assert "disk: 'on'" in text
 
@@ -316,7 +320,7 @@ def test_up_applies_and_waits_for_the_head(kubectl: Kubectl) -> None:
     ]
     kubectl.says({"apply": "secret/kube-token serverside-applied", "get pods": steps})
     said: list[str] = []
-    KubeRayProvider(cluster()).up(said.append)
+    provider_of(cluster()).up(said.append)
     assert said == [
         "secret/kube-token serverside-applied",
         "waiting for KubeRay's operator to make the head pod",
@@ -330,7 +334,7 @@ def test_up_applies_and_waits_for_the_head(kubectl: Kubectl) -> None:
 
 def test_the_token_goes_to_kubectls_standard_input_alone(kubectl: Kubectl) -> None:
     kubectl.says({"get pods": pods()})
-    provider = KubeRayProvider(cluster())
+    provider = provider_of(cluster())
     provider.up(lambda line: None)
     token = ClusterPaths.of("kube").read_token()
     assert kubectl.applied()["Secret"]["stringData"] == {"auth_token": token}
@@ -342,7 +346,7 @@ def test_the_token_goes_to_kubectls_standard_input_alone(kubectl: Kubectl) -> No
 
 def test_another_up_leaves_what_the_autoscaler_has_made(kubectl: Kubectl) -> None:
     kubectl.says({"get pods": pods()})
-    provider = KubeRayProvider(cluster())
+    provider = provider_of(cluster())
     provider.up(lambda line: None)
     now = kubectl.applied()["RayCluster"]
     for replicas, kept in ((3, 3), (9, 4), (0, 1)):
@@ -356,7 +360,7 @@ def test_a_strangers_cluster_is_left_alone(kubectl: Kubectl) -> None:
     stranger = {"metadata": {"labels": {manifests.OWNER_LABEL: "somebody"}}, "spec": {}}
     kubectl.says({"get rayclusters.ray.io": json.dumps(stranger)})
     with pytest.raises(UsageError, match="'kube' that was not brought up from here"):
-        KubeRayProvider(cluster()).up(lambda line: None)
+        provider_of(cluster()).up(lambda line: None)
     assert not kubectl.calls("apply")
 
 
@@ -371,20 +375,20 @@ def test_a_strangers_cluster_is_left_alone(kubectl: Kubectl) -> None:
 def test_up_ends_when_there_is_no_hope(kubectl: Kubectl, status: dict[str, Any], words: str) -> None:
     kubectl.says({"get pods": pods(False, **status), "logs kube-head-x": "no module named dlsys"})
     with pytest.raises(RunError, match=words):
-        KubeRayProvider(cluster()).up(lambda line: None)
+        provider_of(cluster()).up(lambda line: None)
 
 
 def test_up_does_not_wait_for_ever(kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kuberay, "PATIENCE", 0)
     kubectl.says({"get pods": NO_PODS})
     with pytest.raises(RunError, match="no ready head pod") as caught:
-        KubeRayProvider(cluster()).up(lambda line: None)
+        provider_of(cluster()).up(lambda line: None)
     assert "helm install" in caught.value.hint
 
 
 def test_down_deletes_what_up_made_and_nothing_else(kubectl: Kubectl) -> None:
     said: list[str] = []
-    provider = KubeRayProvider(cluster())
+    provider = provider_of(cluster())
     provider.down(said.append)
     assert said == ["nothing of cluster kube was made from here"]
     assert not kubectl.calls("delete")
@@ -402,7 +406,7 @@ def test_down_deletes_what_up_made_and_nothing_else(kubectl: Kubectl) -> None:
 
 def test_connect_forwards_a_port_as_long_as_it_is_used(kubectl: Kubectl) -> None:
     kubectl.says({"get pods": pods()})
-    provider = KubeRayProvider(cluster())
+    provider = provider_of(cluster())
     provider.up(lambda line: None)
     assert provider.alive()
     with provider.connect() as endpoint:
@@ -415,8 +419,8 @@ def test_connect_forwards_a_port_as_long_as_it_is_used(kubectl: Kubectl) -> None
 
 def test_connect_says_when_there_is_nothing(kubectl: Kubectl) -> None:
     kubectl.says({"get pods": NO_PODS})
-    assert not KubeRayProvider(cluster()).alive()
-    with pytest.raises(RunError, match="has no head pod"), KubeRayProvider(cluster()).connect():
+    assert not provider_of(cluster()).alive()
+    with pytest.raises(RunError, match="has no head pod"), provider_of(cluster()).connect():
         pass
 
 
@@ -434,7 +438,7 @@ def test_connect_says_when_there_is_nothing(kubectl: Kubectl) -> None:
 def test_kubectls_errors_say_how_to_mend_them(kubectl: Kubectl, said: str, hint: str) -> None:
     kubectl.says({"apply": {"rc": 1, "err": said}})
     with pytest.raises(RunError, match="kubectl apply: ") as caught:
-        KubeRayProvider(cluster()).up(lambda line: None)
+        provider_of(cluster()).up(lambda line: None)
     assert said in str(caught.value)
     assert hint in caught.value.hint
 
@@ -442,7 +446,7 @@ def test_kubectls_errors_say_how_to_mend_them(kubectl: Kubectl, said: str, hint:
 def test_without_kubectl_there_is_a_word_about_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    (found,) = KubeRayProvider(cluster()).doctor()
+    (found,) = provider_of(cluster()).doctor()
     assert not found.good
     assert "kubectl is not on this machine" in found.what
     assert "https://" in found.mend
@@ -455,7 +459,7 @@ def healthy(kubectl: Kubectl) -> None:
 
 def test_the_doctor_finds_nothing_wrong(kubectl: Kubectl) -> None:
     healthy(kubectl)
-    found = list(KubeRayProvider(cluster()).doctor())
+    found = list(provider_of(cluster()).doctor())
     assert [one.what for one in found if not one.good] == []
     assert any("claim dlsys-runs is there" in one.what for one in found)
     assert (kubectl.folder / "dry").exists()
@@ -482,7 +486,7 @@ def test_the_doctor_names_what_is_wrong(
     kubectl.says(answers)
     healthy(kubectl)
     kubectl.says(answers)
-    bad = [one for one in KubeRayProvider(cluster(**changes)).doctor() if not one.good]
+    bad = [one for one in provider_of(cluster(**changes)).doctor() if not one.good]
     assert len(bad) == 1
     assert what in bad[0].what
     assert bad[0].mend or "quota" in bad[0].what
@@ -491,4 +495,4 @@ def test_the_doctor_names_what_is_wrong(
 @pytest.mark.parametrize("image", ["registry:5000/dlsys:1", "dlsys@sha256:0123"])
 def test_an_image_that_stays_is_not_named(kubectl: Kubectl, image: str) -> None:
     healthy(kubectl)
-    assert all(one.good for one in KubeRayProvider(cluster(image=image)).doctor())
+    assert all(one.good for one in provider_of(cluster(image=image)).doctor())

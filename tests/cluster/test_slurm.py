@@ -19,10 +19,10 @@ import pytest
 from fake_slurm import options_of
 
 from dlsys.cluster import slurm, slurm_script
+from dlsys.cluster.commands import ssh_command, ssh_tunnel
 from dlsys.cluster.places import ClusterPaths
 from dlsys.cluster.provider import Provider
 from dlsys.cluster.slurm import SlurmProvider
-from dlsys.cluster.tunnel import tunnel
 from dlsys.errors import RunError, UsageError
 from dlsys.spec import load_cluster, yaml
 from dlsys.spec.cluster import Slurm
@@ -440,8 +440,10 @@ class TestDoctor:
 
 def test_a_way_that_ssh_does_not_find_is_told_in_its_words(fake: FakeSlurm) -> None:
     with (
-        pytest.raises(RunError, match="no way to nowhere by ssh: ssh: Could not resolve") as caught,
-        tunnel(["ssh"], "nowhere", 80),
+        pytest.raises(
+            RunError, match="no way to nowhere by ssh: ssh nowhere: ssh: Could not resolve"
+        ) as caught,
+        ssh_tunnel(ssh_command(), "nowhere", 80),
     ):
         pass
     assert caught.value.hint == "This must work by itself: ssh nowhere true"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -171,6 +172,12 @@ def wait_for(calls: list[Any], watch: Callable[[], None], *, may_die: Collection
     return list(results.values())
 
 
+def interface(host: str) -> str:
+    """The network interface of this machine that has an address."""
+    every = psutil.net_if_addrs().items()
+    return next(name for name, addresses in every if host in (each.address for each in addresses))
+
+
 class _Worker:
     """One worker's process."""
 
@@ -201,6 +208,9 @@ class _Worker:
         os.environ.update(told)
         local_rank = int(told["LOCAL_RANK"])
         bind_cores(cpus, local_rank, int(told["LOCAL_WORLD_SIZE"]))
+        if len({place.node for place in places}) > 1:
+            # Left alone, gloo takes the address of the host's name, which on Debian is a loopback's.
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface(places[rank].host))
         device = torch.device("cpu")
         if places[rank].gpus:
             visible = visible_gpus(places, rank)
