@@ -74,14 +74,16 @@ class Writer:
             TrackingError: MLflow refused or is away; what was sent before is remembered.
         """
         points: list[tuple[str, float, int, int]] = []
+        tags: dict[str, str] = {}
         offsets = dict(self._cursor)
         for path in sorted(self._paths.spool.glob("*.jsonl")):
             for record, end in records(path, offsets.get(path.name, 0)):
                 offsets[path.name] = end
                 step, moment = record.get("s"), record.get("t")
+                tags.update(record.get("tags", {}))
                 for name, value in record.get("m", {}).items():
                     points.append((name, float(value), int(moment or 0), int(step or 0)))
-        tags = {f"dlsys.{name}": str(outcome[name]) for name in _TOLD if outcome and outcome.get(name)}
+        tags |= {f"dlsys.{name}": str(outcome[name]) for name in _TOLD if outcome and outcome.get(name)}
         if outcome and self._ended_before:
             tags.setdefault("dlsys.cause", "")
         params = {} if self._begun else self._record.get("params", {})
