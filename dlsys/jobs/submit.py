@@ -11,10 +11,12 @@ from typing import Any
 
 from dlsys.errors import UsageError
 from dlsys.jobs import run as runs
+from dlsys.jobs import secrets
 from dlsys.jobs.launch.resources import bundle
 from dlsys.paths import RUN_ID, RunPaths, new_run_id
 from dlsys.spec.job import Resources, TrainJob
 from dlsys.spec.load import Loaded, LoadedSweep
+from dlsys.track.mask import is_secret, mask_settings
 from dlsys.track.record import default_uri
 
 
@@ -27,6 +29,7 @@ class Options:
         job_id: the id; by default a new one. The same id again is the same job.
         pip: a file of requirements.
         env: `NAME=value` for the job's processes.
+        secrets: variables of this environment that they get too, and that are written down nowhere.
         folder: the working folder to be packed.
     """
 
@@ -34,6 +37,7 @@ class Options:
     job_id: str | None = None
     pip: Path | None = None
     env: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     folder: Path = Path()
 
 
@@ -75,6 +79,13 @@ def of_command(
     command: list[str], name: str | None, resources: Resources, options: Options
 ) -> dict[str, Any]:
     """The submission of any command: one process, or with several workers one on each."""
+    for word in command:
+        key, _, value = word.lstrip("-").partition("=")
+        if is_secret("", word) or (value and key.replace("-", "_").isidentifier() and is_secret(key)):
+            raise UsageError(
+                f"the command's word {mask_settings(word)} looks like a secret, and a command is written down",
+                hint="Let the program read it from a variable, and send that: --secret NAME.",
+            )
     return {
         **_common(options),
         "id": _id(options, name or _name_of(command)),
@@ -104,8 +115,13 @@ def _common(options: Options) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise UsageError(f"--env {text}: say NAME=value")
+        if is_secret(key, value):
+            raise UsageError(
+                f"--env {key}: looks like a secret, and everyone who may use the cluster could read it",
+                hint=f"Set it here, and say --secret {key}.",
+            )
         env[key] = value
-    return said | {"env": env}
+    return said | {"env": env, "secrets": secrets.of_environment(options.secrets)}
 
 
 def _id(options: Options, name: str) -> str:
