@@ -10,7 +10,8 @@
     │   ├── NonFiniteError        1    a NaN or an infinity in a loss or a gradient
     │   ├── HangError             1    no step finished within the watchdog's time
     │   ├── CheckpointError       1    no good checkpoint, or one could not be written
-    │   ├── WorkerDiedError       1    a worker process died (the one kind that is retried)
+    │   ├── WorkerDiedError       1    a worker process died (retried, as hangs are)
+    │   ├── OutOfMemoryError      1    a worker needed more memory than there is (retried while it comes further)
     │   ├── ExpectationError      1    the run ended, and its result fell short of `expect`
     │   └── FencedError           1    a newer owner has taken this run over
     ├── TrackingError             1    MLflow refused or could not be reached
@@ -125,6 +126,10 @@ class CheckpointError(RunError):
 
 
 class WorkerDiedError(RunError):
+    pass
+
+
+class OutOfMemoryError(RunError):
     pass
 
 

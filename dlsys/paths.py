@@ -154,6 +154,11 @@ class RunPaths:
         return self.root / "places"
 
     @property
+    def secrets(self) -> Path:
+        """A submitted job's secrets; absent when it has none, and once it has ended."""
+        return self.root / "secrets"
+
+    @property
     def mlflow(self) -> Path:
         """The MLflow run that belongs to this one, once it exists."""
         return self.root / "mlflow.json"

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+import dlsys
 from dlsys.paths import RunPaths
 from dlsys.track.store import Store
 from dlsys.train.checkpoint import CheckpointStore
@@ -109,7 +110,8 @@ class Folder:
         self.environment = {
             **os.environ,
             "DLSYS_HOME": str(path / ".dlsys"),
-            "PYTHONPATH": str(path),
+            # The dlsys that is tested, wherever another one is installed.
+            "PYTHONPATH": os.pathsep.join([str(path), str(Path(dlsys.__file__).parents[1])]),
             **environment,
         }
         (path / "mine.py").write_text(MODULE)

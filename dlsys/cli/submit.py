@@ -40,6 +40,12 @@ def submit(
     env: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="For the job's processes; no secrets.")
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="A variable set here, for the job's processes; it is kept nowhere."
+        ),
+    ] = None,
     folder: Annotated[
         Path, typer.Option("--working-dir", help="Packed and sent along when the job needs it.")
     ] = Path(),
@@ -54,7 +60,7 @@ def submit(
     if not words:
         raise UsageError("what is to run? dlsys submit FILE, or dlsys submit -- python train.py")
     paths = choose(cluster)
-    said = Options(priority, job_id, pip, tuple(env or ()), folder)
+    said = Options(priority, job_id, pip, tuple(env or ()), tuple(secret or ()), folder)
     is_command = "--" in sys.argv and words == sys.argv[sys.argv.index("--") + 1 :]
     if is_command:
         made, packed = _command(words, name, workers, cpus, gpus, said), True

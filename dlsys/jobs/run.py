@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlsys.errors import DlsysError, ExpectationError, Interrupted, RunError, UsageError
+from dlsys.errors import (
+    DlsysError,
+    ExpectationError,
+    Interrupted,
+    OutOfMemoryError,
+    RunError,
+    UsageError,
+)
 from dlsys.jobs import elastic
 from dlsys.jobs.cost import Meter
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
@@ -25,6 +32,7 @@ from dlsys.jobs.elastic import Growth
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_machine
 from dlsys.jobs.ownership import Ownership
+from dlsys.jobs.straggler import Stragglers
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
 from dlsys.spec.job import TrainJob
@@ -178,6 +186,7 @@ def _attempts(
             launcher.start(resources.workers, resources.cpus, resources.gpus)
             interrupts.install()
         failed = 0
+        short_at: int | None = None
         while True:
             ended.attempts += 1
             growth = None
@@ -193,7 +202,10 @@ def _attempts(
             )
             try:
                 if launcher is not None:
-                    watch = functools.partial(_relay, paths, interrupts, meter, growth)
+                    # Stages of a pipeline are unequal by themselves.
+                    alike = 0 if job.strategy.name == "pipeline" else job.resources.workers
+                    stragglers = Stragglers(paths, alike, note)
+                    watch = functools.partial(_relay, paths, interrupts, meter, growth, stragglers)
                     result = launcher.run(assignment, watch=watch)
                 else:
                     from dlsys.jobs.launch import inprocess
@@ -206,6 +218,14 @@ def _attempts(
             except DlsysError as error:
                 if not is_retried(error) or failed == job.failure.retries:
                     raise
+                if isinstance(error, OutOfMemoryError):
+                    reached = _last_step(paths)
+                    if reached == short_at:
+                        raise OutOfMemoryError(
+                            f"{error}; this is the second time, and no further than step {reached}",
+                            hint=error.hint,
+                        ) from error
+                    short_at = reached
                 failed += 1
                 total = job.failure.retries + 1
                 note(f"{error}; attempt {failed + 1} of {total} starts from the last checkpoint")
@@ -249,9 +269,12 @@ def _resize(
     return resized, elastic.Growth(resized, launcher.free)
 
 
-def _relay(paths: RunPaths, interrupts: Interrupts, meter: Meter, growth: Growth | None) -> None:
+def _relay(
+    paths: RunPaths, interrupts: Interrupts, meter: Meter, growth: Growth | None, stragglers: Stragglers
+) -> None:
     """Tells workers in other processes about Ctrl-C, and stops to wait for them in time."""
     meter.beat()
+    stragglers.look()
     if growth is not None and growth.possible():
         (paths.root / "stop").touch()
     if interrupts.received:

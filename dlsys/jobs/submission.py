@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from dlsys.errors import UsageError
+from dlsys.jobs import secrets
 from dlsys.paths import RUN_ID, new_run_id
+from dlsys.track.mask import is_secret, mask_settings
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Options:
         job_id: the id; by default a new one. The same id again is the same job.
         pip: a file of requirements.
         env: `NAME=value` for the job's processes.
+        secrets: variables of this environment that they get too, and that are written down nowhere.
         folder: the working folder to be packed.
     """
 
@@ -26,13 +29,25 @@ class Options:
     job_id: str | None = None
     pip: Path | None = None
     env: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     folder: Path = Path()
 
 
 def of_command(
     command: list[str], name: str | None, workers: int, need: dict[str, float], options: Options
 ) -> dict[str, Any]:
-    """The submission of any command: one process, or with several workers one on each."""
+    """The submission of any command: one process, or with several workers one on each.
+
+    Raises:
+        UsageError: a word looks like a secret.
+    """
+    for word in command:
+        key, _, value = word.lstrip("-").partition("=")
+        if is_secret("", word) or (value and key.replace("-", "_").isidentifier() and is_secret(key)):
+            raise UsageError(
+                f"the command's word {mask_settings(word)} looks like a secret, and a command is written down",
+                hint="Let the program read it from a variable, and send that: --secret NAME.",
+            )
     return {
         **common(options),
         "id": new_id(options, name or _name_of(command)),
@@ -61,8 +76,13 @@ def common(options: Options) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
             raise UsageError(f"--env {text}: say NAME=value")
+        if is_secret(key, value):
+            raise UsageError(
+                f"--env {key}: looks like a secret, and everyone who may use the cluster could read it",
+                hint=f"Set it here, and say --secret {key}.",
+            )
         env[key] = value
-    return said | {"env": env}
+    return said | {"env": env, "secrets": secrets.of_environment(options.secrets)}
 
 
 def new_id(options: Options, name: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dlsys.errors import CheckpointError, DlsysError
+from dlsys.jobs import secrets
 from dlsys.jobs.launch.assignment import Assignment, Outcome, is_retried, reported
 from dlsys.paths import RunPaths, read_json
 
@@ -80,6 +81,7 @@ def _settle_in(owner: str, fence: int) -> None:
 
     # Nobody would hear of its work without the driver.
     watch_driver(Assignment(owner, {}, "", "", 1, fence))
+    secrets.enter(RunPaths(Path(owner)).secrets)
     # What was imported stays: the collector need not walk it in any trial.
     gc.collect()
     gc.freeze()

@@ -17,7 +17,7 @@ import psutil
 from dlsys import __version__
 from dlsys.paths import home
 from dlsys.spec.load import Loaded
-from dlsys.track.mask import mask
+from dlsys.track.mask import mask, mask_settings
 
 _PACKAGES = ("torch", "ray", "mlflow", "deepspeed", "numpy", "safetensors")
 
@@ -53,7 +53,7 @@ def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
             "dlsys.kind": job.kind,
             "dlsys.workload": job.workload,
             "dlsys.file": str(loaded.path),
-            "dlsys.command": mask("", " ".join(sys.argv)),
+            "dlsys.command": mask_settings(" ".join(sys.argv)),
             "mlflow.source.name": loaded.path.name,
             "mlflow.user": _user(),
             **_git(Path.cwd()),

@@ -1,8 +1,9 @@
 """An append-only file of one worker's figures, on their way to MLflow.
 
 One line is one record, a JSON object: `t` is the time in ms, and either `s` (step) with `m`
-(metrics), or `note`. A value that was recorded before is not recorded again: after a resume, the
-steps since the last checkpoint are done twice but stand here once.
+(metrics), or `note`, `tags`, or `host` with the `memory` that a worker may use there, in bytes. A
+value that was recorded before is not recorded again: after a resume, the steps since the last
+checkpoint are done twice but stand here once.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ class Spool:
     def note(self, text: str) -> None:
         """Records a sentence for people."""
         self._write({"t": int(time.time() * 1000), "note": text})
+
+    def tags(self, values: dict[str, str]) -> None:
+        """Records tags of the run; a later value replaces an earlier one."""
+        self._write({"t": int(time.time() * 1000), "tags": values})
+
+    def place(self, host: str, memory: float) -> None:
+        """Records where this worker is, for those who ask when it is dead."""
+        self._write({"t": int(time.time() * 1000), "host": host, "memory": memory})
 
     def _write(self, record: dict[str, Any]) -> None:
         # NaN and infinities are written as Python's json does, and read back the same way.

@@ -10,6 +10,7 @@ runs sync`.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import signal
@@ -17,7 +18,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any
 from dlsys.errors import TrackingError
 from dlsys.paths import TRIAL_ID, RunPaths, read_json, write_json
 from dlsys.processes import alive, end_processes
-from dlsys.track.mask import mask
+from dlsys.track.mask import mask, mask_settings
 from dlsys.track.spool import records
 
 # Between two deliveries; the run's end is looked for more often.
@@ -74,14 +75,16 @@ class Writer:
             TrackingError: MLflow refused or is away; what was sent before is remembered.
         """
         points: list[tuple[str, float, int, int]] = []
+        tags: dict[str, str] = {}
         offsets = dict(self._cursor)
         for path in sorted(self._paths.spool.glob("*.jsonl")):
             for record, end in records(path, offsets.get(path.name, 0)):
                 offsets[path.name] = end
                 step, moment = record.get("s"), record.get("t")
+                tags.update(record.get("tags", {}))
                 for name, value in record.get("m", {}).items():
                     points.append((name, float(value), int(moment or 0), int(step or 0)))
-        tags = {f"dlsys.{name}": str(outcome[name]) for name in _TOLD if outcome and outcome.get(name)}
+        tags |= {f"dlsys.{name}": str(outcome[name]) for name in _TOLD if outcome and outcome.get(name)}
         if outcome and self._ended_before:
             tags.setdefault("dlsys.cause", "")
         params = {} if self._begun else self._record.get("params", {})
@@ -100,7 +103,9 @@ class Writer:
             ended: when, in ns.
         """
         paths = self._paths
-        texts = [file for file in (paths.source, paths.spec, paths.root / "diff.patch") if file.is_file()]
+        settings = dict.fromkeys((paths.source, paths.spec), mask_settings)
+        masks = {**settings, paths.root / "diff.patch": functools.partial(mask, "")}
+        texts = {file.name: masked(file.read_text()) for file, masked in masks.items() if file.is_file()}
         files = []
         for folder, place in ((paths.logs, "logs"), (paths.artifacts, "samples"), (paths.stacks, "stacks")):
             for file in sorted(folder.glob("*")):
@@ -108,7 +113,7 @@ class Writer:
                 if _says_something(file) or (place == "logs" and not paths.sweep):
                     files.append((file, f"{place}/{file.name}" if file.is_dir() else place))
         if texts or files:
-            self._store.log_files(self.run_id, {f.name: mask("", f.read_text()) for f in texts}, files)
+            self._store.log_files(self.run_id, texts, files)
         self._store.finish(self.run_id, outcome["status"], ended // 1_000_000)
         known = read_json(paths.mlflow) or {}
         write_json(paths.mlflow, {**known, "final": outcome["status"], "state": state})

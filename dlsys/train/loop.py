@@ -147,8 +147,9 @@ class Loop:
     def log(self, lr: float | None) -> None:
         """Logs means since the last log point; called on every worker at the same steps."""
         values = self.meter.take(self.world)
-        times = self.meter.take_times(dict(self.strategy.communication()))
-        system = self._system.take()
+        communication = dict(self.strategy.communication())
+        times = self.meter.take_times(communication)
+        system = self._system.take(communication, times.get("perf/step_seconds"))
         self.metrics.update(values)
         if self.world.is_main:
             progress = {"train/epoch": self._epochs_done(), "train/lr": float(lr or 0.0)}

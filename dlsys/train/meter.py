@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
@@ -98,12 +99,21 @@ class SystemMeter:
         self._last = psutil.net_io_counters()
         self._taken = time.monotonic()
         self._first = True
+        self._busy: list[float] = []
 
-    def take(self) -> dict[str, float]:
-        """Peak memory in MB, and the machine's traffic in Gbit/s, since they were last taken.
+    def take(self, communication: Mapping[str, float], step_seconds: float | None) -> dict[str, float]:
+        """Peak memory in MB, the machine's traffic in Gbit/s, and the seconds of a step in which this
+        worker did not wait for others, since they were last taken.
 
         Nothing within a second of that: asking the system costs as much as a tenth of a small step.
+
+        Args:
+            communication: of the steps since the last call, as the strategy tells it.
+            step_seconds: their mean time.
         """
+        waited = communication.get("exposed_seconds")
+        if waited is not None and step_seconds is not None:
+            self._busy.append(max(0.0, step_seconds - waited))
         seconds = time.monotonic() - self._taken
         if seconds < 1 and not self._first:
             return {}
@@ -119,4 +129,7 @@ class SystemMeter:
         if now is not None and last is not None:
             values[f"{prefix}/net_recv_gbit"] = (now.bytes_recv - last.bytes_recv) * gbit
             values[f"{prefix}/net_transmit_gbit"] = (now.bytes_sent - last.bytes_sent) * gbit
+        if self._busy:
+            values[f"{prefix}/busy_seconds"] = sum(self._busy) / len(self._busy)
+            self._busy.clear()
         return values

@@ -27,7 +27,7 @@ from aiohttp import web
 
 from dlsys import __version__
 from dlsys.errors import DlsysError
-from dlsys.jobs import cost
+from dlsys.jobs import cost, secrets
 from dlsys.jobs.desk import book
 from dlsys.jobs.desk.book import ENDED, Job
 from dlsys.jobs.desk.dispatcher import Dispatcher
@@ -152,6 +152,9 @@ class Api:
             if why := self._dispatcher.refusal(job):
                 raise _Refused(409, why)
             self._write_files(job, asked.get("files", {}))
+            if values := asked.get("secrets"):
+                job.secrets = sorted(values)
+                secrets.keep(book.paths_of(job.id).secrets, values)
             known = self._dispatcher.take(job)
         return web.json_response(known.to_dict())
 
@@ -192,6 +195,8 @@ class Api:
         job = self._job(request)
         if job.state not in ENDED:
             raise _Refused(409, f"{job.id} is {job.state}: only a job that has ended can be tried again")
+        if job.secrets:
+            raise _Refused(409, f"{job.id} had secrets, which are gone; submit it again with --secret")
         self._dispatcher.retry(job)
         return web.json_response(job.to_dict())
 

@@ -30,6 +30,7 @@ class Job:
         package: the name of the packed working folder, `<sha256>.zip`; empty without one.
         pip: requirements that its processes need beside what the nodes have.
         env: environment variables that are no secrets.
+        secrets: the names of those that are.
         priority: higher goes first.
         retries: how often it is started again when it dies without a verdict.
         state: QUEUED PENDING RUNNING RECOVERING PAUSED SUCCEEDED FAILED STOPPED.
@@ -54,6 +55,7 @@ class Job:
     package: str = ""
     pip: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
     priority: int = 0
     retries: int = 3
     state: str = "QUEUED"

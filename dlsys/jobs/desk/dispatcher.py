@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dlsys.jobs import secrets
 from dlsys.jobs.desk import book, queue
 from dlsys.jobs.desk.book import ACTIVE, ENDED, WAITING, Bundle, Job
 from dlsys.jobs.desk.ray_api import Node, RayApi, RayAway, RayRefused
@@ -171,7 +172,8 @@ class Dispatcher:
             if job.package:
                 await self._ray.upload(self._packages / job.package)
                 env["working_dir"] = f"gcs://{job.package}"
-            line = f"exec {shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
+            enter = secrets.entered(book.paths_of(job.id).secrets) if job.secrets else ""
+            line = f"{enter}exec {shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
             await self._ray.submit(job.ray_id, line, env, **room)
         except RayRefused as error:
             self._end(job, "FAILED", f"Ray refused it: {error}")
@@ -240,6 +242,7 @@ class Dispatcher:
 
     def _end(self, job: Job, state: str, reason: str) -> None:
         self._leave(job)
+        book.paths_of(job.id).secrets.unlink(missing_ok=True)
         self._set(job, state, reason, ended=time.time(), asked="")
 
     def _set(self, job: Job, state: str, reason: str, **changes: object) -> None:

@@ -18,6 +18,7 @@ from dlsys.errors import (
     FencedError,
     HangError,
     NonFiniteError,
+    OutOfMemoryError,
     RunError,
     UsageError,
     WorkerDiedError,
@@ -35,9 +36,10 @@ _KINDS: dict[str, type[RunError] | type[UsageError]] = {
     "fenced": FencedError,
     "hang": HangError,
     "died": WorkerDiedError,
+    "memory": OutOfMemoryError,
     "failed": RunError,
 }
-_RETRIED = ("died", "hang")
+_RETRIED = ("died", "hang", "memory")
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def reported(assignment: Assignment) -> DlsysError | None:
     first = min(found, key=lambda value: (value["kind"] == "died", value["kind"] == "hang", value["time"]))
     if first["kind"] == "hang":
         first = _hanging(assignment, found) or first
-    several = assignment.job["resources"]["workers"] > 1 and first["kind"] != "hang"
+    several = assignment.job["resources"]["workers"] > 1 and first["kind"] not in ("hang", "memory")
     text = f"rank {first['rank']}: {first['text']}" if several else first["text"]
     cls = _KINDS[first["kind"]]
     if issubclass(cls, WorkloadError):
@@ -157,5 +159,8 @@ def _hanging(assignment: Assignment, found: list[dict[str, Any]]) -> dict[str, A
 
 
 def is_retried(error: Exception) -> bool:
-    """Whether another attempt could go better: a worker died or hung; nothing was wrong as such."""
+    """Whether another attempt could go better: a worker died or hung; nothing was wrong as such.
+
+    Memory may have been short because of others: the caller sees whether the next attempt comes further.
+    """
     return isinstance(error, tuple(_KINDS[kind] for kind in _RETRIED))

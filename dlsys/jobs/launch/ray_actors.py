@@ -16,12 +16,13 @@ from typing import Any
 
 import psutil
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from dlsys.errors import RunError
-from dlsys.jobs.launch.assignment import Assignment
+from dlsys.jobs.launch import memory
+from dlsys.jobs.launch.assignment import Assignment, report
 from dlsys.jobs.launch.beacon import Beacon
 from dlsys.jobs.launch.presence import Place, Presence, here
 from dlsys.jobs.launch.resources import bundle
@@ -32,6 +33,8 @@ _LAST_WORDS = 1.0
 _LOOK = 0.1
 # Whoever waits longer for room is told why.
 _TELL = 60.0
+# A node that is short of memory may be slow to start a process.
+_ANSWER = 10.0
 
 
 def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup | None = None) -> None:
@@ -107,13 +110,51 @@ def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], 
         watch = presence.during(watch)
         port = wait_for([workers[0].listen.remote(places[0].host, len(actors))], watch)[0]
         cpus = assignment.job["resources"]["cpus"]
-        wait_for([actor.join.remote(cpus, rank, places, port) for rank, actor in enumerate(workers)], watch)
+        kills = wait_for(
+            [actor.join.remote(cpus, rank, places, port) for rank, actor in enumerate(workers)], watch
+        )
         calls = [actor.work.remote(assignment.to_dict()) for actor in workers]
         strategy = assignment.job["strategy"]
         # Workers that cannot go on without a dead one say so; these take its share of the work, but not
         # rank 0's.
         go_on = strategy["name"] == "ps" and strategy["mode"] == "async"
-        wait_for(calls, watch, may_die=calls[1:] if go_on else [])
+        try:
+            wait_for(calls, watch, may_die=calls[1:] if go_on else [])
+        except RayError:
+            _find_shortage(calls, assignment, places, kills)
+            raise
+
+
+def _find_shortage(calls: list[Any], assignment: Assignment, places: list[Place], kills: list[int]) -> None:
+    """Reports, in the place of workers that were killed for memory, what they can no longer tell.
+
+    Args:
+        kills: `memory.kernel_kills` of each rank's machine before the attempt.
+    """
+    ended, _ = ray.wait(calls, num_returns=len(calls), timeout=_LAST_WORDS)
+    for rank, (call, place) in enumerate(zip(calls, places, strict=True)):
+        killer = _killer(call, place, kills[rank]) if call in ended else ""
+        if killer:
+            text = memory.of_a_dead_one(assignment.paths, rank, assignment.job, killer)
+            report(assignment, rank, "memory", text, hint=memory.HINT)
+
+
+def _killer(call: Any, place: Place, kills: int) -> str:
+    """Who killed an actor for memory; empty for one that lives, or died of something else."""
+    try:
+        ray.get(call, timeout=0)
+    except OutOfMemoryError:
+        return "Ray's memory monitor"
+    except RayActorError as error:
+        if "OOM" in str(error) and "memory monitor" in str(error):
+            return "Ray's memory monitor"
+        on = NodeAffinitySchedulingStrategy(place.node, soft=False)
+        count = ray.remote(memory.kernel_kills).options(num_cpus=0, scheduling_strategy=on).remote()
+        with suppress(Exception):  # the node may be gone too
+            return "the kernel" if ray.get(count, timeout=_ANSWER) > kills else ""
+    except Exception:
+        return ""
+    return ""
 
 
 def in_ranks(places: list[Place], actors: list[Any]) -> tuple[list[Place], list[Any]]:
@@ -195,8 +236,12 @@ class _Worker:
         self._store = TCPStore(host, 0, size, is_master=True, wait_for_workers=False)
         return int(self._store.port)
 
-    def join(self, cpus: float, rank: int, places: list[Place], port: int) -> None:
-        """Enters the process group; returns when all have. Until then, nobody can go on without another."""
+    def join(self, cpus: float, rank: int, places: list[Place], port: int) -> int:
+        """Enters the process group; returns when all have. Until then, nobody can go on without another.
+
+        Returns:
+            how many processes this machine's kernel has killed for memory.
+        """
         import torch
         from torch import distributed
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -225,6 +270,7 @@ class _Worker:
         self._world = World(
             rank=rank, local_rank=local_rank, size=len(places), device=device, backend=backend
         )
+        return memory.kernel_kills()
 
     def work(self, config: dict[str, Any]) -> None:
         from torch import distributed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 
+from dlsys.jobs import secrets
 from dlsys.jobs.launch.assignment import Assignment, Outcome, report_error
 from dlsys.jobs.launch.worker import log_to_file, watch_driver, work
 from dlsys.paths import write_json
@@ -20,6 +21,7 @@ def serve(assignment: Assignment, world: World) -> None:
     paths = assignment.paths
     log_to_file(paths.log(world.rank))
     watch_driver(assignment)
+    secrets.enter(assignment.owner_paths.secrets)
     if os.path.isdir(assignment.directory):
         os.chdir(assignment.directory)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 from dlsys.data import Splits
 from dlsys.data import load as load_data
 from dlsys.errors import DlsysError, RunError, WorkerDiedError, WorkloadError
+from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report, report_error
 from dlsys.jobs.ownership import check_fence, driver_alive
 from dlsys.spec.job import TrainJob
@@ -50,6 +52,7 @@ def work(
     paths = assignment.paths
     job = TrainJob.model_validate(assignment.job)
     spool = Spool(paths.spool / f"rank-{world.rank}.jsonl")
+    spool.place(socket.gethostname(), memory.limit())
     store = CheckpointStore(
         paths.checkpoints,
         keep=job.checkpoint.keep,
@@ -84,7 +87,11 @@ def work(
                 ),
             )
     except Exception as error:
-        translated = translate(error)
+        translated = (
+            memory.of_this_process(error, world.rank, assignment.job)
+            if memory.is_shortage(error)
+            else translate(error)
+        )
         if world.size > 1:
             report_error(assignment, world.rank, translated)
         if translated is error:
@@ -106,8 +113,6 @@ def translate(error: Exception) -> Exception:
     own = user_traceback(error)
     if own:
         return WorkloadError(f"your code raised {type(error).__name__}: {text}", traceback=own)
-    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower():
-        return RunError(f"out of memory: {text}", hint="Use a smaller batch_size or model.")
     if isinstance(error, OSError) and error.strerror:
         return RunError(f"{error.filename or 'the system'}: {error.strerror}")
     return error

@@ -42,6 +42,9 @@ class DDPStrategy(SingleStrategy):
             static_graph=self._options.static_graph,
             gradient_as_bucket_view=True,
         )
+        if device.type == "cpu":
+            # On a GPU this waits for the step before; there, DDP times every hundredth step.
+            wrapped._set_ddp_runtime_logging_sample_rate(1)  # type: ignore[no-untyped-call]
         _compress(wrapped, self._options)
         return wrapped
 
@@ -75,14 +78,14 @@ class DDPStrategy(SingleStrategy):
         return state
 
     def communication(self) -> Mapping[str, float]:
-        # DDP times its own first ten steps, and then every hundredth.
+        # Of the last step that DDP has timed.
         seconds = hidden = sent = 0.0
         size, options = self._parts.world.size, self._options
         for trained in self._phases:
             if isinstance(trained.module, DistributedDataParallel):
                 data = trained.module._get_ddp_logging_data()  # type: ignore[no-untyped-call]
-                seconds += float(data.get("avg_backward_comm_time", 0)) / 1e9
-                hidden += float(data.get("avg_backward_compute_comm_overlap_time", 0)) / 1e9
+                seconds += float(data.get("backward_comm_time", 0)) / 1e9
+                hidden += float(data.get("backward_compute_comm_overlap_time", 0)) / 1e9
             width = 2 if options.hook == "fp16" else 8
             gradient = sum(p.numel() * min(width, p.element_size()) for p in trained.parameters)
             sent += 2 * (size - 1) / size * gradient / trained.phase.every
