@@ -50,9 +50,10 @@ def run(
         if isinstance(found, LoadedSweep):
             from dlsys.cli import sweep
             from dlsys.jobs import sweep as sweeps
+            from dlsys.jobs.sweep_sizes import check_here
 
             if address is None:
-                sweeps.check_here(found)
+                check_here(found)
             sweep.execute(sweeps.prepare(found), found, address, as_json)
             return
         if isinstance(found, LoadedCluster):

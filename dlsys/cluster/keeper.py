@@ -157,9 +157,7 @@ class Keeper:
             with urllib.request.urlopen(request, timeout=2) as answer:
                 nodes = json.load(answer)
         except (OSError, ValueError):
-            return (
-                self._given_up
-            )  # a host that is not the head's has no queue: it is restarted by its session
+            return self._given_up  # only the head's host has a queue
         self._given_up = {node["name"] for node in nodes} - {node["name"] for node in nodes if node["alive"]}
         return self._given_up
 

@@ -20,6 +20,7 @@ from dlsys.track.record import default_uri
 def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
     """The submission of a checked job or sweep; its folder is packed by the caller."""
     from dlsys.jobs import sweep as sweeps
+    from dlsys.jobs.sweep_sizes import sizes
 
     is_sweep = isinstance(loaded, LoadedSweep)
     job_id = new_id(options, loaded.sweep.name if isinstance(loaded, LoadedSweep) else loaded.job.name)
@@ -34,9 +35,7 @@ def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
     bundles, times = [bundle(base.job.resources)] * base.job.resources.workers, 1
     if isinstance(loaded, LoadedSweep):
-        largest = max(
-            sweeps.sizes(loaded), key=lambda size: (size.workers * size.gpus, size.workers * size.cpus)
-        )
+        largest = max(sizes(loaded), key=lambda size: (size.workers * size.gpus, size.workers * size.cpus))
         bundles = [bundle(largest)] * largest.workers
         asked = loaded.sweep.concurrent
         times = 0 if asked == "auto" else asked

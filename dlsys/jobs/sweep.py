@@ -19,13 +19,14 @@ from dlsys.errors import ExpectationError, Interrupted, RunError, UsageError
 from dlsys.jobs.cost import Meter
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
-from dlsys.jobs.launch.resources import check_fits, check_machine
+from dlsys.jobs.launch.resources import check_fits
 from dlsys.jobs.ownership import Ownership
 from dlsys.jobs.run import unmet
 from dlsys.jobs.sweep_report import keep_report, line
+from dlsys.jobs.sweep_sizes import sizes
 from dlsys.jobs.warm_start import earlier
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
-from dlsys.spec import space, yaml
+from dlsys.spec import yaml
 from dlsys.spec.job import Resources, TrainJob
 from dlsys.spec.load import LoadedSweep, load_any
 from dlsys.track import record as provenance
@@ -64,23 +65,6 @@ class SweepEnded:
 
 def ledger_of(paths: RunPaths) -> Path:
     return paths.root / "ledger.jsonl"
-
-
-def check_here(loaded: LoadedSweep) -> None:
-    """Raises ResourceError when a trial may need more than this machine has."""
-    for resources in sizes(loaded):
-        check_machine(resources)
-
-
-def sizes(loaded: LoadedSweep) -> list[Resources]:
-    """Every size that a trial may have."""
-    tree = space.parse(loaded.sweep.space)[0]
-    sized = {key: part for key, part in tree.items() if key.partition(".")[0] == "resources"}
-    usual = space.sample(tree, loaded.sweep.seed, 0)
-    found = [loaded.build(usual).resources]
-    for _, values in space.edges(sized, {key: usual[key] for key in sized}):
-        found.append(loaded.build({**usual, **values}).resources)
-    return found
 
 
 def prepare(loaded: LoadedSweep, paths: RunPaths | None = None) -> RunPaths:

@@ -103,8 +103,11 @@ class Writer:
             ended: when, in ns.
         """
         paths = self._paths
-        settings = dict.fromkeys((paths.source, paths.spec), mask_settings)
-        masks = {**settings, paths.root / "diff.patch": functools.partial(mask, "")}
+        settings: dict[Path, Callable[[str], str]] = dict.fromkeys((paths.source, paths.spec), mask_settings)
+        masks: dict[Path, Callable[[str], str]] = {
+            **settings,
+            paths.root / "diff.patch": functools.partial(mask, ""),
+        }
         texts = {file.name: masked(file.read_text()) for file, masked in masks.items() if file.is_file()}
         files = []
         for folder, place in ((paths.logs, "logs"), (paths.artifacts, "samples"), (paths.stacks, "stacks")):

@@ -12,9 +12,8 @@ import pytest
 from dlsys.jobs.desk.book import Job
 from dlsys.jobs.desk.dispatcher import Dispatcher
 from dlsys.jobs.desk.ray_api import Node, RayApi, RayJob
-from dlsys.jobs.submit import Options, of_command
+from dlsys.jobs.submission import Options, of_command
 from dlsys.paths import RunPaths
-from dlsys.spec.job import Resources
 
 
 class Told(RayApi):
@@ -42,7 +41,9 @@ def given(folder: Path, **more: Any) -> tuple[list[str], dict[str, Any], dict[st
     """The words, the environment and the room with which Ray gets a command."""
     ray = Told()
     options = Options(job_id="train-20260101-120000-abcd", env=("FLAG=on",), **more.pop("options", {}))
-    made = of_command(["python", "train.py", "a b"], None, Resources(**more), options)
+    need = {"CPU": more.pop("cpus", 1.0)} | ({"GPU": more.pop("gpus")} if "gpus" in more else {})
+    made = of_command(["python", "train.py", "a b"], None, more.pop("workers", 1), need, options)
+    assert not more
     made.setdefault("package", f"{'a' * 64}.zip")
     job = Job(cluster="here", submitted=1.0, **made)
     RunPaths.create(job.id)

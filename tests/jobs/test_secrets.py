@@ -16,9 +16,8 @@ from runner import JOB, MODULE, Folder
 
 from dlsys.errors import UsageError
 from dlsys.jobs import secrets
-from dlsys.jobs.submit import Options, of_command
+from dlsys.jobs.submission import Options, of_command
 from dlsys.paths import read_json
-from dlsys.spec.job import Resources
 from dlsys.track.mask import is_secret, mask_settings
 
 CANARY = "c4n4ry-5ecret"
@@ -73,7 +72,7 @@ def test_a_job_files_settings_are_masked_by_name() -> None:
 @pytest.mark.parametrize("text", [f"HF_TOKEN={CANARY}", f"DATA=https://me:{CANARY}@example.org/x"])
 def test_env_takes_no_secrets(text: str) -> None:
     with pytest.raises(UsageError, match="looks like a secret") as caught:
-        of_command(["true"], None, Resources(), Options(env=(text,)))
+        of_command(["true"], None, 1, {"CPU": 1.0}, Options(env=(text,)))
     assert CANARY not in str(caught.value)
     assert "--secret " in caught.value.hint
 
@@ -81,19 +80,19 @@ def test_env_takes_no_secrets(text: str) -> None:
 @pytest.mark.parametrize("word", [f"--password={CANARY}", f"HF_TOKEN={CANARY}", f"s3://me:{CANARY}@host/x"])
 def test_a_commands_words_are_no_place_for_secrets(word: str) -> None:
     with pytest.raises(UsageError, match="looks like a secret") as caught:
-        of_command(["python", "train.py", word], None, Resources(), Options())
+        of_command(["python", "train.py", word], None, 1, {"CPU": 1.0}, Options())
     assert CANARY not in str(caught.value)
 
 
 def test_a_command_may_talk_of_tokens() -> None:
     words = ["python", "-c", "token = next(tokens)", "--max_tokens=5", "--tokenizer=gpt2"]
-    assert of_command(words, None, Resources(), Options())["command"] == words
+    assert of_command(words, None, 1, {"CPU": 1.0}, Options())["command"] == words
 
 
 def test_a_secret_is_taken_from_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     value = "a b'c\"$HOME\\\nd"
     monkeypatch.setenv("HF_TOKEN", value)
-    made = of_command(["true"], None, Resources(), Options(secrets=("HF_TOKEN",)))
+    made = of_command(["true"], None, 1, {"CPU": 1.0}, Options(secrets=("HF_TOKEN",)))
     assert made["secrets"] == {"HF_TOKEN": value}
     secrets.keep(tmp_path / "secrets", made["secrets"])
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o600
