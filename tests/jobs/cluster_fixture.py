@@ -21,6 +21,9 @@ from dlsys.cluster.places import ClusterPaths
 from dlsys.cluster.ray_node import CLUSTER_MARK
 from dlsys.paths import RunPaths
 
+# A machine that is busy otherwise needs ten times as long as an idle one.
+_PATIENCE = 120.0
+
 TWO_NODES = """
 kind: cluster
 name: test-two
@@ -53,7 +56,7 @@ class Cluster:
         return ClusterPaths(self.folder / ".dlsys" / "clusters" / self.name)
 
     def dlsys(
-        self, *words: str, check: bool = True, timeout: float = 60, cwd: Path | None = None
+        self, *words: str, check: bool = True, timeout: float = _PATIENCE, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """One command; with `check`, it must succeed."""
         done = subprocess.run(
@@ -80,7 +83,7 @@ class Cluster:
         """What a job's driver has said."""
         return (self.run(job_id).logs / "driver.log").read_text()
 
-    def wait_for(self, job_id: str, states: Collection[str], timeout: float = 60) -> dict[str, Any]:
+    def wait_for(self, job_id: str, states: Collection[str], timeout: float = _PATIENCE) -> dict[str, Any]:
         """The job, once it is in one of these states."""
         found: dict[str, Any] = {}
 
@@ -92,7 +95,7 @@ class Cluster:
         return found
 
     def until(
-        self, condition: Callable[[], bool], timeout: float = 60, told: Callable[[], str] = lambda: ""
+        self, condition: Callable[[], bool], timeout: float = _PATIENCE, told: Callable[[], str] = lambda: ""
     ) -> None:
         deadline = time.monotonic() + timeout
         while not condition():

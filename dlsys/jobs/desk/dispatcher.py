@@ -255,7 +255,8 @@ class Dispatcher:
             listener()
 
 
-# A script in one process, as torchrun names its surroundings.
+# A script in one process, as torchrun names its surroundings. With port 0, the only rank's store takes
+# one that is free.
 _ALONE = {
     "RANK": "0",
     "LOCAL_RANK": "0",
