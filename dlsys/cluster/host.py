@@ -72,6 +72,11 @@ def prepare(folder: str) -> None:
         raise UsageError(
             f"{folder}: is not a folder of yours", hint="Give the cluster another name or storage."
         )
+    if paths.token.exists() and paths.token.read_text() != given["token"]:
+        raise UsageError(
+            f"{folder}: a cluster of this name was brought up from elsewhere",
+            hint="Take another name; or if it is nobody's any more, remove that folder on the head.",
+        )
     paths.root.chmod(0o700)
     paths.logs.mkdir(mode=0o700, exist_ok=True)
     # An unchanged file keeps its time: the keepers have it already.

@@ -72,7 +72,8 @@ class SshProvider:
     def up(self, say: Callable[[str], None]) -> None:
         self._paths.make()
         with self._paths.locked():
-            before = self._before()
+            before = self._known() or self._cluster
+            self._check_fixed(before)
             seen, lost = self._look()
             if blind := [host for host, found in seen.items() if not found["sees"]]:
                 raise UsageError(
@@ -86,19 +87,24 @@ class SshProvider:
             self._paths.source.write_text(text)
             self._start(self._head, say)
             started = self._each([host for host in self._others if host in seen], self._start, say)
-            gone = [host for host in before if host not in (self._head, *self._others)]
+            gone = [host for host in _hosts(before) if host not in (self._head, *self._others)]
             ended = self._each(gone, self._end, say)
         self._raise(lost | _failures(started) | _failures(ended))
 
     def down(self, say: Callable[[str], None]) -> None:
         if not self._paths.root.exists():
             return
+        known = self._known()
+        if known is not None and known != self._cluster:
+            # Its file was changed since: what stands is what is to go.
+            SshProvider(known, self._paths).down(say)
+            return
         with self._paths.locked():
-            hosts = list(dict.fromkeys([*self._before(), self._head, *self._others]))
+            hosts = [self._head, *self._others]
             failed = _failures(self._each(hosts, self._end, say))
-            with suppress(DlsysError):
+            if reached := [host for host in hosts if host not in failed]:
                 # Also the sign for the keepers of hosts that cannot be reached now.
-                self._ask(next(host for host in hosts if host not in failed), "remove", self._folder)
+                self._ask(reached[0], "remove", self._folder)
             self._raise(failed)
             shutil.rmtree(self._paths.root)
         say(f"{self._paths.name} is down; runs in {self._cluster.storage} are kept")
@@ -231,16 +237,20 @@ class SshProvider:
         line = shlex.join([self._cluster.python, "-P", "-m", "dlsys.cluster.host", *arguments])
         return [*self._ssh(), "-T", "--", host, line]
 
-    def _before(self) -> list[str]:
-        """The hosts of the cluster as it was brought up.
+    def _known(self) -> Ssh | None:
+        """The cluster as it was brought up."""
+        if not self._paths.source.exists():
+            return None
+        found = load_cluster(self._paths.source).cluster
+        assert isinstance(found, Ssh)
+        return found
+
+    def _check_fixed(self, before: Ssh) -> None:
+        """Refuses what cannot change while the cluster is up.
 
         Raises:
-            UsageError: something differs now that cannot change while it is up.
+            UsageError: something of that differs now.
         """
-        if not self._paths.source.exists():
-            return []
-        before = load_cluster(self._paths.source).cluster
-        assert isinstance(before, Ssh)
         fixed = [key for key in ("storage", "port") if getattr(before, key) != getattr(self._cluster, key)]
         if before.nodes[0] != self._cluster.nodes[0]:
             fixed.append("nodes.0")
@@ -249,7 +259,6 @@ class SshProvider:
                 f"{self._paths.name} is up: {', '.join(fixed)} cannot change while it is",
                 hint=f"dlsys cluster down {self._paths.name}, then up again.",
             )
-        return _hosts(before)
 
     def _raise(self, failed: dict[str, DlsysError]) -> None:
         """One error of several hosts'."""
