@@ -42,7 +42,7 @@ def submit(
     ] = None,
     secret: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A variable set here, for the job's processes; it is kept nowhere."),
+        typer.Option(metavar="NAME", help="A variable set here, for the job's processes; kept nowhere."),
     ] = None,
     folder: Annotated[
         Path, typer.Option("--working-dir", help="Packed and sent along when the job needs it.")

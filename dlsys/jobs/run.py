@@ -216,7 +216,8 @@ def _attempts(
                     reached = _last_step(paths)
                     if reached == short_at:
                         raise OutOfMemoryError(
-                            f"{error}; this is the second time, and no further than step {reached}", hint=error.hint
+                            f"{error}; this is the second time, and no further than step {reached}",
+                            hint=error.hint,
                         ) from error
                     short_at = reached
                 failed += 1
