@@ -36,7 +36,7 @@ from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
 from dlsys.spec.job import TrainJob
 from dlsys.spec.load import Loaded
-from dlsys.spec.strategy import PS
+from dlsys.spec.strategy import PS, Pipeline
 from dlsys.track import record as provenance
 from dlsys.track.spool import records
 
@@ -197,7 +197,7 @@ def _attempts(
             try:
                 if launcher is not None:
                     # Stages of a pipeline are unequal by themselves.
-                    alike = 0 if job.strategy.name == "pipeline" else job.resources.workers
+                    alike = 0 if isinstance(job.strategy, Pipeline) else job.resources.workers
                     stragglers = Stragglers(paths, alike, note)
                     watch = functools.partial(_relay, paths, interrupts, growth, stragglers)
                     result = launcher.run(assignment, watch=watch)

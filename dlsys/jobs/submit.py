@@ -83,7 +83,7 @@ def of_command(
         key, _, value = word.lstrip("-").partition("=")
         if is_secret("", word) or (value and key.replace("-", "_").isidentifier() and is_secret(key)):
             raise UsageError(
-                f"the command's word {mask_settings(word)} looks like a secret, and a command is written down",
+                f"the command's word {mask_settings(word)} looks like a secret; commands are written down",
                 hint="Let the program read it from a variable, and send that: --secret NAME.",
             )
     return {

@@ -10,7 +10,6 @@ runs sync`.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import signal
@@ -103,9 +102,10 @@ class Writer:
             ended: when, in ns.
         """
         paths = self._paths
-        settings = {file: mask_settings for file in (paths.source, paths.spec)}
-        masks = {**settings, paths.root / "diff.patch": functools.partial(mask, "")}
-        texts = {file.name: masked(file.read_text()) for file, masked in masks.items() if file.is_file()}
+        settings = [file for file in (paths.source, paths.spec) if file.is_file()]
+        texts = {file.name: mask_settings(file.read_text()) for file in settings}
+        if (diff := paths.root / "diff.patch").is_file():
+            texts[diff.name] = mask("", diff.read_text())
         files = []
         for folder, place in ((paths.logs, "logs"), (paths.artifacts, "samples"), (paths.stacks, "stacks")):
             for file in sorted(folder.glob("*")):

@@ -36,7 +36,7 @@ def of_this_process(error: BaseException, rank: int, job: dict[str, Any]) -> Out
     if on_gpu:
         import torch
 
-        used, total = float(torch.cuda.max_memory_reserved()), torch.cuda.mem_get_info()[1]
+        used, total = float(torch.cuda.max_memory_reserved()), float(torch.cuda.mem_get_info()[1])
     else:
         used, total = peak(), limit()
     place = socket.gethostname()
