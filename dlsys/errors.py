@@ -11,7 +11,7 @@
     │   ├── HangError             1    no step finished within the watchdog's time
     │   ├── CheckpointError       1    no good checkpoint, or one could not be written
     │   ├── WorkerDiedError       1    a worker process died (retried, as hangs are)
-    │   ├── OutOfMemoryError      1    a worker needed more memory than there is (retried once)
+    │   ├── OutOfMemoryError      1    a worker ran out of memory (retried while it comes further)
     │   ├── ExpectationError      1    the run ended, and its result fell short of `expect`
     │   └── FencedError           1    a newer owner has taken this run over
     ├── TrackingError             1    MLflow refused or could not be reached

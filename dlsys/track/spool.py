@@ -1,8 +1,8 @@
 """An append-only file of one worker's figures, on their way to MLflow.
 
 One line is one record, a JSON object: `t` is the time in ms, and either `s` (step) with `m`
-(metrics), or `note`, `tags`, or `host` with the `memory` that a worker may use there, in bytes. A
-value that was recorded before is not recorded again: after a resume, the steps since the last
+(metrics), or `note`, or `tags` of the run, or `host` with the `memory` in bytes that a worker may use
+there. A value that was recorded before is not recorded again: after a resume, the steps since the last
 checkpoint are done twice but stand here once.
 """
 

@@ -10,7 +10,6 @@ runs sync`.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import signal
@@ -18,7 +17,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +102,10 @@ class Writer:
             ended: when, in ns.
         """
         paths = self._paths
-        settings: dict[Path, Callable[[str], str]] = dict.fromkeys((paths.source, paths.spec), mask_settings)
-        masks: dict[Path, Callable[[str], str]] = {
-            **settings,
-            paths.root / "diff.patch": functools.partial(mask, ""),
-        }
-        texts = {file.name: masked(file.read_text()) for file, masked in masks.items() if file.is_file()}
+        settings = [file for file in (paths.source, paths.spec) if file.is_file()]
+        texts = {file.name: mask_settings(file.read_text()) for file in settings}
+        if (diff := paths.root / "diff.patch").is_file():
+            texts[diff.name] = mask("", diff.read_text())
         files = []
         for folder, place in ((paths.logs, "logs"), (paths.artifacts, "samples"), (paths.stacks, "stacks")):
             for file in sorted(folder.glob("*")):

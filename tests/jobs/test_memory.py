@@ -11,6 +11,7 @@ import pytest
 from runner import Folder
 
 from dlsys.jobs.launch import memory
+from dlsys.track.writer import sync
 
 TWO = ("resources.workers=2", "strategy.name=ddp")
 FAULTS = """
@@ -74,6 +75,7 @@ def test_no_memory_is_named_and_tried_once_more(kind: str, short: Folder) -> Non
     assert "attempt 3" not in done.err
     assert "this is the second time, and no further than step 2" in done.err
     assert "Use a smaller batch_size" in done.err
+    sync(short.run)  # the writer may still be at it
     (run,) = short.mlflow_runs()
     assert run.info.status == "FAILED"
     assert run.data.tags["dlsys.cause"].startswith("out of memory: rank 0")

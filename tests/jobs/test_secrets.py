@@ -64,9 +64,7 @@ def test_names_of_secrets_and_of_other_things() -> None:
 def test_a_job_files_settings_are_masked_by_name() -> None:
     text = f"model:\n  api_key: {CANARY}\n  width: 3\nx: {{hub_token: {CANARY}, seed: 1}}\n"
     assert mask_settings(text) == "model:\n  api_key: ***\n  width: 3\nx: {hub_token: ***, seed: 1}\n"
-    assert (
-        mask_settings(f"dlsys run job.yaml model.api_key={CANARY}") == "dlsys run job.yaml model.api_key=***"
-    )
+    assert mask_settings(f"dlsys run x.yaml model.api_key={CANARY}") == "dlsys run x.yaml model.api_key=***"
 
 
 @pytest.mark.parametrize("text", [f"HF_TOKEN={CANARY}", f"DATA=https://me:{CANARY}@example.org/x"])

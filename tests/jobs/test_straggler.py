@@ -10,6 +10,7 @@ from runner import Folder
 
 from dlsys.jobs.straggler import Judge
 from dlsys.track.spool import records
+from dlsys.track.writer import sync
 
 SLOWER = """
 
@@ -20,7 +21,7 @@ class Slower(Mine):
         return super().objective(outputs, batch)
 """
 # Two for whom a step takes long enough that it can be told from noise.
-RUN = ("run", "job.yaml", "workload=mine:Slower", "stop={steps: 300}", "checkpoint.every='1000 steps'")
+RUN = ("run", "job.yaml", "workload=mine:Slower", "stop={steps: 240}", "checkpoint.every='1000 steps'")
 TWO = ("resources.workers=2", "strategy.name=ddp")
 
 
@@ -63,6 +64,7 @@ def test_a_rank_that_is_slow_in_each_step_is_named(slow: int | None, folder: Fol
     pace = {"SLOW_RANK": str(slow)} if slow is not None else {"STEP_SECONDS": "0.06"}
     done = folder.dlsys(*RUN, *TWO, **pace)
     assert done.code == 0, done.err
+    sync(folder.run)  # the writer may still be at it
     (run,) = folder.mlflow_runs()
     told = [line for line in done.err.splitlines() if "holds the others up" in line]
     if slow is None:

@@ -33,12 +33,10 @@ def of_this_process(error: BaseException, rank: int, job: dict[str, Any]) -> Out
     lines = str(error).strip().splitlines()
     why = lines[0] if lines else type(error).__name__
     on_gpu = "cuda" in why.lower() and "torch" in sys.modules
-    used: float
-    total: float
     if on_gpu:
         import torch
 
-        used, total = torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[1]
+        used, total = float(torch.cuda.max_memory_reserved()), float(torch.cuda.mem_get_info()[1])
     else:
         used, total = peak(), limit()
     place = socket.gethostname()
