@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 import ray
@@ -22,6 +23,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dlsys.errors import Interrupted, RunError
+from dlsys.jobs import secrets
 from dlsys.jobs.desk.book import Bundle, Job
 from dlsys.jobs.launch.beacon import Beacon
 from dlsys.jobs.launch.presence import Place, here
@@ -111,7 +113,7 @@ def _start(
             "CUDA_VISIBLE_DEVICES": ",".join(visible_gpus(places, rank)),
             "RAY_ADDRESS": os.environ["RAY_ADDRESS"],
         }
-        starts.append(actor.start.remote(job.command, str(paths.log(rank)), told))
+        starts.append(actor.start.remote(job.command, str(paths.log(rank)), told, paths.secrets))
     wait_for(starts, watch)
 
 
@@ -171,7 +173,8 @@ class _Rank:
             probe.bind(("", 0))
             return int(probe.getsockname()[1])
 
-    def start(self, command: list[str], log: str, told: dict[str, str]) -> None:
+    def start(self, command: list[str], log: str, told: dict[str, str], kept: Path) -> None:
+        secrets.enter(kept)
         own = {key: value for key, value in os.environ.items() if key not in _OF_THE_ACTOR}
         self._guard = subprocess.Popen(
             [sys.executable, "-P", "-m", "dlsys.jobs.launch.guard", log, *command],

@@ -117,6 +117,12 @@ class LogUniform(Range):
 
     def broken(self) -> Iterator[tuple[Path, str]]:
         yield from _rises("log_uniform", self.log_uniform)
+        low, high = self.log_uniform
+        if 0 < low < high and math.log(low) == math.log(high):
+            yield (
+                ("log_uniform",),
+                "its ends are one number on a log scale; that one belongs under overrides",
+            )
         for index, end in enumerate(self.log_uniform):
             if end <= 0:
                 yield ("log_uniform", index), f"must be above 0 on a log scale, got {end:g}"

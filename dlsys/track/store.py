@@ -18,6 +18,7 @@ from urllib.parse import urlparse
 
 from dlsys.errors import TrackingError
 from dlsys.paths import RunPaths, read_json, write_json
+from dlsys.track.mask import mask
 
 # A server that is away must cost seconds, not MLflow's four minutes a call.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -138,7 +139,7 @@ class Store:
         if name not in self._runs:
             found = self._search(experiment, f"tags.`dlsys.run_id` = '{name}'")
             if name not in found:
-                raise TrackingError(f"MLflow at {self.uri}: the parent run {name} is not there yet")
+                raise TrackingError(f"{mask('', self.uri)}: the parent run {name} is not there yet")
             self._runs[name] = found[name]
         return self._runs[name]
 
@@ -270,4 +271,4 @@ def _translated(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TrackingError(f"MLflow at {uri}: {first[:300]}") from error
+        raise TrackingError(mask("", f"MLflow at {uri}: {first}")[:400]) from error

@@ -82,6 +82,7 @@ class FakeSlurm:
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
     fake = FakeSlurm(tmp_path / "slurm")
+    monkeypatch.delenv("RAY_CLIENT_MODE", raising=False)  # a Ray that was imported leaves it
     monkeypatch.setenv("FAKE_SLURM", str(fake.folder))
     monkeypatch.setenv("PATH", f"{fake.bin}:/usr/bin:/bin")
     monkeypatch.setattr(slurm, "_LOOK", 0.02)

@@ -20,7 +20,7 @@ import pytest
 
 from dlsys import __version__
 from dlsys.cluster import host, ssh
-from dlsys.cluster.provider import ClusterPaths
+from dlsys.cluster.places import ClusterPaths
 from dlsys.cluster.ssh import SshProvider
 from dlsys.errors import RunError, UsageError
 from dlsys.spec import yaml
