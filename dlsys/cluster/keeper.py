@@ -263,6 +263,7 @@ class Keeper:
         me = psutil.Process()
         ports, head = self._state["ports"], self._head
         self._state |= {
+            "provider": "ssh" if self._paths.host else "local",
             "pid": me.pid,
             "created": me.create_time(),
             "address": f"{head.host}:{ports['gcs']}" if head else "",
