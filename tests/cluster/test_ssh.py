@@ -117,8 +117,8 @@ def test_a_sound_cluster(answers: dict[str, dict[str, Any]]) -> None:
     ("changes", "said"),
     [
         ({"sees": False}, "lab-2: does not see the head's /mnt/x"),
-        ({"time": time.time() + 3600}, "lab-2: its clock is off by 3"),
-        ({"time": time.time() - 3600}, "lab-2: its clock is off by 3"),
+        ({"time": time.time() + 3600}, "lab-2: its clock is off by "),
+        ({"time": time.time() - 3600}, "lab-2: its clock is off by "),
         ({"dlsys": "0.0.1"}, f"lab-2: dlsys 0.0.1, here {__version__}"),
         ({"ray": "1.0"}, f"lab-2: ray 1.0, here {version('ray')}"),
         ({"free": 1e9}, "lab-2: /tmp has 1 GB free"),
