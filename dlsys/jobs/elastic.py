@@ -55,9 +55,13 @@ class Growth:
     Args:
         job: the job, with the workers that it trains with.
         free: tells what is free on each node.
+
+    Attributes:
+        target: how many workers there was room for at the last look.
     """
 
     def __init__(self, job: TrainJob, free: Free) -> None:
+        self.target = job.resources.workers
         self._job = job
         self._free = free
         self._seen = 0
@@ -69,5 +73,6 @@ class Growth:
             return False
         self._next = time.monotonic() + _LOOK
         held = self._job.resources.workers
-        self._seen = self._seen + 1 if most(self._job, self._free(), held) > held else 0
+        self.target = most(self._job, self._free(), held)
+        self._seen = self._seen + 1 if self.target > held else 0
         return self._seen >= _LOOKS

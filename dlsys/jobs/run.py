@@ -185,13 +185,13 @@ def _attempts(
             launcher = RayLauncher(owner, address, queued=paths.submission.exists())
             launcher.start(resources.workers, resources.cpus, resources.gpus)
             interrupts.install()
-        failed = 0
+        failed, hoped = 0, resources.workers
         short_at: int | None = None
         while True:
             ended.attempts += 1
             growth = None
             if job.failure.elastic and launcher is not None and address is not None:
-                job, growth = _resize(job, launcher, interrupts, note)
+                job, growth = _resize(job, hoped, launcher, interrupts, note)
             assignment = Assignment(
                 root=str(paths.root),
                 job=job.model_dump(mode="json"),
@@ -232,6 +232,7 @@ def _attempts(
                 continue
             if result.reason == "interrupted" and not interrupts.received:
                 (paths.root / "stop").unlink()  # it was to make room for more workers
+                hoped = growth.target if growth else hoped
                 continue
             ended.reason, ended.metrics = result.reason, result.metrics
             ended.step, ended.trained = result.step, result.seconds
@@ -242,17 +243,20 @@ def _attempts(
 
 
 def _resize(
-    job: TrainJob, launcher: Any, interrupts: Interrupts, note: Callable[[str], None]
+    job: TrainJob, hoped: int, launcher: Any, interrupts: Interrupts, note: Callable[[str], None]
 ) -> tuple[TrainJob, Growth]:
     """The job with as many workers as there is room for now; waits until there is room for the fewest.
+
+    Args:
+        hoped: how many there should be room for, once those of the attempt before have gone.
 
     Raises:
         RunError: there is none within `failure.replacement`.
     """
     began = time.monotonic()
     deadline = began + job.failure.replacement
-    # What a dead worker held is free a moment later.
-    while (count := elastic.most(job, launcher.free())) < job.resources.workers:
+    # What workers held is free a moment after they have gone.
+    while (count := elastic.most(job, launcher.free())) < hoped:
         if count and time.monotonic() > began + _RELEASED_WITHIN:
             break
         if interrupts.received:

@@ -20,6 +20,7 @@ import pytest
 from cluster_fixture import Cluster, local_cluster
 from harness import assert_equal
 
+from dlsys import processes
 from dlsys.paths import read_json
 from dlsys.track.store import Store
 from dlsys.train.checkpoint import CheckpointStore
@@ -205,8 +206,7 @@ def log(cluster: Cluster, job_id: str) -> Path:
 def test_the_head_is_lost_for_good_and_jobs_go_on_with_a_new_cluster(tmp_path: Path) -> None:
     with local_cluster(tmp_path) as cluster:
         job_id = begin(cluster)
-        for each in cluster.marked():
-            each.kill()
+        processes.kill(cluster.marked())
         began = time.monotonic()
         assert cluster.dlsys("cluster", "doctor", check=False).returncode == 1
         found = json.loads(cluster.dlsys("runs", "show", job_id, "--json").stdout)

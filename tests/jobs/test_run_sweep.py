@@ -84,6 +84,21 @@ def test_a_sweep_is_a_parent_with_its_trials(whole: tuple[Folder, Done]) -> None
     assert not (folder.run.root / "tune").exists(), "nothing of Tune's is left"
     page = (folder.run.artifacts / "report.html").read_text()
     assert f"of trial {told(done)['best']['trial']} after 3 epochs" in page
+    (parent, *_) = folder.store().runs(prefix=folder.run.id)
+    kept = {item.path for item in folder.store().client.list_artifacts(parent.info.run_id, "samples")}
+    assert "samples/report.html" in kept
+
+
+def test_a_sweep_learns_from_an_earlier_one_in_mlflow(whole: tuple[Folder, Done], tmp_path: Path) -> None:
+    earlier, _ = whole
+    warm = sweep_folder(
+        tmp_path, ("trials: 6", f"trials: 1\nsearcher: {{name: tpe, warm_start: [{earlier.run.id}]}}")
+    )
+    done = warm.dlsys("run", "sweep.yaml", MLFLOW_TRACKING_URI=f"sqlite:///{earlier.path}/.dlsys/mlflow.db")
+    assert done.code == 0, done.err
+    tried = {event["settings"]["optimizer.lr"] for event in events(earlier) if event["event"] == "trial"}
+    learned = [event["settings"]["optimizer.lr"] for event in events(warm) if event["event"] == "warm"]
+    assert sorted(learned) == sorted(tried)
 
 
 def test_the_best_job_gives_the_same_figure_by_itself(whole: tuple[Folder, Done]) -> None:
