@@ -206,14 +206,16 @@ def log(cluster: Cluster, job_id: str) -> Path:
 def test_the_head_is_lost_for_good_and_jobs_go_on_with_a_new_cluster(tmp_path: Path) -> None:
     with local_cluster(tmp_path) as cluster:
         job_id = begin(cluster)
+        database = tmp_path / ".dlsys" / "mlflow.db"
+        cluster.until(lambda: database.exists() and bool(Store(f"sqlite:///{database}").runs(prefix=job_id)))
         processes.kill(cluster.marked())
-        began = time.monotonic()
         assert cluster.dlsys("cluster", "doctor", check=False).returncode == 1
         found = json.loads(cluster.dlsys("runs", "show", job_id, "--json").stdout)
         assert found["tags"]["dlsys.cluster"] == cluster.name, "MLflow knows the job"
         assert "epoch" in cluster.dlsys("jobs", "logs", job_id, check=False).stdout + cluster.log(job_id)
+        began = time.monotonic()
         cluster.dlsys("cluster", "up", "cluster.yaml", timeout=200)
-        note("the whole cluster", "up again", time.monotonic() - began)
+        note("the whole cluster", "up again, from `dlsys cluster up` on", time.monotonic() - began)
         cluster.wait_for(job_id, ["SUCCEEDED"], 120)
         assert read_json(cluster.run(job_id).outcome)["status"] == "FINISHED"
 
