@@ -152,6 +152,24 @@ def test_a_part_is_killed(part: str, cluster: Cluster, whole: str) -> None:
     assert cluster.dlsys("cluster", "doctor").returncode == 0
 
 
+@pytest.mark.parametrize("seconds", [20, 60])
+def test_the_control_plane_is_away_for_some_time(seconds: int, cluster: Cluster) -> None:
+    """Training does not need it; the job is not taken for failed, and ends as it should."""
+    job_id = cluster.dlsys("submit", "-d", *JOB, "stop={time: 100 s}").stdout.strip()
+    cluster.until(lambda: step(cluster, job_id) >= FIRST, 60)
+    keeper = PARTS["keeper"](cluster)
+    keeper.send_signal(signal.SIGSTOP)
+    try:
+        PARTS["control plane (GCS)"](cluster).kill()
+        time.sleep(seconds)
+        assert state(cluster, job_id) == "RUNNING"
+    finally:
+        keeper.send_signal(signal.SIGCONT)
+    ended = cluster.wait_for(job_id, ["SUCCEEDED", "FAILED"], 180)
+    assert (ended["state"], ended["attempt"]) == ("SUCCEEDED", 1)
+    assert cluster.log(job_id).count("attempt ") == 0, "the workers of the first attempt came to the end"
+
+
 def test_a_raylet_hangs(cluster: Cluster, whole: str) -> None:
     """The keeper ends the node and starts it again; Ray takes a minute or more to give it up."""
     job_id = begin(cluster)

@@ -49,7 +49,7 @@ def given(folder: Path, **more: Any) -> tuple[list[str], dict[str, Any], dict[st
     RunPaths.create(job.id)
 
     async def turn() -> None:
-        dispatcher = Dispatcher("here", ray, folder, [])
+        dispatcher = Dispatcher("here", ray, folder, list)
         dispatcher.take(job)
         work = asyncio.create_task(dispatcher.run())
         while not ray.jobs:

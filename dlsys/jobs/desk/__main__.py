@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import psutil
 from aiohttp import web
@@ -42,10 +43,31 @@ def capacity(cluster: Cluster) -> list[Bundle]:
     return found
 
 
+class _File:
+    """The cluster's file, which `up` may replace while the desk is at work."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written = 0.0
+
+    @property
+    def cluster(self) -> Cluster:
+        written = self._path.stat().st_mtime
+        if written != self._written:
+            self._cluster = load_cluster(self._path).cluster
+            self._written = written
+        return self._cluster
+
+    def capacity(self) -> list[Bundle]:
+        return capacity(self.cluster)
+
+    def rates(self) -> dict[str, Any] | None:
+        return rates_of(self.cluster)
+
+
 async def serve(folder: Path, dashboard: str, host: str, port: int) -> None:
     """Serves until SIGTERM or SIGINT."""
-    file = folder / "cluster.yaml"
-    cluster = load_cluster(file).cluster
+    file = _File(folder / "cluster.yaml")
     token = _token()
     packages = folder / "packages"
     done = asyncio.Event()
@@ -53,10 +75,9 @@ async def serve(folder: Path, dashboard: str, host: str, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
     async with RayApi(dashboard, token) as ray:
-        # `up` may bring other prices while the desk is at work.
-        rates = lambda: rates_of(load_cluster(file).cluster)  # noqa: E731
-        dispatcher = Dispatcher(cluster.name, ray, packages, capacity(cluster), rates)
-        runner = web.AppRunner(Api(dispatcher, cluster, packages, token).app(), access_log=None)
+        name = file.cluster.name
+        dispatcher = Dispatcher(name, ray, packages, file.capacity, file.rates)
+        runner = web.AppRunner(Api(dispatcher, file.cluster, packages, token).app(), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, host, port).start()
         me = psutil.Process()

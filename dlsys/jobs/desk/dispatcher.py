@@ -24,6 +24,8 @@ from dlsys.paths import read_json, write_json
 
 _LOOK = 0.1
 _LOOK_AT_NODES = 1.0
+# Looking at a job costs the head a few milliseconds, and may be where it trains.
+_YOUNG, _LOOK_AT_OLD = 20.0, 1.0
 
 
 class Dispatcher:
@@ -33,7 +35,8 @@ class Dispatcher:
         name: the cluster's.
         ray: its Ray.
         packages: the folder of packed working folders.
-        capacity: the nodes that the cluster may have at most, as its file says.
+        capacity: tells the nodes that the cluster may have at most, as its file says; an empty one where it
+            says no size.
         rates: its nodes' prices now, as a run's `rates.json` has them; None where there are none.
     """
 
@@ -42,18 +45,19 @@ class Dispatcher:
         name: str,
         ray: RayApi,
         packages: Path,
-        capacity: list[Bundle],
+        capacity: Callable[[], list[Bundle]],
         rates: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._name = name
         self._ray = ray
         self._packages = packages
-        self._declared = capacity
+        self._capacity = capacity
         self.rates = rates
         self._news = asyncio.Event()
         self._nodes_at = 0.0
         self._away: float | None = None
         self._told: set[str] = set()
+        self._looked: dict[str, float] = {}
         self.nodes: list[Node] = []
         self.listeners: set[Callable[[], object]] = set()
         self.jobs = {job.id: job for job in book.all_jobs() if job.cluster == name}
@@ -73,12 +77,12 @@ class Dispatcher:
 
     def refusal(self, job: Job) -> str:
         """Why a job can never run here; empty if it can."""
-        if self._room and not queue.fits(job.bundles * max(1, job.times), self._room):
+        room, declared = self._room, self._capacity()
+        grows = not all(declared) and sum(node.alive for node in self.nodes) < len(declared)
+        if room and not grows and not queue.fits(job.bundles * max(1, job.times), room):
             need = {key: max(b.get(key, 0.0) for b in job.bundles) for key in ("CPU", "GPU")}
             each = " and ".join(f"{value:g} {key}s" for key, value in need.items() if value)
-            have = ", ".join(
-                " ".join(f"{v:g} {k}" for k, v in node.items() if v) or "0 CPU" for node in self._room
-            )
+            have = ", ".join(" ".join(f"{v:g} {k}" for k, v in node.items() if v) or "0 CPU" for node in room)
             count = len(job.bundles) * max(1, job.times)
             return f"{count} workers of {each or '0 CPUs'} do not fit the cluster's nodes ({have})"
         return ""
@@ -120,15 +124,15 @@ class Dispatcher:
 
         A node that died is started again, and an autoscaler brings one when somebody waits for it.
         """
-        there = [node.resources for node in self.nodes if node.alive]
-        return self._declared if all(self._declared) and self._declared else there
+        there, declared = [node.resources for node in self.nodes if node.alive], self._capacity()
+        return declared if declared and all(declared) else there
 
     async def _turn(self) -> None:
         if time.monotonic() - self._nodes_at > _LOOK_AT_NODES or not self.nodes:
             self.nodes = await self._ray.nodes()
             self._nodes_at = time.monotonic()
         live = [job for job in self.jobs.values() if job.state not in ENDED]
-        await asyncio.gather(*(self._follow(job) for job in live if job.state in ACTIVE))
+        await asyncio.gather(*(self._follow(job) for job in live if job.state in ACTIVE and self._due(job)))
         made = queue.decide([job for job in live if job.state not in ENDED], self._room)
         for job in made.pause:
             self._set(job, job.state, f"makes room for {next(iter(made.reasons))}", asked="pause")
@@ -138,6 +142,15 @@ class Dispatcher:
                 self._set(waiting, waiting.state, reason)
         for job in made.start:
             await self._start(job)
+
+    def _due(self, job: Job) -> bool:
+        """Whether to look at a job again: one that has run for long is not asked ten times a second."""
+        now = time.time()
+        patience = 0.0 if job.asked or now - (job.since or now) < _YOUNG else _LOOK_AT_OLD
+        if now - self._looked.get(job.id, 0.0) < patience:
+            return False
+        self._looked[job.id] = now
+        return True
 
     async def _start(self, job: Job) -> None:
         again = job.state == "PAUSED" or job.attempt > 0
