@@ -51,7 +51,7 @@ def priced(tmp_path: Path, root: Path) -> Iterator[Folder]:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.faults
 def test_the_cost_of_a_run_goes_on_when_its_driver_is_killed(priced: Folder) -> None:
     job = _submit(priced)
     priced.wait_for(lambda: priced.step() > STEPS // 2)

@@ -97,6 +97,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_named(group: Path, short: 
 
 
 @pytest.mark.ray
+@pytest.mark.faults
 def test_a_worker_that_is_killed_otherwise_is_not_called_short_of_memory(folder: Folder) -> None:
     overrides = ("failure.retries=0",)
     done = folder.dlsys("run", "job.yaml", *TWO, *overrides, FAULT="kill", FAULT_STEP="3", FAULT_RANK="1")
