@@ -155,7 +155,7 @@ def test_a_part_is_killed(part: str, cluster: Cluster, whole: str) -> None:
 @pytest.mark.parametrize("seconds", [20, 60])
 def test_the_control_plane_is_away_for_some_time(seconds: int, cluster: Cluster) -> None:
     """Training does not need it; the job is not taken for failed, and ends as it should."""
-    job_id = cluster.dlsys("submit", "-d", *JOB, "stop={time: 100 s}").stdout.strip()
+    job_id = cluster.dlsys("submit", "-d", *JOB, "stop={epochs: 100000, time: 100 s}").stdout.strip()
     cluster.until(lambda: step(cluster, job_id) >= FIRST, 60)
     keeper = PARTS["keeper"](cluster)
     keeper.send_signal(signal.SIGSTOP)
