@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from dlsys.cli import files
-from dlsys.cli.jobs import ENDED
 from dlsys.cli.report import table
 from dlsys.errors import DlsysError, UsageError
+from dlsys.jobs.desk.book import ENDED
 
 app = typer.Typer(help="Bring clusters up and down.", no_args_is_help=True)
 Name = Annotated[

@@ -15,6 +15,7 @@ import typer
 from dlsys.cli.report import table
 from dlsys.cli.submit import Cluster
 from dlsys.errors import UsageError
+from dlsys.jobs.desk.book import ENDED
 
 app = typer.Typer(help="Watch, stop and retry jobs on clusters.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="JOB", help="The beginning of a job's id.")]
@@ -24,7 +25,6 @@ ByExit = Annotated[
     typer.Option("--exit-code", help="0 succeeded, 100 failed, 101 not ended, 102 not found, 103 stopped."),
 ]
 
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 _CODES = {"SUCCEEDED": 0, "FAILED": 100, "STOPPED": 103}
 _NOT_ENDED, _NOT_FOUND = 101, 102
 _LONG_LOOK = 30.0

@@ -63,7 +63,7 @@ class Keeper:
         self._asked: float = 0.0
         self._env = environment(paths.mark, paths.token)
         self._nodes: list[RayNode] = []
-        self._desk: subprocess.Popen[bytes] | psutil.Process | None = None
+        self._desk: subprocess.Popen[bytes] | None = None
         self._starts: dict[str, list[float]] = {}
         self._asked_desk = 0.0
         self._given_up: set[str] = set()
@@ -213,7 +213,7 @@ class Keeper:
         known = read_json(self._paths.desk) or {}
         if known and processes.alive(int(known["pid"]), known["created"]):
             return
-        if self._desk is not None and isinstance(self._desk, subprocess.Popen) and self._desk.poll() is None:
+        if self._desk is not None and self._desk.poll() is None:
             return
         if self._pausing("desk"):
             return
