@@ -129,3 +129,12 @@ STRATEGIES = Registry(
         "moe": "dlsys.train.strategies.moe:MoEStrategy",
     },
 )
+
+# An algorithm's name stands for a function from its options to RLlib's configuration, or for an agent of
+# our own.
+ALGORITHMS = Registry(
+    "algorithm",
+    {
+        "ppo": "dlsys.rl.algorithms.rllib:ppo",
+    },
+)

@@ -21,7 +21,7 @@ def loop(config: dict[str, object]) -> None:
     sys.path.insert(0, str(config["folder"]))
     from torchrun_lenet import train
 
-    train(int(str(config["steps"])))
+    train(int(str(config["steps"])), save_seconds=0)
 
 
 def main() -> None:

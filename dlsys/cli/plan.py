@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dlsys.plan.compare import Costs
     from dlsys.spec import LoadedSweep
     from dlsys.spec.cluster import Cluster
+    from dlsys.spec.job import Resources
 
 
 def plan(
@@ -66,7 +67,7 @@ def plan(
         )
     currency = ""
     if cluster is not None:
-        on, resources = _cluster(cluster), loaded.job.job.resources
+        on, resources = _cluster(cluster), _size(loaded)
         if price_per_hour is None:
             price_per_hour, currency = price_of(on, resources), on.currency
         if workers is None and loaded.sweep.concurrent == "auto":
@@ -105,8 +106,18 @@ def _workers(loaded: LoadedSweep) -> int:
     """How many trials of a sweep train at a time where nobody says."""
     if loaded.sweep.concurrent != "auto":
         return int(loaded.sweep.concurrent)
-    resources = loaded.job.job.resources
+    resources = _size(loaded)
     return max(1, int((os.cpu_count() or 1) // (resources.workers * resources.cpus)))
+
+
+def _size(loaded: LoadedSweep) -> Resources:
+    """What a trial takes; an agent's processes count as workers."""
+    from dlsys.spec.job import Resources
+
+    needs = loaded.job.job.resources
+    if isinstance(needs, Resources):
+        return needs
+    return Resources(workers=len(needs.bundles), cpus=needs.cpus, gpus=needs.gpus)
 
 
 def _cost(costs: Costs, workers: int, price: float) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dlsys.paths import RunPaths
-from dlsys.spec.job import TrainJob
+from dlsys.spec.rl import Job
 from dlsys.track.spool import records
 
 _LINE_EVERY = 5.0
@@ -23,7 +23,7 @@ class Progress:
         job: says how far there is to go.
     """
 
-    def __init__(self, paths: RunPaths, job: TrainJob) -> None:
+    def __init__(self, paths: RunPaths, job: Job) -> None:
         self._paths, self._job = paths, job
         self._spool: Path = paths.spool / "rank-0.jsonl"
         # What an earlier attempt at the run wrote is not news.

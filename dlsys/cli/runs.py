@@ -168,7 +168,7 @@ def _row(run: Any) -> dict[str, Any]:
         "mlflow_run": run.info.run_id,
         "status": run.info.status,
         "cause": run.data.tags.get("dlsys.cause"),
-        "workload": run.data.tags.get("dlsys.workload", ""),
+        "workload": run.data.tags.get("dlsys.workload") or run.data.tags.get("dlsys.algorithm", ""),
         "started": started.isoformat(" ", "seconds"),
         "seconds": round((ended - run.info.start_time) / 1000, 1) if ended else None,
         "metrics": dict(run.data.metrics),

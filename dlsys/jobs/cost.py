@@ -9,7 +9,7 @@ from typing import Any
 from dlsys.paths import RunPaths, read_json
 from dlsys.plan.cost import Cost, Stay, cost, first_met, part, within
 from dlsys.spec.cluster import Cluster
-from dlsys.spec.job import TrainJob
+from dlsys.spec.rl import Job
 from dlsys.track.spool import Spool, records
 
 # Figures go to MLflow each time the run has become longer by this share, at most so often.
@@ -55,7 +55,7 @@ def known(paths: RunPaths) -> Cost | None:
     return cost(found) if any(stay.price is not None for stay in found) else None
 
 
-def to_target(paths: RunPaths, job: TrainJob) -> Cost | None:
+def to_target(paths: RunPaths, job: Job) -> Cost | None:
     """What it took from the first step to the job's target; None where that was never met.
 
     The target is what `stop.target` says of validation, or else what `expect` does.
@@ -76,7 +76,7 @@ class Meter:
         job: whose target is looked for at the end; a sweep has none.
     """
 
-    def __init__(self, paths: RunPaths, job: TrainJob | None = None) -> None:
+    def __init__(self, paths: RunPaths, job: Job | None = None) -> None:
         self._paths, self._job = paths, job
         self._spool = Spool(paths.spool / "cost.jsonl") if paths.rates.exists() else None
         self._due = time.monotonic() + _PAUSE

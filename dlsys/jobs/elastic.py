@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from dlsys.jobs.desk.queue import fits
-from dlsys.jobs.launch.resources import bundle
 from dlsys.spec import rules
 from dlsys.spec.job import TrainJob
 from dlsys.spec.strategy import DDP, Single
@@ -45,7 +44,7 @@ def most(job: TrainJob, free: Sequence[dict[str, float]], held: int = 0) -> int:
         free: what is free on each node.
         held: workers that have their room already, not counted in `free`.
     """
-    one = bundle(job.resources)
+    one = job.resources.bundles[0]
     return next((count for count in choices(job) if fits([one] * max(0, count - held), free)), 0)
 
 

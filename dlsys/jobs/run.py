@@ -37,12 +37,11 @@ from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
 from dlsys.spec.job import TrainJob
 from dlsys.spec.load import Loaded
-from dlsys.spec.strategy import PS, Pipeline
+from dlsys.spec.rl import Job
+from dlsys.spec.strategy import Pipeline
 from dlsys.track import record as provenance
 from dlsys.track.spool import records
 
-# A resumed run must stay the same computation; anything else about it may change.
-_FIXED = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
 _BALLAST = 64 * 1024
 _RELEASED_WITHIN = 4.0
 
@@ -106,7 +105,7 @@ def reopen(paths: RunPaths, loaded: Loaded) -> None:
     """
     before = yaml.read(paths.spec.read_text(), str(paths.spec)).data
     after = loaded.job.model_dump(mode="json")
-    changed = [key for key in _FIXED if before.get(key) != after.get(key)]
+    changed = [key for key in loaded.job.FIXED if before.get(key) != after.get(key)]
     if changed:
         raise UsageError(
             f"{paths.id}: {', '.join(changed)} cannot change when a run is resumed",
@@ -115,12 +114,12 @@ def reopen(paths: RunPaths, loaded: Loaded) -> None:
     _write_spec(paths, loaded.job)
 
 
-def _write_spec(paths: RunPaths, job: TrainJob) -> None:
+def _write_spec(paths: RunPaths, job: Job) -> None:
     paths.spec.write_text(yaml.dump(job.model_dump(mode="json")))
 
 
 def execute(
-    paths: RunPaths, job: TrainJob, *, address: str | None, note: Callable[[str], None] = lambda text: None
+    paths: RunPaths, job: Job, *, address: str | None, note: Callable[[str], None] = lambda text: None
 ) -> Ended:
     """Trains a prepared or reopened run to its end; never raises for what happens in training.
 
@@ -160,7 +159,7 @@ def execute(
 
 def _attempts(
     paths: RunPaths,
-    job: TrainJob,
+    job: Job,
     owner: Ownership,
     interrupts: Interrupts,
     address: str | None,
@@ -179,18 +178,23 @@ def _attempts(
     before = [path.stem.partition("-")[2] for folder in tracks for path in folder.glob("attempt-*")]
     first = 1 + max(map(int, before), default=0)
     try:
-        if resources.workers > 1 or address is not None or isinstance(job.strategy, PS):
+        if resources.workers > 1 or address is not None or job.needs_ray:
             from dlsys.jobs.launch.ray_train import RayLauncher
 
             launcher = RayLauncher(owner, address, queued=paths.submission.exists())
-            launcher.start(resources.workers, resources.cpus, resources.gpus)
+            launcher.start(resources)
             interrupts.install()
         failed, hoped = 0, resources.workers
         short_at: int | None = None
         while True:
             ended.attempts += 1
             growth = None
-            if job.failure.elastic and launcher is not None and address is not None:
+            if (
+                isinstance(job, TrainJob)
+                and job.failure.elastic
+                and launcher is not None
+                and address is not None
+            ):
                 job, growth = _resize(job, hoped, launcher, interrupts, note)
             assignment = Assignment(
                 root=str(paths.root),
@@ -203,7 +207,8 @@ def _attempts(
             try:
                 if launcher is not None:
                     # Stages of a pipeline are unequal by themselves.
-                    alike = 0 if isinstance(job.strategy, Pipeline) else job.resources.workers
+                    pipeline = isinstance(job, TrainJob) and isinstance(job.strategy, Pipeline)
+                    alike = 0 if pipeline else job.resources.workers
                     stragglers = Stragglers(paths, alike, note)
                     watch = functools.partial(_relay, paths, interrupts, meter, growth, stragglers)
                     result = launcher.run(assignment, watch=watch)
@@ -296,7 +301,7 @@ def _hung(paths: RunPaths, ended: Ended, text: str) -> None:
     os._exit(1)
 
 
-def _settle(ended: Ended, job: TrainJob, interrupts: Interrupts) -> None:
+def _settle(ended: Ended, job: Job, interrupts: Interrupts) -> None:
     """The verdict on a run whose training ended by itself."""
     if ended.reason == "interrupted":
         raise Interrupted(exit_code=interrupts.exit_code)
@@ -305,7 +310,7 @@ def _settle(ended: Ended, job: TrainJob, interrupts: Interrupts) -> None:
     ended.status = "FINISHED"
 
 
-def unmet(job: TrainJob, metrics: Mapping[str, float]) -> list[str]:
+def unmet(job: Job, metrics: Mapping[str, float]) -> list[str]:
     """What of a job's `expect` its result falls short of, a sentence each."""
     missed = []
     for name, bound in job.expect.items():

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from dlsys.jobs import run as runs
-from dlsys.jobs.launch.resources import bundle
 from dlsys.jobs.submission import Options, common, new_id
 from dlsys.paths import RunPaths
-from dlsys.spec.job import TrainJob
 from dlsys.spec.load import Loaded, LoadedSweep
+from dlsys.spec.rl import Job, RLJob
 from dlsys.track.record import default_uri
 
 
 def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
     """The submission of a checked job or sweep; its folder is packed by the caller."""
     from dlsys.jobs import sweep as sweeps
-    from dlsys.jobs.sweep_sizes import sizes
+    from dlsys.jobs.sweep_sizes import sizes, total
 
     is_sweep = isinstance(loaded, LoadedSweep)
     job_id = new_id(options, loaded.sweep.name if isinstance(loaded, LoadedSweep) else loaded.job.name)
@@ -33,16 +32,16 @@ def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
         files = {path.name: path.read_text() for path in sorted(paths.root.iterdir()) if path.is_file()}
     files["record.json"] = json.dumps(_for_cluster(json.loads(files["record.json"]), options.folder))
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
-    bundles, times = [bundle(base.job.resources)] * base.job.resources.workers, 1
+    bundles, times = base.job.resources.bundles, 1
     if isinstance(loaded, LoadedSweep):
-        largest = max(sizes(loaded), key=lambda size: (size.workers * size.gpus, size.workers * size.cpus))
-        bundles = [bundle(largest)] * largest.workers
+        largest = max(sizes(loaded), key=lambda size: (total(size, "GPU"), total(size, "CPU")))
+        bundles = largest.bundles
         asked = loaded.sweep.concurrent
         times = 0 if asked == "auto" else asked
     return {
         **common(options),
         "id": job_id,
-        "kind": "sweep" if is_sweep else "train",
+        "kind": "sweep" if is_sweep else base.job.kind,
         "bundles": bundles,
         "times": times,
         "retries": base.job.failure.retries,
@@ -53,7 +52,9 @@ def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
 def needs_folder(loaded: Loaded | LoadedSweep) -> bool:
     """Whether a job uses files of its own: a user's code, or data by a relative path."""
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
-    return ":" in base.job.workload or any(_is_local(value, base.path.parent) for value in _texts(base.job))
+    return any(":" in name for name in _code(base.job)) or any(
+        _is_local(value, base.path.parent) for value in _texts(base.job)
+    )
 
 
 def _for_cluster(record: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -65,8 +66,19 @@ def _for_cluster(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     return record
 
 
-def _texts(job: TrainJob) -> list[str]:
-    waiting: list[Any] = [job.data.model_dump(), job.model]
+def _code(job: Job) -> list[str]:
+    """What may name a user's own code."""
+    if isinstance(job, RLJob):
+        return [job.environment.name, *(wrapper.name for wrapper in job.environment.wrappers)]
+    return [job.workload]
+
+
+def _texts(job: Job) -> list[str]:
+    waiting: list[Any] = (
+        [job.environment.options, job.algorithm.model_dump()]
+        if isinstance(job, RLJob)
+        else [job.data.model_dump(), job.model]
+    )
     found = []
     while waiting:
         value = waiting.pop()

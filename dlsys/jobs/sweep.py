@@ -23,12 +23,13 @@ from dlsys.jobs.launch.resources import check_fits
 from dlsys.jobs.ownership import Ownership
 from dlsys.jobs.run import unmet
 from dlsys.jobs.sweep_report import keep_report, line
-from dlsys.jobs.sweep_sizes import sizes
+from dlsys.jobs.sweep_sizes import sizes, total
 from dlsys.jobs.warm_start import earlier
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
-from dlsys.spec.job import Resources, TrainJob
+from dlsys.spec.job import Resources
 from dlsys.spec.load import LoadedSweep, load_any
+from dlsys.spec.rl import Job, RLResources
 from dlsys.track import record as provenance
 from dlsys.track.spool import Spool
 from dlsys.tune.director import Director, Order, Trial
@@ -194,7 +195,7 @@ class _Driver:
         self._record = read_json(paths.record) or {}
         self._spool = Spool(paths.spool / "rank-0.jsonl")
         self._meter = Meter(paths)
-        self._jobs: dict[int, tuple[dict[str, Any], TrainJob]] = {}
+        self._jobs: dict[int, tuple[dict[str, Any], Job]] = {}
         self._cluster: tuple[float, float] | None = None
         self._queued = False
         self.director = Director(loaded.sweep, loaded.job.job, ledger, self._trial_ended)
@@ -219,8 +220,7 @@ class _Driver:
         self._queued = address is not None and self._paths.submission.exists()
         launcher = RayLauncher(owner, address, queued=self._queued)
         try:
-            need = max(sizes(self._loaded), key=lambda resources: resources.workers * resources.cpus)
-            launcher.start(need.workers, need.cpus, need.gpus)
+            launcher.start(max(sizes(self._loaded), key=lambda size: total(size, "CPU")))
             interrupts.install()
             if not self._queued:  # else held against the whole cluster before; a node may be away
                 self._cluster = launcher.capacity()
@@ -245,7 +245,7 @@ class _Driver:
         finally:
             launcher.stop()
 
-    def _prepare(self, order: Order) -> tuple[dict[str, Any], Resources]:
+    def _prepare(self, order: Order) -> tuple[dict[str, Any], Resources | RLResources]:
         from dlsys.jobs.launch.assignment import Assignment
         from dlsys.jobs.trial import TrialLeg
 
@@ -271,7 +271,7 @@ class _Driver:
             leg = replace(leg, donor=str(self._paths.trial(order.donor).root), donor_epoch=start)
         return leg.to_dict(), job.resources
 
-    def _job(self, order: Order) -> TrainJob:
+    def _job(self, order: Order) -> Job:
         """The trial's job; its folder and record are made when it is first asked for."""
         known = self._jobs.get(order.trial)
         if known is not None and known[0] == order.settings:
@@ -295,7 +295,7 @@ class _Driver:
                 **tags,
                 "dlsys.run_id": paths.id,
                 "dlsys.kind": "trial",
-                "dlsys.workload": job.workload,
+                **provenance.subject(job),
                 "dlsys.settings": json.dumps(order.settings),
             },
         }

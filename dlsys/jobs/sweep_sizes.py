@@ -6,6 +6,7 @@ from dlsys.jobs.launch.resources import check_machine
 from dlsys.spec import space
 from dlsys.spec.job import Resources
 from dlsys.spec.load import LoadedSweep
+from dlsys.spec.rl import RLResources
 
 
 def check_here(loaded: LoadedSweep) -> None:
@@ -14,7 +15,7 @@ def check_here(loaded: LoadedSweep) -> None:
         check_machine(resources)
 
 
-def sizes(loaded: LoadedSweep) -> list[Resources]:
+def sizes(loaded: LoadedSweep) -> list[Resources | RLResources]:
     """Every size that a trial may have."""
     tree = space.parse(loaded.sweep.space)[0]
     sized = {key: part for key, part in tree.items() if key.partition(".")[0] == "resources"}
@@ -23,3 +24,8 @@ def sizes(loaded: LoadedSweep) -> list[Resources]:
     for _, values in space.edges(sized, {key: usual[key] for key in sized}):
         found.append(loaded.build({**usual, **values}).resources)
     return found
+
+
+def total(size: Resources | RLResources, what: str) -> float:
+    """How many `CPU` or `GPU` a trial of this size takes."""
+    return sum(bundle.get(what, 0.0) for bundle in size.bundles)

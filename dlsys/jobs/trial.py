@@ -88,7 +88,8 @@ def _settle_in(owner: str, fence: int) -> None:
 
 
 def _train(assignment: Assignment) -> Outcome:
-    if assignment.job["resources"]["workers"] == 1 and assignment.job["strategy"]["name"] != "ps":
+    strategy = assignment.job.get("strategy") or {}
+    if assignment.workers == 1 and strategy.get("name") != "ps":
         from dlsys.jobs.launch import inprocess
         from dlsys.jobs.launch.presence import Presence, here
 

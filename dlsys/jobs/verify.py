@@ -95,7 +95,7 @@ def cases(
         UsageError: an unknown strategy, or the job itself is bad.
     """
     base = load(path, overrides)
-    names = _allowed(base.job) if strategies == "all" else [s.strip() for s in strategies.split(",")]
+    names = _allowed(base.training) if strategies == "all" else [s.strip() for s in strategies.split(",")]
     common = [
         *overrides,
         f"stop={{steps: {steps}}}",
@@ -111,7 +111,7 @@ def cases(
         name, _, options = label.partition(":")
         if name not in STRATEGIES:
             raise UsageError(f"--strategies: {STRATEGIES.unknown(name)}")
-        own = base.job.strategy is not None and base.job.strategy.name == name
+        own = base.training.strategy is not None and base.training.strategy.name == name
         changes = [] if own else [f"strategy={{name: {name}}}"]
         changes += [f"strategy.{option}" for option in options.split("+") if option]
         for count in workers:
@@ -182,7 +182,7 @@ def _parent(reference: Loaded) -> RunPaths:
     paths.source.write_text(reference.source)
     record = provenance.build(paths.id, reference)
     record["tags"]["dlsys.kind"] = "verify"
-    record["params"] = {"steps": str(reference.job.stop.steps), "workload": reference.job.workload}
+    record["params"] = {"steps": str(reference.job.stop.steps), "workload": reference.training.workload}
     write_json(paths.record, record)
     return paths
 
@@ -224,7 +224,7 @@ def _rows(
                 if reference is None:
                     row.verdict, reference = "reference", trace
                 else:
-                    _judge(row, case.loaded.job, compare(reference, trace))
+                    _judge(row, case.loaded.training, compare(reference, trace))
         yield row
 
 

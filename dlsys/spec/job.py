@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ from dlsys.spec.section import (
     Section,
     Text,
 )
-from dlsys.spec.strategy import Strategy
+from dlsys.spec.strategy import PS, Strategy
 
 
 class Gradient(Section):
@@ -49,6 +49,20 @@ class Resources(Section):
     """GPUs for each worker; a part of one is allowed."""
     launcher: Literal["actors", "train"] = "actors"
     """Several workers are plain Ray actors, which start twice as fast, or Ray Train's TorchTrainer."""
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What each process needs, as Ray calls it; rank 0's first."""
+        return [amounts(self.cpus, self.gpus)] * self.workers
+
+    def described(self, what: str) -> str:
+        """How much of `CPUs` or `GPUs` all of it takes, for messages."""
+        return f"{self.workers} workers × {self.cpus if what == 'CPUs' else self.gpus:g} {what}"
+
+
+def amounts(cpus: float, gpus: float) -> dict[str, float]:
+    """What a process needs, as Ray calls it."""
+    return {key: float(value) for key, value in (("CPU", cpus), ("GPU", gpus)) if value}
 
 
 class Stop(Section):
@@ -98,19 +112,27 @@ class Failure(Section):
     """On a cluster: how long workers wait for room, such as for a lost node's replacement."""
 
 
-class Tracking(Section):
+class Store(Section):
     """Where figures go."""
 
     experiment: Text = "default"
     """The MLflow experiment."""
     uri: Text | None = None
     """An MLflow tracking server; by default MLFLOW_TRACKING_URI, or .dlsys/mlflow.db."""
+
+
+class Tracking(Store):
+    """Where figures go, and how often."""
+
     log_every: Count = 10
     """Steps between two logged means of loss, rate and speed."""
 
 
 class TrainJob(Section):
     """One training run."""
+
+    # A resumed run must stay the same computation; anything else about it may change.
+    FIXED: ClassVar[tuple[str, ...]] = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
 
     kind: Literal["train"]
     """What sort of file this is."""
@@ -153,3 +175,8 @@ class TrainJob(Section):
     """Decides initial weights, data order, dropout and augmentation."""
     expect: dict[str, Bound] = Field(default_factory=dict)
     """What the result must meet; a run that falls short ends with exit code 1."""
+
+    @property
+    def needs_ray(self) -> bool:
+        """Whether even one worker needs it."""
+        return isinstance(self.strategy, PS)

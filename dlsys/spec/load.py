@@ -13,15 +13,17 @@ from pydantic import BaseModel, ValidationError
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.registry import did_you_mean
-from dlsys.spec import cluster_rules, rules, sweep_rules, sweep_trials, yaml
+from dlsys.spec import cluster_rules, rl_rules, rules, sweep_rules, sweep_trials, yaml
 from dlsys.spec.cluster import PROVIDERS, Cluster
 from dlsys.spec.explain import explain
 from dlsys.spec.job import TrainJob
 from dlsys.spec.overrides import apply_overrides, as_given, changed
+from dlsys.spec.rl import Job, RLJob
 from dlsys.spec.section import show
 from dlsys.spec.sweep import Sweep
 
-KINDS = ("train", "sweep", "cluster")
+KINDS = ("train", "rl", "sweep", "cluster")
+_JOBS = ("train", "rl")
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,24 @@ class Loaded:
         overrides: what the command line changed, as given.
     """
 
-    job: TrainJob
+    job: Job
     source: str
     path: Path
     overrides: tuple[str, ...] = ()
 
     @property
-    def spec(self) -> TrainJob:
+    def spec(self) -> Job:
+        return self.job
+
+    @property
+    def training(self) -> TrainJob:
+        """The job, which must be one of `kind: train`.
+
+        Raises:
+            UsageError: it is another.
+        """
+        if isinstance(self.job, RLJob):
+            raise UsageError(f"{self.path}: is of kind: rl; this is for jobs of kind: train")
         return self.job
 
 
@@ -63,7 +76,7 @@ class LoadedSweep:
     source: str
     path: Path
     overrides: tuple[str, ...]
-    build: Callable[[Mapping[str, Any]], TrainJob]
+    build: Callable[[Mapping[str, Any]], Job]
 
     @property
     def spec(self) -> Sweep:
@@ -114,8 +127,8 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
     document, source = _read(os.fspath(path))
     apply_overrides(document, overrides)
     kind = document.data.get("kind") if isinstance(document.data, dict) else None
-    if kind != "train" and kind in KINDS:
-        raise UsageError(f"{os.fspath(path)}: is a {kind}; a job is wanted here (kind: train)")
+    if kind not in _JOBS and kind in KINDS:
+        raise UsageError(f"{os.fspath(path)}: is a {kind}; a job is wanted here (kind: train or rl)")
     return Loaded(check(document), source, Path(path).resolve(), tuple(overrides))
 
 
@@ -151,13 +164,26 @@ def _read(shown: str) -> tuple[yaml.Document, str]:
     return yaml.read(text, shown), text.decode("utf-8-sig")
 
 
-def check(document: yaml.Document) -> TrainJob:
+def check(document: yaml.Document) -> Job:
     """Validates a job: types, unknown keys, names, and the rules between fields.
 
     Raises:
         SpecError: all problems.
     """
-    _kind(document, ["train"])
+    return _check_agent(document) if _kind(document, _JOBS) == "rl" else _check_training(document)
+
+
+def _check_agent(document: yaml.Document) -> RLJob:
+    job, wrong, broken = _sections(document, RLJob)
+    known = job or _without(document.data, broken, RLJob, _HARMLESS_AGENT)
+    wrong += islice(rl_rules.check(known, broken), yaml.MAX_PROBLEMS)
+    if problems := _told(document, wrong):
+        raise SpecError(problems)
+    assert job is not None, "what pydantic refuses is a problem"
+    return job
+
+
+def _check_training(document: yaml.Document) -> TrainJob:
     job, wrong, broken = _sections(document, TrainJob)
     known = job or _without(document.data, broken, TrainJob, _HARMLESS_JOB)
     wrong += islice(rules.check(known, broken), yaml.MAX_PROBLEMS)
@@ -248,7 +274,7 @@ def _base(file: str, sweep: Sweep) -> tuple[Loaded, sweep_trials.Base]:
     places: dict[str, yaml.Path] = {key: ("overrides", key) for key in sweep.overrides}
     places |= {f"tracking.{key}": ("tracking", key) for key in tracking}
 
-    def build(settings: Mapping[str, Any]) -> TrainJob:
+    def build(settings: Mapping[str, Any]) -> Job:
         return check(changed(document, {**given, **settings}))
 
     try:
@@ -322,6 +348,13 @@ _HARMLESS_JOB: dict[str, Any] = {
     "workload": "x:y",
     "data": {"source": "digits"},
     "batch_size": 1,
+    "stop": {"epochs": 1},
+}
+_HARMLESS_AGENT: dict[str, Any] = {
+    "kind": "rl",
+    "name": "x",
+    "environment": {"name": "x:y"},
+    "algorithm": {"name": "ppo"},
     "stop": {"epochs": 1},
 }
 _HARMLESS_SWEEP: dict[str, Any] = {

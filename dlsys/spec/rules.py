@@ -22,7 +22,9 @@ from pydantic import ValidationError
 from dlsys.registry import WORKLOADS, did_you_mean
 from dlsys.spec import strategy_rules
 from dlsys.spec.explain import explain
-from dlsys.spec.job import TrainJob
+from dlsys.spec.job import Stop, Store, TrainJob
+from dlsys.spec.metrics import card_of, metric_exists
+from dlsys.spec.rl import RLStop
 from dlsys.spec.schedule import NEEDS_TOTAL
 from dlsys.spec.section import show
 from dlsys.spec.strategy import DDP, Single
@@ -57,11 +59,6 @@ def resolve(job: TrainJob) -> TrainJob:
     if card := card_of(job):
         update["model"] = card.options.model_validate(job.model).model_dump(mode="json")
     return job.model_copy(update=update)
-
-
-def card_of(job: TrainJob) -> Any:
-    """The card of a catalogue workload; None for the user's own. (A `Card`: a later room's type.)"""
-    return WORKLOADS.load(job.workload) if job.workload in WORKLOADS else None
 
 
 @_rule("resources", "batch_size", "gradient", "strategy")
@@ -113,7 +110,11 @@ def _elastic_suits(job: TrainJob) -> Found:
 
 @_rule("stop")
 def _stop_is_given(job: TrainJob) -> Found:
-    stop = job.stop
+    yield from stop_is_given(job.stop)
+
+
+def stop_is_given(stop: Stop | RLStop) -> Found:
+    """Whether a run ends for certain."""
     if not (stop.epochs or stop.steps or stop.time or stop.target):
         yield ("stop",), "says no end: give epochs, steps, time or target"
     elif stop.target and not (stop.epochs or stop.steps or stop.time):
@@ -200,7 +201,12 @@ def _splits_leave_rows(job: TrainJob) -> Found:
 
 @_rule("tracking")
 def _experiment_is_plain(job: TrainJob) -> Found:
-    name = job.tracking.experiment
+    yield from experiment_is_plain(job.tracking)
+
+
+def experiment_is_plain(tracking: Store) -> Found:
+    """Whether MLflow takes the experiment's name."""
+    name = tracking.experiment
     if not re.fullmatch(r"[\w][\w .:@/+-]{0,199}", name) or ".." in name:
         yield (
             ("tracking", "experiment"),
@@ -211,7 +217,7 @@ def _experiment_is_plain(job: TrainJob) -> Found:
 @_rule("workload")
 def _workload_exists(job: TrainJob) -> Found:
     if ":" in job.workload:
-        yield from _own_workload(job.workload)
+        yield from own_code(job.workload, ("workload",))
     elif job.workload not in WORKLOADS:
         yield ("workload",), WORKLOADS.unknown(job.workload) + ", or your own package.module:Class"
 
@@ -226,10 +232,9 @@ def _options_suit_workload(job: TrainJob) -> Found:
                 yield ("model", *path), text
 
 
-def _own_workload(target: str) -> Found:
+def own_code(target: str, path: Path) -> Found:
     """Looks for `module:attribute` without running it: a user's file would import torch."""
     module, _, attribute = target.partition(":")
-    path = ("workload",)
     if not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
         yield path, f"{show(target)} is not package.module:Class or module:function"
         return
@@ -328,21 +333,6 @@ def _best_metric_exists(job: TrainJob) -> Found:
 def _watched_metric_exists(job: TrainJob) -> Found:
     if job.schedule.name == "performance-schedule":
         yield from metric_exists(job, ("schedule", "metric"), job.schedule.metric, ("train", "valid"))
-
-
-def metric_exists(job: TrainJob, path: Path, name: str, splits: tuple[str, ...]) -> Found:
-    """Whether the job measures a metric on one of these splits."""
-    card = card_of(job)
-    if card is None:  # what the user's own code measures is not known here
-        if not re.fullmatch(rf"({'|'.join(splits)})/[\w@.-]+", name):
-            yield path, f"{show(name)} is no metric: say {' or '.join(f'{split}/…' for split in splits)}"
-        return
-    measured = {"train": ("loss",)}
-    known = [f"{split}/{m}" for split in splits for m in measured.get(split, ("loss", *card.metrics))]
-    if name not in known:
-        near = did_you_mean(name, known)
-        why = "; the test set is measured only after the run" if name.startswith("test/") else ""
-        yield path, f"{job.workload} has no metric {show(name)} here{why}.{near} Known: {', '.join(known)}"
 
 
 @_rule("regularize", "workload")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from dlsys.registry import did_you_mean
 from dlsys.spec import space, sweep_trials
-from dlsys.spec.job import TrainJob
-from dlsys.spec.rules import Found, card_of, metric_exists
+from dlsys.spec.metrics import best, metric_exists
+from dlsys.spec.rl import RLJob
+from dlsys.spec.rules import Found
 from dlsys.spec.section import show
 from dlsys.spec.sweep import PBT, Grid, Halving, Sweep
 from dlsys.spec.sweep_trials import Base, Facts
@@ -51,18 +52,11 @@ def resolve(sweep: Sweep, base: Base) -> Sweep:
     tree, _ = space.parse(sweep.space)
     return sweep.model_copy(
         update={
-            "mode": sweep.mode or _best(sweep, base.job),
+            "mode": sweep.mode or best(base.job, sweep.metric),
             "space": space.dump(tree),
             "tracking": base.job.tracking,
         }
     )
-
-
-def _best(sweep: Sweep, job: TrainJob) -> str | None:
-    """Which value of the metric is the best, if the job's workload tells."""
-    name, card = sweep.metric.partition("/")[2], card_of(job)
-    known: Mapping[str, str] = {"loss": "min"} | dict(card.metrics if card else {})
-    return known.get(name)
 
 
 @_rule("metric", "job")
@@ -81,15 +75,15 @@ def _metric_is_of_validation(facts: Facts) -> Found:
 
 @_rule("metric", "mode", "job")
 def _mode_suits_metric(facts: Facts) -> Found:
-    sweep, best = facts.sweep, _best(facts.sweep, facts.base.job)
-    if sweep.mode is None and best is None and card_of(facts.base.job) is None:
+    sweep, known = facts.sweep, best(facts.base.job, facts.sweep.metric)
+    if sweep.mode is None and known is None:
         yield (
             ("mode",),
             f"is required: only you know which {show(sweep.metric)} is the best, say max or min",
         )
-    elif sweep.mode and best and sweep.mode != best:
-        extreme = {"max": "largest", "min": "smallest"}[best]
-        yield ("mode",), f"the {extreme} {show(sweep.metric)} is the best: say {best}, or leave mode out"
+    elif sweep.mode and known and sweep.mode != known:
+        extreme = {"max": "largest", "min": "smallest"}[known]
+        yield ("mode",), f"the {extreme} {show(sweep.metric)} is the best: say {known}, or leave mode out"
 
 
 @_rule("space", "overrides")
@@ -214,7 +208,12 @@ def _points_are_in_space(facts: Facts) -> Found:
 
 @_rule("space", "job")
 def _rates_have_an_effect(facts: Facts) -> Found:
-    if facts.base.job.schedule.name != "one-cycle" or {"schedule", "schedule.name"} & facts.tree.keys():
+    job = facts.base.job
+    if (
+        isinstance(job, RLJob)
+        or job.schedule.name != "one-cycle"
+        or {"schedule", "schedule.name"} & facts.tree.keys()
+    ):
         return
     peaks = {"lr": "max_lr", "momentum": "max_momentum"}
     for key, tree in facts.tree.items():

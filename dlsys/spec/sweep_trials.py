@@ -16,8 +16,9 @@ from typing import Any
 from dlsys.errors import Problem, SpecError
 from dlsys.spec import space
 from dlsys.spec.entries import Choice, Range
-from dlsys.spec.job import TrainJob
-from dlsys.spec.rules import Found, metric_exists
+from dlsys.spec.metrics import metric_exists
+from dlsys.spec.rl import Job
+from dlsys.spec.rules import Found
 from dlsys.spec.sweep import Grid, Sweep
 from dlsys.spec.yaml import COMMAND_LINE, MAX_PROBLEMS, Path
 
@@ -34,8 +35,8 @@ class Base:
         build: the job with a trial's settings on top; raises SpecError.
     """
 
-    job: TrainJob
-    build: Callable[[Mapping[str, Any]], TrainJob]
+    job: Job
+    build: Callable[[Mapping[str, Any]], Job]
 
 
 @dataclass(frozen=True)

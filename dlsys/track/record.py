@@ -17,6 +17,7 @@ import psutil
 from dlsys import __version__
 from dlsys.paths import home
 from dlsys.spec.load import Loaded
+from dlsys.spec.rl import Job, RLJob
 from dlsys.track.mask import mask, mask_settings
 
 _PACKAGES = ("torch", "ray", "mlflow", "deepspeed", "numpy", "safetensors")
@@ -51,7 +52,7 @@ def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
             "dlsys.run_id": run_id,
             "dlsys.version": __version__,
             "dlsys.kind": job.kind,
-            "dlsys.workload": job.workload,
+            **subject(job),
             "dlsys.file": str(loaded.path),
             "dlsys.command": mask_settings(" ".join(sys.argv)),
             "mlflow.source.name": loaded.path.name,
@@ -62,6 +63,13 @@ def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
         },
     }
     return record
+
+
+def subject(job: Job) -> dict[str, str]:
+    """What a job is about, as tags."""
+    if isinstance(job, RLJob):
+        return {"dlsys.algorithm": job.algorithm.name, "dlsys.environment": job.environment.name}
+    return {"dlsys.workload": job.workload}
 
 
 def params(tree: dict[str, Any]) -> dict[str, str]:

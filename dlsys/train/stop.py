@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from dlsys.spec.job import TrainJob
+from dlsys.spec.rl import Job
 from dlsys.spec.section import Interval
 from dlsys.train.checkpoint import Position
 from dlsys.train.world import World
@@ -31,7 +31,7 @@ class Stopper:
 
     def __init__(
         self,
-        job: TrainJob,
+        job: Job,
         world: World,
         requested: Callable[[], bool],
         first: int,

@@ -17,7 +17,7 @@ from dlsys.plan.perturb import perturb
 from dlsys.plan.policies import policy_of
 from dlsys.plan.policy import Leg
 from dlsys.spec import space
-from dlsys.spec.job import TrainJob
+from dlsys.spec.rl import Job
 from dlsys.spec.sweep import PBT, Grid, Sweep
 from dlsys.tune.ledger import Ledger
 from dlsys.tune.searchers import Told, searcher_of
@@ -120,7 +120,7 @@ class Director:
     def __init__(
         self,
         sweep: Sweep,
-        job: TrainJob,
+        job: Job,
         ledger: Ledger,
         ended: Callable[[Trial], None] = lambda trial: None,
     ) -> None:

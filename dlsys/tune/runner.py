@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dlsys.spec.job import Resources
+from dlsys.spec.rl import RLResources
 from dlsys.tune.director import Director, Order
 
 # Told to Tune before it is imported.
@@ -35,7 +36,7 @@ def run(
     train: Callable[[dict[str, Any]], dict[str, Any]],
     folder: Path,
     *,
-    prepare: Callable[[Order], tuple[dict[str, Any], Resources]],
+    prepare: Callable[[Order], tuple[dict[str, Any], Resources | RLResources]],
     concurrent: int | None,
     watch: Callable[[], bool],
 ) -> None:

@@ -11,12 +11,13 @@ from ray.tune.search import Searcher
 
 from dlsys.errors import DlsysError
 from dlsys.spec.job import Resources
+from dlsys.spec.rl import RLResources
 from dlsys.tune.director import Director, Order
 
 # A trial's work in a process of Ray's: from what it is told to what it tells.
 Train = Callable[[dict[str, Any]], dict[str, Any]]
 # What `Train` is told of an order, and what that needs.
-Prepare = Callable[[Order], tuple[dict[str, Any], Resources]]
+Prepare = Callable[[Order], tuple[dict[str, Any], Resources | RLResources]]
 
 
 class TrialActor(tune.Trainable):
@@ -37,13 +38,8 @@ class TrialActor(tune.Trainable):
 
 def needs(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What a trial takes of the cluster: all its workers at once, and nothing for their driver."""
-    resources = Resources.model_validate(json.loads(config["needs"]))
-    bundle = {"CPU": float(resources.cpus)}
-    if resources.gpus:
-        bundle["GPU"] = float(resources.gpus)
-    if resources.workers == 1:
-        return tune.PlacementGroupFactory([bundle])
-    return tune.PlacementGroupFactory([{}, *[bundle] * resources.workers])
+    bundles, workers = json.loads(config["needs"])
+    return tune.PlacementGroupFactory(bundles if workers == 1 else [{}, *bundles])
 
 
 class Dealing(Searcher):
@@ -70,7 +66,7 @@ class Dealing(Searcher):
                 self._director.crashed(order.trial, str(error), retry=False)
                 continue
             self._orders[trial_id] = order
-            return {"told": json.dumps(told), "needs": resources.model_dump_json()}
+            return {"told": json.dumps(told), "needs": json.dumps([resources.bundles, resources.workers])}
         finished: str = Searcher.FINISHED
         return finished if self.ending or self._director.finished else None
 

@@ -76,6 +76,11 @@ class Assignment:
         return RunPaths(Path(self.owner or self.root))
 
     @property
+    def workers(self) -> int:
+        """How many there are; an agent's learner is the only one."""
+        return int(self.job["resources"].get("workers", 1))
+
+    @property
     def paths(self) -> RunPaths:
         return RunPaths(Path(self.root))
 
@@ -137,7 +142,7 @@ def reported(assignment: Assignment) -> DlsysError | None:
     first = min(found, key=lambda value: (value["kind"] == "died", value["kind"] == "hang", value["time"]))
     if first["kind"] == "hang":
         first = _hanging(assignment, found) or first
-    several = assignment.job["resources"]["workers"] > 1 and first["kind"] not in ("hang", "memory")
+    several = assignment.workers > 1 and first["kind"] not in ("hang", "memory")
     text = f"rank {first['rank']}: {first['text']}" if several else first["text"]
     cls = _KINDS[first["kind"]]
     if issubclass(cls, WorkloadError):

@@ -58,8 +58,14 @@ def _sentence(
 ) -> str:
     return (
         f"out of memory: rank {rank} on {host} used {used:.1f} GB of {what}{total:.1f} GB "
-        f"(model {job['workload']}, batch_size {job['batch_size']}): {why}"
+        f"({_what(job)}): {why}"
     )
+
+
+def _what(job: dict[str, Any]) -> str:
+    if job["kind"] == "rl":
+        return f"{job['algorithm']['name']} in {job['environment']['name']}"
+    return f"model {job['workload']}, batch_size {job['batch_size']}"
 
 
 def peak() -> float:

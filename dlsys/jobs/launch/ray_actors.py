@@ -25,8 +25,7 @@ from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report
 from dlsys.jobs.launch.beacon import Beacon
 from dlsys.jobs.launch.presence import Place, Presence, here
-from dlsys.jobs.launch.resources import bundle
-from dlsys.spec.job import Resources
+from dlsys.spec.rl import job_of
 
 # Workers that lost a dead one tell so within this time; then they are ended.
 _LAST_WORDS = 1.0
@@ -48,9 +47,8 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
         RunError: the workers found no room.
         ray.exceptions.RayError: a worker failed or died.
     """
-    resources = assignment.job["resources"]
-    one = bundle(Resources.model_validate(resources))
-    own = None if group else placement_group([one] * resources["workers"])
+    need = job_of(assignment.job).resources
+    own = None if group else placement_group(need.bundles)
     room = group or own
     assert room is not None
     actors: list[Any] = []
@@ -62,10 +60,12 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
             .options(
                 num_cpus=one.get("CPU", 0.0),
                 num_gpus=one.get("GPU", 0.0),
-                scheduling_strategy=PlacementGroupSchedulingStrategy(room, index),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    room, index, placement_group_capture_child_tasks=True
+                ),
             )
             .remote()
-            for index in range(resources["workers"])
+            for index, one in enumerate(need.bundles[: need.workers])
         ]
         _work(actors, assignment, watch, began)
     finally:
@@ -114,7 +114,7 @@ def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], 
             [actor.join.remote(cpus, rank, places, port) for rank, actor in enumerate(workers)], watch
         )
         calls = [actor.work.remote(assignment.to_dict()) for actor in workers]
-        strategy = assignment.job["strategy"]
+        strategy = assignment.job.get("strategy") or {"name": ""}
         # Workers that cannot go on without a dead one say so; these take its share of the work, but not
         # rank 0's.
         go_on = strategy["name"] == "ps" and strategy["mode"] == "async"

@@ -28,6 +28,7 @@ from dlsys.jobs.launch.resources import check_fits
 from dlsys.jobs.ownership import Ownership
 from dlsys.paths import read_json
 from dlsys.spec.job import Resources
+from dlsys.spec.rl import RLResources
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -60,7 +61,7 @@ class RayLauncher:
         self._before: set[int] = set()
         self._session = ""
 
-    def start(self, workers: int, cpus: float, gpus: float) -> None:
+    def start(self, need: Resources | RLResources) -> None:
         """Starts or joins Ray.
 
         Raises:
@@ -71,7 +72,7 @@ class RayLauncher:
             if self._address is None:
                 self._embed()
             else:
-                self._join(self._address, Resources(workers=workers, cpus=cpus, gpus=gpus))
+                self._join(self._address, need)
         except DlsysError:
             raise
         except Exception as error:
@@ -98,7 +99,7 @@ class RayLauncher:
             children = psutil.Process().children(recursive=True)
             self._owner.record([child for child in children if child.pid not in self._before])
 
-    def _join(self, address: str, need: Resources) -> None:
+    def _join(self, address: str, need: Resources | RLResources) -> None:
         self._ray = ray = join(address)
         if self._queued:
             return
@@ -120,7 +121,7 @@ class RayLauncher:
 
         if self._queued:  # Ray has unpacked the working folder on each node
             assignment = replace(assignment, directory="")
-        if assignment.job["resources"]["launcher"] == "train":
+        if assignment.job["resources"].get("launcher") == "train":
             from dlsys.jobs.launch.ray_trainer import fit
         else:
             from dlsys.jobs.launch.ray_actors import fit
@@ -193,7 +194,7 @@ def join(address: str) -> Any:
 
 def equipped(assignment: Assignment, watch: Callable[[], None]) -> AbstractContextManager[Assignment]:
     """The assignment with the parameter servers that it needs, for as long as the context lasts."""
-    if assignment.job["strategy"]["name"] != "ps":
+    if (assignment.job.get("strategy") or {}).get("name") != "ps":
         return nullcontext(assignment)  # and the driver need not import what servers need
     from dlsys.jobs.launch.ray_servers import parameter_servers
 

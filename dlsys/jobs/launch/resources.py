@@ -6,26 +6,21 @@ import os
 
 from dlsys.errors import ResourceError
 from dlsys.spec.job import Resources
+from dlsys.spec.rl import RLResources
 
 
-def check_fits(need: Resources, *, cpus: float, gpus: float, place: str) -> None:
+def check_fits(need: Resources | RLResources, *, cpus: float, gpus: float, place: str) -> None:
     """Raises ResourceError when the job needs more than `place` has."""
-    for what, each, have in (("CPUs", need.cpus, cpus), ("GPUs", need.gpus, gpus)):
-        whole = need.workers * each
+    for what, have in (("CPUs", cpus), ("GPUs", gpus)):
+        whole = sum(bundle.get(what[:-1], 0.0) for bundle in need.bundles)
         if whole > have:
             raise ResourceError(
-                f"resources: {need.workers} workers × {each:g} {what} = {whole:g}, but {place} has {have:g}",
+                f"resources: {need.described(what)} = {whole:g}, but {place} has {have:g}",
                 hint=f"Use fewer workers, or a cluster with {whole:g} {what} (--address).",
             )
 
 
-def bundle(need: Resources) -> dict[str, float]:
-    """What one worker needs, as Ray calls it."""
-    amounts = {"CPU": float(need.cpus), "GPU": float(need.gpus)}
-    return {key: value for key, value in amounts.items() if value}
-
-
-def check_machine(need: Resources) -> None:
+def check_machine(need: Resources | RLResources) -> None:
     """Raises ResourceError when the job needs more than this machine has."""
     gpus = 0.0
     if need.gpus:

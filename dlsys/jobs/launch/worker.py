@@ -17,7 +17,7 @@ from dlsys.errors import DlsysError, RunError, WorkerDiedError, WorkloadError
 from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report, report_error
 from dlsys.jobs.ownership import check_fence, driver_alive
-from dlsys.spec.job import TrainJob
+from dlsys.spec.rl import RLJob, job_of
 from dlsys.track.spool import Spool
 from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.engine import Surroundings, run_worker
@@ -50,7 +50,7 @@ def work(
     # 5 ms, in which a small model makes two steps.
     sys.setswitchinterval(0.0005)
     paths = assignment.paths
-    job = TrainJob.model_validate(assignment.job)
+    job = job_of(assignment.job)
     spool = Spool(paths.spool / f"rank-{world.rank}.jsonl")
     spool.place(socket.gethostname(), memory.limit())
     store = CheckpointStore(
@@ -70,22 +70,23 @@ def work(
 
     try:
         with Watchdog(stacks, world.rank, world.size, limit=job.failure.hang_after, on_hang=hang) as watchdog:
-            return run_worker(
-                job,
-                world,
-                Surroundings(
-                    folder=Path(assignment.folder),
-                    recorder=spool,
-                    store=store,
-                    artifacts=paths.artifacts,
-                    stop_requested=stop_requested,
-                    beat=watchdog.beat,
-                    servers=Servers(**assignment.servers) if assignment.servers else None,
-                    pause=assignment.pause,
-                    tested=assignment.tested,
-                    load=load,
-                ),
+            around = Surroundings(
+                folder=Path(assignment.folder),
+                recorder=spool,
+                store=store,
+                artifacts=paths.artifacts,
+                stop_requested=stop_requested,
+                beat=watchdog.beat,
+                servers=Servers(**assignment.servers) if assignment.servers else None,
+                pause=assignment.pause,
+                tested=assignment.tested,
+                load=load,
             )
+            if isinstance(job, RLJob):
+                from dlsys.rl.engine import run_agent
+
+                return run_agent(job, around)
+            return run_worker(job, world, around)
     except Exception as error:
         translated = (
             memory.of_this_process(error, world.rank, assignment.job)

@@ -1,0 +1,45 @@
+"""The algorithms that RLlib has: our options as its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.rllib.algorithms import AlgorithmConfig
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+
+from dlsys.spec.rl_policy import PPO
+from dlsys.spec.rl_section import Deep
+
+
+def network(told: Deep, **more: Any) -> DefaultModelConfig:
+    """The networks of an algorithm's options."""
+    return DefaultModelConfig(
+        fcnet_hiddens=list(told.hidden),
+        fcnet_activation=told.activation,
+        head_fcnet_hiddens=[],
+        **more,
+    )
+
+
+def ppo(told: PPO) -> AlgorithmConfig:
+    return (
+        PPOConfig()  # type: ignore[no-untyped-call]
+        .training(
+            lr=told.lr,
+            gamma=told.gamma,
+            train_batch_size_per_learner=told.batch_size,
+            minibatch_size=told.minibatch_size,
+            num_epochs=told.passes,
+            lambda_=told.trace,
+            clip_param=told.clip,
+            vf_clip_param=float("inf"),
+            vf_loss_coeff=told.value_weight,
+            entropy_coeff=told.entropy,
+            use_kl_loss=told.kl > 0,
+            kl_coeff=told.kl,
+            grad_clip=told.clip_norm,
+            grad_clip_by="global_norm",
+        )
+        .rl_module(model_config=network(told, vf_share_layers=False))
+    )

@@ -1,0 +1,43 @@
+"""Builds an agent from a checked job, and runs its loop."""
+
+from __future__ import annotations
+
+import torch
+
+from dlsys.registry import ALGORITHMS
+from dlsys.rl import environments
+from dlsys.rl.agent import Agent
+from dlsys.rl.loop import Loop
+from dlsys.spec.rl import RLJob
+from dlsys.train.engine import Surroundings
+from dlsys.train.loop import Result
+
+
+def run_agent(job: RLJob, around: Surroundings) -> Result:
+    """Trains an agent, from the newest good checkpoint if there is one.
+
+    Raises:
+        RunError: the run failed; the subclass says how.
+    """
+    torch.set_num_threads(max(1, int(job.resources.cpus)))
+    around.beat(0)
+    environments.check_suits(job.algorithm, job.environment)
+    agent = build(job)
+    try:
+        loop = Loop(job, agent, around)
+        around.store.tidy()
+        if saved := around.store.latest():
+            loop.resume(saved)
+        return loop.run()
+    finally:
+        agent.close()
+
+
+def build(job: RLJob) -> Agent:
+    """The agent of a job."""
+    if not job.algorithm.RAY:
+        made: Agent = ALGORITHMS.load(job.algorithm.name)(job)
+        return made
+    from dlsys.rl.rllib import RllibAgent
+
+    return RllibAgent(job)

@@ -1,0 +1,86 @@
+"""Plays episodes with what an agent knows, and learns nothing from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlsys.rl import environments
+from dlsys.rl.agent import Agent
+from dlsys.spec.rl import Environment
+
+# At once: what acts answers for many about as fast as for one.
+_TOGETHER = 32
+
+
+@dataclass(frozen=True)
+class Played:
+    """Episodes, each with the seed that it started from, its undiscounted return and its length."""
+
+    seeds: list[int]
+    returns: list[float]
+    lengths: list[int]
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "return": float(np.mean(self.returns)),
+            "return_std": float(np.std(self.returns)),
+            "return_min": float(np.min(self.returns)),
+            "length": float(np.mean(self.lengths)),
+        }
+
+
+def play(
+    agent: Agent,
+    told: Environment,
+    episodes: int,
+    *,
+    seed: int,
+    split: Literal["valid", "test"],
+    beat: Callable[[], None] = lambda: None,
+) -> Played:
+    """Episodes of an agent that does not explore.
+
+    Each starts from a seed of its own, which training never uses: who is measured, and how many at once,
+    changes nothing about the others.
+
+    Args:
+        agent: acts.
+        told: the environment.
+        episodes: how many.
+        seed: the run's.
+        split: those of `valid` and `test` start differently.
+        beat: called now and then.
+    """
+    stream = np.random.SeedSequence([seed, {"valid": 1, "test": 2}[split]])
+    seeds = [int(value) for value in stream.generate_state(episodes, np.uint32) >> 1]
+    returns, lengths = [0.0] * episodes, [0] * episodes
+    waiting = list(range(episodes))[::-1]
+    flat = getattr(agent, "flat", True)
+    seats: list[tuple[int, Any, NDArray[Any]]] = []
+    spare = [environments.make(told, flat=flat) for _ in range(min(episodes, _TOGETHER))]
+    try:
+        while waiting or seats:
+            while waiting and spare:
+                index, env = waiting.pop(), spare.pop()
+                seats.append((index, env, env.reset(seed=seeds[index])[0]))
+            beat()
+            actions = agent.act(np.stack([np.asarray(seen) for _, _, seen in seats]))
+            going = []
+            for (index, env, _), action in zip(seats, actions, strict=True):
+                seen, reward, terminated, truncated, _ = env.step(action)
+                returns[index] += float(reward)
+                lengths[index] += 1
+                if terminated or truncated:
+                    spare.append(env)
+                else:
+                    going.append((index, env, seen))
+            seats = going
+    finally:
+        for env in [*spare, *(env for _, env, _ in seats)]:
+            env.close()
+    return Played(seeds, returns, lengths)

@@ -1,0 +1,167 @@
+"""The loop of `kind: rl`, whichever agent learns in it: iterate, log, evaluate, save, stop."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from dlsys.rl.agent import Agent, Iteration
+from dlsys.rl.evaluate import Played, play
+from dlsys.rl.plain import decode, encode
+from dlsys.spec.rl import RLJob
+from dlsys.spec.section import Interval
+from dlsys.train.checkpoint import CheckpointStore, Position, Saved
+from dlsys.train.engine import Surroundings
+from dlsys.train.loop import Result
+from dlsys.train.meter import SystemMeter
+from dlsys.train.stop import Reason, Stopper
+from dlsys.train.world import World
+
+# The episodes whose mean return is told while training, as RLlib and Stable-Baselines3 do.
+_WINDOW = 100
+
+
+@dataclass
+class Loop:
+    """One agent's run. `position.step` counts the environment's steps, `position.epoch` iterations."""
+
+    job: RLJob
+    agent: Agent
+    around: Surroundings
+    position: Position = field(default_factory=Position)
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: float | None = None
+
+    def __post_init__(self) -> None:
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+        self._system = SystemMeter(0)
+        self._saved_at = self.position.step
+        self._converged = False
+
+    @property
+    def _store(self) -> CheckpointStore:
+        return self.around.store
+
+    def resume(self, saved: Saved) -> None:
+        """Goes on from a checkpoint."""
+        self.agent.load(decode(saved.optimizers["agent"]))
+        self.position = saved.position
+        self.metrics = dict(saved.loop["metrics"])
+        self.best = saved.loop["best"]
+        self._recent.extend((float(value), int(length)) for value, length in saved.loop["recent"])
+        self._saved_at = self.position.step
+        self.around.recorder.note(f"continues from the checkpoint of step {saved.position.step}")
+
+    def run(self) -> Result:
+        """Trains; returns when `stop` holds or someone asked for the end."""
+        around, position = self.around, self.position
+        self._stopper = Stopper(self.job, World(), around.stop_requested, position.step + 1, around.pause)
+        reason = self._reason()
+        while reason is None:
+            reason = self._iterate()
+        if self._saved_at != position.step:
+            self.save()
+        if reason not in ("paused", "interrupted") and around.tested:
+            self.evaluate("test", self.job.episodes.test)
+        self._store.wait()
+        return Result(reason, position, self.metrics)
+
+    def _iterate(self) -> Reason | None:
+        position, before = self.position, self.position.step
+        self.around.beat(position.step)
+        began = time.perf_counter()
+        did = self.agent.iterate()
+        seconds = time.perf_counter() - began
+        position.step += did.steps
+        position.epoch += 1
+        position.seconds += seconds
+        self._converged = did.done
+        self.log(did, seconds)
+        self._stopper.agree(position, seconds)
+        reason, improved = self._reason(), False
+        if reason != "interrupted" and (reason or self._due(self.job.evaluate, before)):
+            improved = self.evaluate("valid", self.job.episodes.valid)
+            reason = self._reason()
+        if improved or reason or self._due(self.job.checkpoint.every, before):
+            self.save(best=improved)
+        return reason
+
+    def _reason(self) -> Reason | None:
+        return self._stopper.reason(self.position, self.metrics) or ("finished" if self._converged else None)
+
+    def _due(self, interval: Interval, before: int) -> bool:
+        if interval.unit == "step":  # an iteration takes many of them
+            return self.position.step // interval.count > before // interval.count
+        return self._stopper.due(interval, self.position, True)
+
+    def log(self, did: Iteration, seconds: float) -> None:
+        """Logs one iteration's figures."""
+        self._recent.extend(zip(did.returns, did.lengths, strict=True))
+        values = {f"train/{name}": value for name, value in did.figures.items()}
+        values |= {"train/epoch": float(self.position.epoch), "train/episodes": float(len(did.returns))}
+        if self._recent:
+            returns, lengths = zip(*self._recent, strict=True)
+            values |= {"train/return": float(np.mean(returns)), "train/length": float(np.mean(lengths))}
+        self.metrics.update(values)
+        speed = {f"perf/{name}_seconds": value for name, value in did.seconds.items()}
+        speed |= {
+            "perf/samples_per_second": did.steps / seconds,
+            "perf/step_seconds": seconds / max(did.steps, 1),
+        }
+        self.around.recorder.metrics(self.position.step, {**values, **speed, **self._system.take({}, None)})
+
+    def evaluate(self, split: Literal["valid", "test"], episodes: int) -> bool:
+        """Plays episodes; returns whether `checkpoint.best`'s metric reached a new best."""
+        played = play(
+            self.agent,
+            self.job.environment,
+            episodes,
+            seed=self.job.seed,
+            split=split,
+            beat=lambda: self.around.beat(self.position.step),
+        )
+        self._record(split, played)
+        values = {f"{split}/{name}": value for name, value in played.summary().items()}
+        self.metrics.update(values)
+        progress = {"train/epoch": float(self.position.epoch)}
+        self.around.recorder.metrics(self.position.step, {**values, **progress})
+        watched = self.job.checkpoint.best
+        if watched is None or watched not in values:
+            return False
+        if self.best is None or values[watched] > self.best:
+            self.best = values[watched]
+            return True
+        return False
+
+    def _record(self, split: str, played: Played) -> None:
+        """Keeps every evaluation episode: `artifacts/episodes.csv`."""
+        folder = self.around.artifacts
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "episodes.csv"
+        new = not path.exists()
+        with open(path, "a", newline="") as file:
+            rows = csv.writer(file)
+            if new:
+                rows.writerow(("step", "split", "seed", "return", "length"))
+            for seed, value, length in zip(played.seeds, played.returns, played.lengths, strict=True):
+                rows.writerow((self.position.step, split, seed, f"{value:.6g}", length))
+
+    def save(self, *, best: bool = False) -> None:
+        """Saves the whole state."""
+        self.around.beat(self.position.step)
+        loop: dict[str, Any] = {
+            "best": self.best,
+            "metrics": self.metrics,
+            "recent": [list(pair) for pair in self._recent],
+        }
+        model = {name: torch.as_tensor(value) for name, value in self.agent.weights().items()}
+        saved = Saved(self.position, model, {"agent": encode(self.agent.state())}, loop=loop)
+        self._store.save(saved, best=best)
+        self._saved_at = self.position.step
+        self._stopper.saved()

@@ -1,0 +1,176 @@
+"""An RLlib algorithm as an agent.
+
+Facts behind the code (RLlib 2.60): environments cannot be saved, so a checkpoint cuts the episodes that
+run, and everything random starts anew from the seed and the step, whether the run goes on or is resumed;
+timers of `Algorithm.train()` are means of means, so what learns and what synchronizes is timed here; a
+buffer's state is not part of an algorithm's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.algorithms import AlgorithmConfig
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+
+from dlsys.registry import ALGORITHMS
+from dlsys.rl.agent import Iteration
+from dlsys.rl.environments import Made
+from dlsys.rl.plain import decode, encode
+from dlsys.rl.policy import Policy
+from dlsys.spec.rl import RLJob
+from dlsys.train.seeding import seed_all
+
+_RETURNS, _LENGTHS = "dlsys_returns", "dlsys_lengths"
+
+
+class _Episodes(RLlibCallback):
+    """Tells each episode's return and length, where RLlib tells means over a window."""
+
+    def on_episode_end(  # type: ignore[override]
+        self, *, episode: Any, prev_episode_chunks: Any, metrics_logger: Any, **rest: Any
+    ) -> None:
+        parts = [*prev_episode_chunks, episode]
+        metrics_logger.log_value(_RETURNS, sum(part.get_return() for part in parts), reduce="item_series")
+        metrics_logger.log_value(_LENGTHS, sum(len(part) for part in parts), reduce="item_series")
+
+
+class RllibAgent:
+    """Implements `Agent`.
+
+    Args:
+        job: the job.
+    """
+
+    def __init__(self, job: RLJob) -> None:
+        _quiet()
+        seed_all(job.seed)
+        self._job = job
+        self._algorithm: Any = configure(job).build_algo()
+        self._seconds: dict[str, float] = {}
+        self._time("learn", self._algorithm.learner_group, "update")
+        self._time("sync", self._algorithm.env_runner_group, "sync_weights")
+        self._start_anew(0)
+
+    def _time(self, what: str, owner: Any, name: str) -> None:
+        timed: Callable[..., Any] = getattr(owner, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return timed(*arguments, **options)
+            finally:
+                self._seconds[what] = self._seconds.get(what, 0.0) + time.perf_counter() - began
+
+        setattr(owner, name, call)
+
+    def iterate(self) -> Iteration:
+        began, before = time.perf_counter(), self._sampled()
+        self._seconds = {"learn": 0.0, "sync": 0.0}
+        result = self._algorithm.train()
+        rest = time.perf_counter() - began - sum(self._seconds.values())
+        runners = result.get(ENV_RUNNER_RESULTS, {})
+        learned = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
+        return Iteration(
+            steps=self._sampled() - before,
+            returns=[float(value) for value in runners.get(_RETURNS, ())],
+            lengths=[int(value) for value in runners.get(_LENGTHS, ())],
+            figures={name: float(value) for name, value in learned.items() if _is_number(value)},
+            seconds={"sample": max(rest, 0.0), **self._seconds},
+        )
+
+    def _sampled(self) -> int:
+        path = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
+        return int(self._algorithm.metrics.peek(path, default=0))
+
+    @property
+    def policy(self) -> Policy:
+        """What acts, with the newest weights."""
+        module = self._algorithm.get_module()
+        assert self._algorithm.env_runner is not None
+        return Policy(module, self._algorithm.env_runner.env.single_action_space).eval()
+
+    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
+        with torch.inference_mode():
+            actions = self.policy(torch.as_tensor(observations, dtype=torch.float32))
+        return np.asarray(actions.cpu().numpy())
+
+    def state(self) -> dict[str, Any]:
+        found = self._algorithm.get_state(components=COMPONENT_LEARNER_GROUP)
+        state = {"learner": encode(found[COMPONENT_LEARNER_GROUP]), "sampled": self._sampled()}
+        if (buffer := self._buffer()) is not None:
+            state["buffer"] = encode(buffer.get_state())
+        self._start_anew(self._sampled())
+        return state
+
+    def load(self, state: dict[str, Any]) -> None:
+        self._algorithm.set_state({COMPONENT_LEARNER_GROUP: decode(state["learner"])})
+        if (buffer := self._buffer()) is not None:
+            buffer.set_state(decode(state["buffer"]))
+        self._start_anew(state["sampled"])
+
+    def _buffer(self) -> Any:
+        return getattr(self._algorithm, "local_replay_buffer", None)
+
+    def _start_anew(self, sampled: int) -> None:
+        """New episodes and new random numbers, the same ones whenever a run is at this step."""
+        seed = self._job.seed
+
+        def start(runner: Any) -> None:
+            index = int(runner.worker_index)
+            seed_all(seed, (index + 1) + 1_000_003 * sampled)
+            runner._seed = int(np.random.randint(2**31 - 1))
+            runner._needs_initial_reset = True
+            runner.num_env_steps_sampled_lifetime = sampled
+
+        self._algorithm.env_runner_group.foreach_env_runner(start)
+        if (buffer := self._buffer()) is not None:
+            buffer.rng = np.random.default_rng([seed, sampled])
+        seed_all(seed, 1_000_003 * sampled)
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        module = self._algorithm.get_module()
+        return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+
+    def close(self) -> None:
+        self._algorithm.stop()
+
+
+def configure(job: RLJob) -> AlgorithmConfig:
+    """RLlib's configuration of a job."""
+    needs, algorithm = job.resources, job.algorithm
+    config: Any = ALGORITHMS.load(algorithm.name)(algorithm)
+    done: AlgorithmConfig = (
+        config.environment(env=Made, env_config=Made.context(job.environment))
+        .env_runners(
+            num_env_runners=needs.env_runners,
+            num_envs_per_env_runner=needs.envs,
+            num_cpus_per_env_runner=needs.cpus,
+        )
+        .learners(num_learners=0, num_gpus_per_learner=needs.gpus)
+        .fault_tolerance(restart_failed_env_runners=True)
+        .callbacks(_Episodes)
+        .reporting(min_time_s_per_iteration=0, metrics_num_episodes_for_smoothing=1)
+        .debugging(seed=job.seed, log_level="ERROR")
+    )
+    return done
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and bool(np.isfinite(value))
+
+
+def _quiet() -> None:
+    """RLlib warns about its own old names, and of what its defaults are."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    for name in ("ray.rllib", "ray.tune", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,150 @@
+"""`kind: rl` — an agent, the environment it learns in, and what it may use. Validation is pure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from dlsys.spec.job import Checkpoint, Failure, Store, TrainJob, amounts
+from dlsys.spec.rl_algorithms import Algorithm
+from dlsys.spec.section import (
+    Bool,
+    Bound,
+    Count,
+    Every,
+    Interval,
+    Name,
+    NonNegativeInt,
+    Number,
+    Seconds,
+    Section,
+    Text,
+)
+
+
+class Wrapper(Section):
+    """Changes what an agent sees of an environment."""
+
+    name: Text
+    """A class of `gymnasium.wrappers`, such as `FrameStackObservation`, or your own `module:Class`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What the class is made with besides the environment."""
+
+
+class Environment(Section):
+    """What the agent acts in."""
+
+    name: Text
+    """A gymnasium id (`CartPole-v1`), or your own `package.module:Class`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What it is made with: `{map_name: 8x8}`."""
+    wrappers: tuple[Wrapper, ...] = ()
+    """Put around it, the first one innermost."""
+    max_steps: Count | None = None
+    """Cuts episodes that are longer; by default as the environment says."""
+
+
+class RLResources(Section):
+    """What the agent needs of a machine or a cluster."""
+
+    env_runners: Annotated[NonNegativeInt, Field(le=10_000)] = 0
+    """Processes that step environments; with none, the learner does it itself."""
+    envs: Annotated[Count, Field(le=10_000)] = 1
+    """Environments that each of them steps at once."""
+    cpus: Annotated[Number, Field(gt=0, le=4096)] = 1
+    """CPU cores of the learner, and of each env runner."""
+    gpus: Annotated[Number, Field(ge=0, le=64)] = 0
+    """GPUs of the learner; a part of one is allowed. Env runners act on CPUs."""
+    apart: Bool = False
+    """Whether the learner has cores of its own besides the env runners'. They take turns in most
+    algorithms, and then it would leave them idle; in asynchronous ones both work at the same time."""
+
+    @property
+    def workers(self) -> int:
+        """The process that learns."""
+        return 1
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What each process needs, as Ray calls it; the learner's first."""
+        learner, runner = amounts(self.cpus, self.gpus), amounts(self.cpus, 0)
+        if self.apart or not self.env_runners:
+            return [learner, *[runner] * self.env_runners]
+        return [learner, *[runner] * (self.env_runners - 1)]
+
+    def described(self, what: str) -> str:
+        """How much of `CPUs` or `GPUs` all of it takes, for messages."""
+        if what == "GPUs":
+            return f"a learner × {self.gpus:g} GPUs"
+        learner = "a learner and " if self.apart or not self.env_runners else ""
+        return f"{learner}{self.env_runners} env runners × {self.cpus:g} CPUs"
+
+
+class RLStop(Section):
+    """The run ends as soon as one of these holds; at least one bound must be given."""
+
+    epochs: Count | None = None
+    """Iterations of the algorithm: each samples and learns once."""
+    steps: Count | None = None
+    """Steps of the environment, over all env runners."""
+    time: Seconds | None = None
+    """Wall time of training, resumed runs counted in: `90 s`, `10 minutes`."""
+    target: dict[str, Bound] = Field(default_factory=dict)
+    """Metrics that are good enough: `{valid/return: ">= 475"}`; all of them must hold."""
+
+
+class Episodes(Section):
+    """How many episodes are played without exploration, and never learned from."""
+
+    valid: Count = 20
+    """At each evaluation."""
+    test: Count = 100
+    """At the end of the run, from other starts."""
+
+
+class RLJob(Section):
+    """One agent's training."""
+
+    FIXED: ClassVar[tuple[str, ...]] = ("kind", "name", "environment", "algorithm", "seed")
+
+    kind: Literal["rl"]
+    """What sort of file this is."""
+    name: Name
+    """What the run is called; run ids start with it."""
+    environment: Environment
+    """What the agent acts in."""
+    algorithm: Algorithm
+    """How it learns."""
+    resources: RLResources = Field(default_factory=RLResources)
+    """Env runners and what each process needs."""
+    stop: RLStop
+    """When the run ends."""
+    evaluate: Every = Interval(10, "epoch")
+    """How often evaluation episodes are played, in iterations (`10 epochs`) or in steps of the
+    environment (`5000 steps`); at the end of a run they always are."""
+    episodes: Episodes = Field(default_factory=Episodes)
+    """How many episodes evaluate the agent."""
+    checkpoint: Checkpoint = Field(default_factory=lambda: Checkpoint(every=Interval(50, "epoch")))
+    """When the whole state of training is saved; environments start new episodes there."""
+    failure: Failure = Field(default_factory=Failure)
+    """Retries and hangs."""
+    tracking: Store = Field(default_factory=Store)
+    """The MLflow experiment and server."""
+    seed: Annotated[NonNegativeInt, Field(lt=2**32)] = 0
+    """Decides initial weights, exploration, and the starts of episodes."""
+    expect: dict[str, Bound] = Field(default_factory=dict)
+    """What the result must meet; a run that falls short ends with exit code 1."""
+
+    @property
+    def needs_ray(self) -> bool:
+        """Whether even one process needs it: RLlib does, tables do not."""
+        return self.algorithm.RAY
+
+
+Job = TrainJob | RLJob
+
+
+def job_of(plain: dict[str, Any]) -> Job:
+    """A resolved job from its plain values."""
+    return (RLJob if plain["kind"] == "rl" else TrainJob).model_validate(plain)

@@ -1,0 +1,116 @@
+"""Environments as their section tells them: made, and asked what they show and take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+from gymnasium import error as problems
+from gymnasium import spaces
+
+from dlsys.errors import UsageError
+from dlsys.registry import did_you_mean, import_string
+from dlsys.spec.rl import Environment
+from dlsys.spec.rl_section import AlgorithmSection
+from dlsys.spec.section import show
+from dlsys.spec.yaml import Path
+
+Env = gymnasium.Env[Any, Any]
+
+
+def make(told: Environment, *, flat: bool = True, render: bool = False) -> Env:
+    """One environment with its wrappers.
+
+    Args:
+        told: the section.
+        flat: makes one vector of discrete, dictionary and tuple observations, as networks take them.
+        render: draws frames.
+
+    Raises:
+        UsageError: gymnasium has no such environment or wrapper, or it does not take its options.
+        Exception: whatever the user's own code raises.
+    """
+    options = {**told.options, **({"render_mode": "rgb_array"} if render else {})}
+    env = _own(told, options) if ":" in told.name else _known(told, options)
+    for wrapper in told.wrappers:
+        env = _wrap(env, wrapper.name, wrapper.options)
+    if flat and not isinstance(env.observation_space, spaces.Box):
+        env = gymnasium.wrappers.FlattenObservation(env)
+    return env
+
+
+def _own(told: Environment, options: dict[str, Any]) -> Env:
+    env: Env = import_string(told.name)(**options)
+    return gymnasium.wrappers.TimeLimit(env, told.max_steps) if told.max_steps else env
+
+
+def _known(told: Environment, options: dict[str, Any]) -> Env:
+    try:
+        return gymnasium.make(told.name, max_episode_steps=told.max_steps, **options)
+    except problems.DependencyNotInstalled as error:
+        raise UsageError(
+            f"{told.name} needs what is not installed: {error}",
+            hint="Install the extra: pip install 'dlsys[rl-extra]'",
+        ) from error
+    except problems.UnregisteredEnv as error:
+        near = did_you_mean(told.name, gymnasium.registry)
+        raise UsageError(
+            f"gymnasium has no environment {show(told.name)}.{near} Your own is package.module:Class"
+        ) from error
+    except (TypeError, ValueError, KeyError, AssertionError, problems.Error) as error:
+        raise UsageError(f"{told.name} does not take its options {options}: {error}") from error
+
+
+def _wrap(env: Env, name: str, options: dict[str, Any]) -> Env:
+    if ":" in name:
+        own: Env = import_string(name)(env, **options)
+        return own
+    known = [each for each in gymnasium.wrappers.__all__ if each != "vector"]
+    if name not in known:
+        raise UsageError(f"gymnasium has no wrapper {show(name)}.{did_you_mean(name, known)}")
+    try:
+        wrapped: Env = getattr(gymnasium.wrappers, name)(env, **options)
+    except (TypeError, ValueError, AssertionError, problems.Error) as error:
+        raise UsageError(f"wrapper {name} does not take {options or 'no options'} here: {error}") from error
+    return wrapped
+
+
+def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tuple[Path, str]]:
+    """What an algorithm cannot do in an environment, as (path in the file, sentence); closes it.
+
+    Args:
+        algorithm: its options.
+        env: as `make` makes it, not flat.
+        place: the environment's name.
+    """
+    try:
+        seen, taken = _observations(env.observation_space), _actions(env.action_space)
+    finally:
+        env.close()  # type: ignore[no-untyped-call]
+    name = getattr(algorithm, "name", "")
+    able = {*algorithm.OBSERVATIONS, *(["table"] if "flat" in algorithm.OBSERVATIONS else [])}
+    for what, found, allowed in (
+        ("actions", taken, algorithm.ACTIONS),
+        ("observations", seen, tuple(sorted(able))),
+    ):
+        if found not in allowed:
+            yield (
+                ("algorithm", "name"),
+                f"{name} learns from {' or '.join(allowed)} {what}, and {place} has {found} ones",
+            )
+
+
+def _actions(space: spaces.Space[Any]) -> str:
+    if isinstance(space, spaces.Discrete):
+        return "discrete"
+    return "continuous" if isinstance(space, spaces.Box) else type(space).__name__
+
+
+def _observations(space: spaces.Space[Any]) -> str:
+    if isinstance(space, spaces.Discrete):
+        return "table"
+    if isinstance(space, spaces.Box):
+        return "image" if len(space.shape) >= 2 else "flat"
+    parts = spaces.Dict | spaces.Tuple | spaces.MultiBinary | spaces.MultiDiscrete
+    return "flat" if isinstance(space, parts) else type(space).__name__

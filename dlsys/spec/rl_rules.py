@@ -1,0 +1,86 @@
+"""Rules between the sections of a `kind: rl` job, and against the environment that it names.
+
+gymnasium's own environments are made to be asked what they show and take; a user's environment is
+looked for and not run, since its file may import anything: what it takes is held against the algorithm
+when the run starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dlsys.errors import DlsysError
+from dlsys.spec.metrics import metric_exists
+from dlsys.spec.rl import RLJob
+from dlsys.spec.rules import Found, experiment_is_plain, own_code, stop_is_given
+
+_RULES: list[tuple[frozenset[str], Callable[[RLJob], Found]]] = []
+
+
+def _rule(*sections: str) -> Callable[[Callable[[RLJob], Found]], Callable[[RLJob], Found]]:
+    def add(function: Callable[[RLJob], Found]) -> Callable[[RLJob], Found]:
+        _RULES.append((frozenset(sections), function))
+        return function
+
+    return add
+
+
+def check(job: RLJob | None, broken: set[str]) -> Found:
+    """Every broken rule whose sections are sound, as (path, sentence)."""
+    if job is None:
+        return
+    for sections, function in _RULES:
+        if not sections & broken:
+            yield from function(job)
+
+
+@_rule("stop")
+def _ends(job: RLJob) -> Found:
+    yield from stop_is_given(job.stop)
+
+
+@_rule("tracking")
+def _experiment_is_plain(job: RLJob) -> Found:
+    yield from experiment_is_plain(job.tracking)
+
+
+@_rule("environment")
+def _environment_exists(job: RLJob) -> Found:
+    told = job.environment
+    if ":" in told.name:
+        yield from own_code(told.name, ("environment", "name"))
+    for index, wrapper in enumerate(told.wrappers):
+        if ":" in wrapper.name:
+            yield from own_code(wrapper.name, ("environment", "wrappers", index, "name"))
+
+
+@_rule("failure", "checkpoint")
+def _nothing_elastic(job: RLJob) -> Found:
+    if job.failure.elastic is not None:
+        yield (
+            ("failure", "elastic"),
+            "is for workers that train together: lost env runners start again anyway",
+        )
+
+
+@_rule("stop", "expect", "checkpoint", "algorithm")
+def _metrics_exist(job: RLJob) -> Found:
+    for name in job.expect:
+        yield from metric_exists(job, ("expect", name), name, ("train", "valid", "test"))
+    for name in job.stop.target:
+        yield from metric_exists(job, ("stop", "target", name), name, ("train", "valid"))
+    if job.checkpoint.best is not None:
+        yield from metric_exists(job, ("checkpoint", "best"), job.checkpoint.best, ("valid",))
+
+
+@_rule("environment", "algorithm")
+def _algorithm_suits_environment(job: RLJob) -> Found:
+    if ":" in job.environment.name or any(":" in wrapper.name for wrapper in job.environment.wrappers):
+        return
+    # gymnasium takes a while to import, and nothing else here needs it.
+    from dlsys.spec.rl_environments import make, unsuited
+
+    try:
+        yield from unsuited(job.algorithm, make(job.environment, flat=False), job.environment.name)
+    except DlsysError as error:
+        yield ("environment",), str(error)

@@ -1,0 +1,35 @@
+"""What all of an agent's algorithms say in their sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from dlsys.spec.section import Count, Number, Positive, Section
+
+Share = Annotated[Number, Field(ge=0, le=1)]
+
+
+class AlgorithmSection(Section):
+    """What an algorithm says of the environments that it suits."""
+
+    ACTIONS: ClassVar[tuple[str, ...]] = ("discrete", "continuous")
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat", "image")
+    RAY: ClassVar[bool] = True
+
+    gamma: Share = 0.99
+    """The discount γ of rewards a step later."""
+
+
+class Deep(AlgorithmSection):
+    """An algorithm with networks."""
+
+    lr: Positive = 3e-4
+    """The learning rate."""
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] = (64, 64)
+    """The widths of the hidden layers of each network."""
+    activation: Literal["tanh", "relu", "silu"] = "tanh"
+    """Between them."""
+    clip_norm: Positive | None = 0.5
+    """Scales the whole gradient down to this norm."""
