@@ -35,7 +35,7 @@ def run_agent(job: RLJob, around: Surroundings) -> Result:
 
 def build(job: RLJob) -> Agent:
     """The agent of a job."""
-    if not job.algorithm.RAY:
+    if not job.algorithm.RLLIB:
         made: Agent = ALGORITHMS.load(job.algorithm.name)(job)
         return made
     from dlsys.rl.rllib import RllibAgent

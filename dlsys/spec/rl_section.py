@@ -16,6 +16,9 @@ class AlgorithmSection(Section):
 
     ACTIONS: ClassVar[tuple[str, ...]] = ("discrete", "continuous")
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat", "image")
+    # Whether its entry in the registry makes RLlib's configuration, or an agent of our own; and whether
+    # that needs Ray.
+    RLLIB: ClassVar[bool] = True
     RAY: ClassVar[bool] = True
 
     gamma: Share = 0.99
