@@ -133,6 +133,7 @@ class RllibAgent:
 
     def load(self, state: dict[str, Any]) -> None:
         self._algorithm.set_state({COMPONENT_LEARNER_GROUP: decode(state["learner"])})
+        self._algorithm.learner_group.foreach_learner(_set_rates)
         if (buffer := self._buffer()) is not None:
             buffer.set_state(decode(state["buffer"]))
         self._start_anew(state["sampled"])
@@ -162,6 +163,12 @@ class RllibAgent:
 
     def close(self) -> None:
         self._algorithm.stop()
+
+
+def _set_rates(learner: Any) -> None:
+    """A trial of a population goes on with another rate than the one that was saved."""
+    for optimizer, schedule in learner._optimizer_lr_schedules.items():
+        learner._set_optimizer_lr(optimizer, schedule.get_current_value())
 
 
 def module_of(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:

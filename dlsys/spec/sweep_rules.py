@@ -15,7 +15,9 @@ from dlsys.spec.sweep_trials import Base, Facts
 
 _THE_SWEEPS_OWN = ("kind", "name", "tracking", "expect")
 # What a resumed run may change, as far as it is a matter of degree.
-_WHILE_TRAINING = ("optimizer.", "schedule.", "regularize.", "gradient.clip_")
+_WHILE_TRAINING = ("optimizer.", "schedule.", "regularize.", "gradient.clip_", "algorithm.")
+# Of an agent, what its networks are made of.
+_BEFORE_TRAINING = ("algorithm.hidden", "algorithm.activation")
 
 _RULES: list[tuple[frozenset[str], Callable[[Facts], Found]]] = []
 
@@ -191,11 +193,11 @@ def _mutated_keys_can_change(facts: Facts) -> Found:
         if key not in facts.tree:
             near = did_you_mean(key, facts.tree)
             yield place, f"{show(key)} is no key of the space.{near} Known: {', '.join(facts.tree)}"
-        elif not key.startswith(_WHILE_TRAINING) or key.endswith(".name"):
+        elif not key.startswith(_WHILE_TRAINING) or key.startswith(_BEFORE_TRAINING) or key.endswith(".name"):
             yield (
                 place,
                 f"{show(key)} cannot change while a trial trains: only numbers of optimizer, schedule, "
-                "regularize and gradient can",
+                "regularize, gradient and algorithm can",
             )
 
 
