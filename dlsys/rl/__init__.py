@@ -1,0 +1,1 @@
+"""Reinforcement learning: algorithms, environments, tabular and planning agents."""
