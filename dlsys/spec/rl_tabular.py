@@ -16,7 +16,8 @@ Rate = Annotated[Number, Field(gt=0, le=1)]
 
 class _Planning(Section):
     gamma: Discount = 0.99
-    """The discount γ of a reward one step later; with 1, every policy must come to an end."""
+    """The discount γ of a reward one step later. With 1, values may have no bound, and ways that differ in
+    length alone count alike."""
     tolerance: Positive = 1e-10
     """It has converged when no value changes by more than this in a sweep."""
     sweeps: Count = 100

@@ -82,8 +82,7 @@ class _Planner(ABC):
             residual = float(np.abs(table - self._table).max())
             self._table = table
             self._sweeps += 1
-            # Relative where values are large: rounding alone moves those by more than the tolerance.
-            done = residual <= self._options.tolerance * max(1.0, float(np.abs(table).max()))
+            done = residual <= self._options.tolerance
             if done:
                 break
         self._q = self._q_of(self._table)

@@ -63,8 +63,8 @@ def discretise(env: Env, bins: int, gamma: float, *, seed: int = 0) -> tuple[MDP
     last state stands for every end of an episode.
 
     Args:
-        env: bounded observations, discrete actions, and its observation as `env.unwrapped.state`, which
-            may be set. MountainCar-v0 is one.
+        env: bounded observations, discrete actions from 0, and its observation as `env.unwrapped.state`,
+            which may be set. MountainCar-v0 is one.
         bins: grid points along each dimension.
         gamma: the discount.
         seed: of the resets that tell where episodes begin.
@@ -77,14 +77,15 @@ def discretise(env: Env, bins: int, gamma: float, *, seed: int = 0) -> tuple[MDP
     starts = np.array([env.reset(seed=seed + i)[0] for i in range(RESETS)])
     fits = isinstance(box, gymnasium.spaces.Box) and len(box.shape) == 1 and box.is_bounded()
     same = np.array_equal(np.asarray(getattr(inner, "state", None), dtype=box.dtype), starts[-1])
-    if not (fits and same and isinstance(choices, gymnasium.spaces.Discrete)):
+    if not (fits and same and isinstance(choices, gymnasium.spaces.Discrete) and choices.start == 0):
         raise UsageError(
             f"{name_of(env)}: cannot be put on a grid: that needs bounded observations, discrete actions and "
             f"a state that can be set, as in MountainCar-v0, but got {box} and {choices}"
         )
     assert isinstance(box, gymnasium.spaces.Box)
     assert isinstance(choices, gymnasium.spaces.Discrete)
-    grid = Grid(tuple(np.linspace(box.low, box.high, bins, dtype=np.float64).T))
+    limits = zip(box.low.tolist(), box.high.tolist(), strict=True)
+    grid = Grid(tuple(np.linspace(low, high, bins) for low, high in limits))
     states, actions = bins ** len(grid.axes) + 1, int(choices.n)
     transitions = empty(states, actions)
     rewards = np.zeros((states, actions))
@@ -96,7 +97,7 @@ def discretise(env: Env, bins: int, gamma: float, *, seed: int = 0) -> tuple[MDP
         ended = np.zeros(states - 1, dtype=bool)
         for index, point in enumerate(points):
             inner.state = tuple(point)
-            places[index], reward, ended[index], _, _ = inner.step(action + int(choices.start))
+            places[index], reward, ended[index], _, _ = inner.step(action)
             rewards[index, action] = reward
         targets, weights = grid.corners(places)
         transitions[np.flatnonzero(~ended)[:, None], action, targets[~ended]] = weights[~ended]

@@ -83,16 +83,18 @@ class GridWorld:
         index = {cell: state for state, cell in enumerate(cells)}
         moves = list(MOVES.values())
         transitions = empty(len(cells), len(moves))
+        letters = np.array([self.letter(cell) for cell in cells])
+        terminal = np.isin(letters, ["G", "H"])
         for cell, state in index.items():
+            if terminal[state]:
+                continue
             for action in range(len(moves)):
                 # After the move itself, the moves to its either side.
                 for turn, probability in ((0, 1 - self.slip), (1, self.slip / 2), (-1, self.slip / 2)):
                     target = self.after(cell, moves[(action + turn) % len(moves)])
                     transitions[state, action, index[target]] += probability
-        letters = np.array([self.letter(cell) for cell in cells])
         entering = self.step + self.goal * (letters == "G") + self.hole * (letters == "H")
         rewards = np.tile(entering, (len(cells), len(moves), 1))
-        terminal = np.isin(letters, ["G", "H"])
         absorb(transitions, rewards, terminal)
         return MDP(
             states=tuple(f"({row + 1}, {column + 1})" for row, column in cells),

@@ -73,7 +73,8 @@ def _unknown_names(file: MDPFile) -> _Wrong:
     used: list[tuple[yaml.Path, str, str]] = [
         (("terminal", index), "state", name) for index, name in enumerate(file.terminal)
     ]
-    used += [(("start", name), "state", name) for name in _start(file)]
+    for name in _start(file):
+        used.append((("start",) if isinstance(file.start, str) else ("start", name), "state", name))
     for index, (state, action, target, _, _) in enumerate(file.transitions):
         row = ("transitions", index)
         used += [((*row, 0), "state", state), ((*row, 1), "action", action), ((*row, 2), "state", target)]
