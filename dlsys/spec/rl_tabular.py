@@ -72,7 +72,8 @@ class QLearning(_Learning):
     epsilon_episodes: Count = 10_000
     """Episodes over which ε moves in a straight line from its first to its last value."""
     kappa: NonNegative = 1.0
-    """What the exploration function adds to an action that was never tried, in units of return."""
+    """What the exploration function adds to an action that was never tried, in units of return; where luck
+    decides much, the bonus must outlast it (30 on FrozenLake, where no return is above 1)."""
 
 
 Tabular = Annotated[

@@ -44,10 +44,18 @@ def test_td_acts_as_the_policy_that_it_values() -> None:
     assert abs(actions.mean() - 0.5) < 5 * 0.5 / 100
 
 
-@pytest.mark.parametrize("initial", [0.0, 5.0], ids=["zeros", "wrong"])
-def test_q_learning_crosses_the_slippery_lake(initial: float) -> None:
-    """50,000 episodes take 6 seconds. No return is above 1, so a Q of 5 is wrong everywhere."""
-    agent = on_lake(initial=initial, episodes=50_000, epsilon_episodes=50_000)
+@pytest.mark.parametrize(
+    ("initial", "episodes"),
+    [
+        pytest.param(0.0, 10_000, id="zeros"),
+        # 6 seconds each.
+        pytest.param(0.0, 50_000, id="zeros, long", marks=pytest.mark.slow),
+        pytest.param(5.0, 50_000, id="wrong, long", marks=pytest.mark.slow),
+    ],
+)
+def test_q_learning_crosses_the_slippery_lake(initial: float, episodes: int) -> None:
+    """No return is above 1, so a Q of 5 is wrong everywhere."""
+    agent = on_lake(initial=initial, episodes=episodes, epsilon_episodes=episodes)
     agent.iterate()
     assert np.mean(play(agent, frozen_lake(), 2000)) >= 0.70
     # V* of the start is 0.542.
