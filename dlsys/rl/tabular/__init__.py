@@ -1,0 +1,1 @@
+"""Agents that keep a number for each state: planning with a known model, and learning without one."""
