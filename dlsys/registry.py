@@ -136,5 +136,9 @@ ALGORITHMS = Registry(
     "algorithm",
     {
         "ppo": "dlsys.rl.algorithms.rllib:ppo",
+        "value-iteration": "dlsys.rl.tabular.agent:of_job",
+        "q-value-iteration": "dlsys.rl.tabular.agent:of_job",
+        "td-learning": "dlsys.rl.tabular.agent:of_job",
+        "q-learning": "dlsys.rl.tabular.agent:of_job",
     },
 )

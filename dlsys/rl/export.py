@@ -17,6 +17,7 @@ from dlsys.errors import UsageError
 from dlsys.registry import ALGORITHMS, import_string
 from dlsys.rl import environments
 from dlsys.spec.rl import RLJob
+from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
 from dlsys.train.checkpoint.store import CheckpointStore, read
 
 
@@ -44,13 +45,20 @@ def policy(job: RLJob, weights: Mapping[str, Tensor]) -> nn.Module:
     Args:
         job: the agent's.
         weights: as its checkpoints hold them.
+
+    Raises:
+        UsageError: it has none that a file could hold.
     """
     if job.algorithm.RLLIB:
         from dlsys.rl.rllib import module_of
 
         return module_of(job, weights)
-    if weights.keys() <= {"q", "policy"}:
+    if isinstance(job.algorithm, ValueIteration | QValueIteration | QLearning):
+        if "axis_0" in weights:
+            raise UsageError(f"{job.name}: a table on a grid of a continuous space is no policy by itself")
         return Table(weights["q"] if "q" in weights else weights["policy"])
+    if isinstance(job.algorithm, TDLearning):
+        raise UsageError(f"{job.name}: td-learning values a policy that acts at random, and learns none")
     module = ALGORITHMS.target(job.algorithm.name).partition(":")[0]
     made: nn.Module = import_string(f"{module}:policy")(job, weights)
     return made

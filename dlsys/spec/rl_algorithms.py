@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from dlsys.spec.rl_policy import PPO
+from typing import Annotated
 
-Algorithm = PPO
+from pydantic import Field
+
+from dlsys.spec.rl_policy import PPO
+from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
+
+Algorithm = Annotated[
+    PPO | QLearning | QValueIteration | TDLearning | ValueIteration, Field(discriminator="name")
+]

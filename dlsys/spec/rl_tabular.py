@@ -3,21 +3,22 @@ in `dlsys.rl.tabular`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from dlsys.spec.rl_section import AlgorithmSection, Share
 from dlsys.spec.section import Count, Int, NonNegative, Number, Positive, Section, Text
 
-Discount = Annotated[Number, Field(ge=0, le=1)]
-Probability = Annotated[Number, Field(ge=0, le=1)]
 Rate = Annotated[Number, Field(gt=0, le=1)]
 
 
-class _Planning(Section):
-    gamma: Discount = 0.99
-    """The discount γ of a reward one step later. With 1, values may have no bound, and ways that differ in
-    length alone count alike."""
+class _Planning(AlgorithmSection):
+    ACTIONS: ClassVar[tuple[str, ...]] = ("discrete",)
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("table", "flat")
+    RLLIB: ClassVar[bool] = False
+    RAY: ClassVar[bool] = False
+
     tolerance: Positive = 1e-10
     """It has converged when no value changes by more than this in a sweep."""
     sweeps: Count = 100
@@ -40,9 +41,12 @@ class QValueIteration(_Planning):
     name: Literal["q-value-iteration"]
 
 
-class _Learning(Section):
-    gamma: Discount = 0.99
-    """The discount γ of a reward one step later."""
+class _Learning(AlgorithmSection):
+    ACTIONS: ClassVar[tuple[str, ...]] = ("discrete",)
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("table",)
+    RLLIB: ClassVar[bool] = False
+    RAY: ClassVar[bool] = False
+
     lr: Rate = 0.1
     """The learning rate α: how far an estimate moves towards its target."""
     lr_decay: NonNegative = 1e-3
@@ -65,9 +69,9 @@ class QLearning(_Learning):
     name: Literal["q-learning"]
     exploration: Literal["epsilon-greedy", "function"] = "epsilon-greedy"
     """A random action now and then, or f(Q, N) = Q + kappa/(1 + N) in place of Q, after N visits."""
-    epsilon_start: Probability = 1.0
+    epsilon_start: Share = 1.0
     """The probability ε of a random action in the first episode."""
-    epsilon_end: Probability = 0.05
+    epsilon_end: Share = 0.05
     """The probability ε after `epsilon_episodes`."""
     epsilon_episodes: Count = 10_000
     """Episodes over which ε moves in a straight line from its first to its last value."""
@@ -76,16 +80,10 @@ class QLearning(_Learning):
     decides much, the bonus must outlast it (30 on FrozenLake, where no return is above 1)."""
 
 
-Tabular = Annotated[
-    ValueIteration | QValueIteration | TDLearning | QLearning,
-    Field(discriminator="name"),
-]
-
-
 class MDPFile(Section):
     """A finite Markov decision process."""
 
-    gamma: Discount = 0.99
+    gamma: Share = 0.99
     """The discount γ of a reward one step later."""
     states: Annotated[tuple[Text, ...], Field(min_length=1)]
     """Their names."""
@@ -93,7 +91,7 @@ class MDPFile(Section):
     """Their names."""
     terminal: tuple[Text, ...] = ()
     """The states in which an episode ends."""
-    start: Text | Annotated[dict[str, Probability], Field(min_length=1)]
+    start: Text | Annotated[dict[str, Share], Field(min_length=1)]
     """The state in which episodes begin, or the probabilities of several."""
-    transitions: tuple[tuple[Text, Text, Text, Probability, Number], ...]
+    transitions: tuple[tuple[Text, Text, Text, Share, Number], ...]
     """Rows of state, action, next state, probability and reward."""

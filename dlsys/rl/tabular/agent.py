@@ -13,7 +13,8 @@ import gymnasium
 import numpy as np
 
 from dlsys.errors import CheckpointError, UsageError
-from dlsys.rl.agent import Iteration
+from dlsys.rl.agent import Agent, Iteration
+from dlsys.rl.environments import make
 from dlsys.rl.tabular import q_value_iteration, value_iteration
 from dlsys.rl.tabular.discretise import Grid, discretise
 from dlsys.rl.tabular.episode import Episode
@@ -21,8 +22,22 @@ from dlsys.rl.tabular.mdp import MDP, Env, from_gym, name_of
 from dlsys.rl.tabular.q_learning import QTable
 from dlsys.rl.tabular.td_learning import TDPrediction
 from dlsys.spec import rl_tabular as spec
+from dlsys.spec.rl import RLJob
 
 EnvFactory = Callable[[], Env]
+
+
+def of_job(job: RLJob) -> Agent:
+    """The agent of a job's section."""
+    kinds: dict[type, Any] = {
+        spec.ValueIteration: ValueIterationAgent,
+        spec.QValueIteration: QValueIterationAgent,
+        spec.TDLearning: TDLearningAgent,
+        spec.QLearning: QLearningAgent,
+    }
+    told = job.algorithm
+    made: Agent = kinds[type(told)](told, lambda: make(job.environment, flat=False), told.gamma, job.seed)
+    return made
 
 
 def model_of(env: Env, bins: int, gamma: float, seed: int) -> tuple[MDP, Grid | None]:
@@ -40,7 +55,8 @@ def model_of(env: Env, bins: int, gamma: float, seed: int) -> tuple[MDP, Grid | 
 
 
 class _Planner(ABC):
-    """Sweeps over a known model until nothing changes. It takes no step in an environment.
+    """Sweeps over a known model until nothing changes. It takes no step in an environment: its steps are
+    sweeps.
 
     Args:
         options: the algorithm's section; its `gamma` is not read.
@@ -76,7 +92,7 @@ class _Planner(ABC):
         """Q [S, A]."""
 
     def iterate(self) -> Iteration:
-        begin = perf_counter()
+        begin, before = perf_counter(), self._sweeps
         for _ in range(self._options.sweeps):
             table = self._sweep(self._table)
             residual = float(np.abs(table - self._table).max())
@@ -88,11 +104,10 @@ class _Planner(ABC):
         self._q = self._q_of(self._table)
         figures = {
             "residual": residual,
-            "sweeps": float(self._sweeps),
             "value": float(self.mdp.start @ self._q.max(axis=1)),
         }
         seconds = {"sample": 0.0, "learn": perf_counter() - begin}
-        return Iteration(steps=0, returns=[], lengths=[], figures=figures, seconds=seconds, done=done)
+        return Iteration(steps=self._sweeps - before, figures=figures, seconds=seconds, done=done)
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         if self.grid is None:
