@@ -104,6 +104,6 @@ def _example(job: RLJob) -> Tensor:
     try:
         seen: Any = np.stack([np.asarray(env.observation_space.sample())] * 2)
     finally:
-        env.close()  # type: ignore[no-untyped-call]
+        env.close()
     kind = torch.float32 if job.algorithm.RLLIB else None
     return torch.as_tensor(seen, dtype=kind)

@@ -57,7 +57,7 @@ def _draw(agent: Agent, told: Environment, folder: Path, seed: int, flat: bool) 
     except gymnasium.error.Error as error:  # of a library that draws and is not installed
         return str(error)
     finally:
-        env.close()  # type: ignore[no-untyped-call]
+        env.close()
     if not frames:
         return f"{told.name} draws no frames"
     folder.mkdir(parents=True, exist_ok=True)

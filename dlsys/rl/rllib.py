@@ -23,6 +23,7 @@ from ray.rllib.algorithms import AlgorithmConfig
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from dlsys.rl.agent import Iteration
 from dlsys.rl.environments import Made, make
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.policy import Policy
+from dlsys.rl.runner import LeanEnvRunner
 from dlsys.spec.rl import RLJob
 from dlsys.train.seeding import seed_all
 
@@ -61,7 +63,7 @@ class RllibAgent:
         self._job = job
         env = make(job.environment)
         self._actions = env.action_space
-        env.close()  # type: ignore[no-untyped-call]
+        env.close()
         self._algorithm: Any = configure(job).build_algo()
         self._seconds: dict[str, float] = {}
         self._time("learn", self._algorithm.learner_group, "update")
@@ -89,8 +91,9 @@ class RllibAgent:
         learned = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
         return Iteration(
             steps=self._sampled() - before,
-            returns=[float(value) for value in runners.get(_RETURNS, ())],
-            lengths=[int(value) for value in runners.get(_LENGTHS, ())],
+            # Of a single value, RLlib makes no list.
+            returns=[float(value) for value in np.atleast_1d(runners.get(_RETURNS, ()))],
+            lengths=[int(value) for value in np.atleast_1d(runners.get(_LENGTHS, ()))],
             figures=_figures(learned),
             seconds={"sample": max(rest, 0.0), **self._seconds},
         )
@@ -180,13 +183,15 @@ def module_of(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:
         module.load_state_dict(dict(weights))
         return Policy(module, env.action_space)
     finally:
-        env.close()  # type: ignore[no-untyped-call]
+        env.close()
 
 
 def configure(job: RLJob) -> AlgorithmConfig:
     """RLlib's configuration of a job."""
     needs, algorithm = job.resources, job.algorithm
     config: Any = ALGORITHMS.load(algorithm.name)(algorithm)
+    if config.env_runner_cls in (None, SingleAgentEnvRunner):
+        config.env_runners(env_runner_cls=LeanEnvRunner)
     done: AlgorithmConfig = (
         config.environment(env=Made, env_config=Made.context(job.environment))
         .env_runners(

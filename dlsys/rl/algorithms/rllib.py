@@ -24,7 +24,7 @@ def network(told: Deep, **more: Any) -> DefaultModelConfig:
 
 def ppo(told: PPO) -> AlgorithmConfig:
     return (
-        PPOConfig()  # type: ignore[no-untyped-call]
+        PPOConfig()
         .training(
             lr=told.lr,
             gamma=told.gamma,

@@ -132,7 +132,7 @@ class _Planner(ABC):
     def weights(self) -> dict[str, np.ndarray]: ...
 
     def close(self) -> None:
-        self._env.close()  # type: ignore[no-untyped-call]
+        self._env.close()
 
 
 class ValueIterationAgent(_Planner):
@@ -227,7 +227,7 @@ class _Learner(ABC):
         return {}
 
     def close(self) -> None:
-        self._env.close()  # type: ignore[no-untyped-call]
+        self._env.close()
 
 
 class TDLearningAgent(_Learner):
