@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from dlsys.errors import CheckpointError, NonFiniteError
 from dlsys.rl.agent import Agent, Iteration
 from dlsys.rl.evaluate import Played, play
 from dlsys.rl.plain import decode, encode
@@ -63,8 +65,13 @@ class Loop:
         around, position = self.around, self.position
         self._stopper = Stopper(self.job, World(), around.stop_requested, position.step + 1, around.pause)
         reason = self._reason()
-        while reason is None:
-            reason = self._iterate()
+        try:
+            while reason is None:
+                reason = self._iterate()
+        except Exception:
+            with suppress(CheckpointError):  # the first error is the one to tell
+                self._store.wait()
+            raise
         if self._saved_at != position.step:
             self.save()
         if reason not in ("paused", "interrupted") and around.tested:
@@ -102,7 +109,13 @@ class Loop:
         return self._stopper.due(interval, self.position, True)
 
     def log(self, did: Iteration, seconds: float) -> None:
-        """Logs one iteration's figures."""
+        """Logs one iteration's figures.
+
+        Raises:
+            NonFiniteError: the loss is not finite: what the agent knows is spoilt.
+        """
+        if not abs(loss := did.figures.get("loss", 0.0)) < float("inf"):
+            raise NonFiniteError(f"step {self.position.step}: train/loss is {loss}; nothing was saved")
         self._recent.extend(zip(did.returns, did.lengths, strict=True))
         values = {f"train/{name}": value for name, value in did.figures.items()}
         values |= {"train/epoch": float(self.position.epoch), "train/episodes": float(len(did.returns))}

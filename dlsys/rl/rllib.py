@@ -235,7 +235,7 @@ def _figures(learned: Mapping[str, Any]) -> dict[str, float]:
     return {
         _NAMES.get(name, name): float(value)
         for name, value in learned.items()
-        if name not in _UNSAID and _is_number(value)
+        if name == "total_loss" or (name not in _UNSAID and _is_number(value))
     }
 
 

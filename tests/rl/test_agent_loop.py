@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from dlsys.errors import NonFiniteError
 from dlsys.rl.agent import Iteration
 from dlsys.rl.evaluate import play
 from dlsys.rl.loop import Loop
@@ -168,3 +170,19 @@ def test_episodes_do_not_depend_on_how_many_are_played() -> None:
     assert many.seeds[:3] == few.seeds
     assert many.returns[:3] == few.returns
     assert len(set(many.returns)) > 1
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing(tmp_path: Path) -> None:
+    made, _ = loop(tmp_path, job())
+    sound = made.agent.iterate
+
+    def iterate() -> Iteration:
+        did = sound()
+        return did if made.position.epoch < 1 else replace(did, figures={"loss": float("nan")})
+
+    made.agent.iterate = iterate  # type: ignore[method-assign]
+    with pytest.raises(NonFiniteError, match="step 200: train/loss is nan"):
+        made.run()
+    saved = made.around.store.latest()
+    assert saved is not None
+    assert saved.position.step == 100

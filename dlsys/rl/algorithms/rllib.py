@@ -8,6 +8,7 @@ from ray.rllib.algorithms import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
+from dlsys.rl.learner import LeanPPOLearner
 from dlsys.spec.rl_policy import PPO
 from dlsys.spec.rl_section import Deep
 
@@ -41,5 +42,6 @@ def ppo(told: PPO) -> AlgorithmConfig:
             grad_clip=told.clip_norm,
             grad_clip_by="global_norm",
         )
+        .learners(learner_class=LeanPPOLearner)
         .rl_module(model_config=network(told, vf_share_layers=False))
     )
