@@ -55,7 +55,7 @@ class RunPaths:
         try:
             paths.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             paths.root.mkdir(mode=0o700)
-            paths._make_folders()
+            paths.make()
             ignore = place / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n")
@@ -69,13 +69,14 @@ class RunPaths:
     def make_trial(self, number: int) -> RunPaths:
         """Makes the folders of a trial of this sweep, those that are not there yet."""
         trial = self.trial(number)
-        self.trials.mkdir(mode=0o700, exist_ok=True)
-        trial.root.mkdir(mode=0o700, exist_ok=True)
-        trial._make_folders()
+        trial.make()
         return trial
 
-    def _make_folders(self) -> None:
-        for folder in (self.spool, self.checkpoints, self.logs, self.stacks, self.failures):
+    def make(self) -> None:
+        """Makes the folders of this run, those that are not there yet."""
+        place = self.root.parent if self.sweep else self.root
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.root, self.spool, self.checkpoints, self.logs, self.stacks, self.failures):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     @classmethod
