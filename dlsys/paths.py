@@ -23,6 +23,12 @@ def home() -> Path:
     return Path(os.environ.get("DLSYS_HOME") or ".dlsys").absolute()
 
 
+def node_home() -> Path | None:
+    """Where this node keeps its copies of runs from an object store, if not where the driver's node does."""
+    told = os.environ.get("DLSYS_NODE_HOME")
+    return Path(told) if told else None
+
+
 def new_run_id(name: str) -> str:
     """`name-date-time-random`: unique, sortable, and a safe file name."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -118,6 +124,11 @@ class RunPaths:
 
     def trial(self, number: int) -> RunPaths:
         return RunPaths(self.trials / f"{self.id}.{number:05}")
+
+    def under(self, home: Path) -> RunPaths:
+        """The same run in another home."""
+        place = RunPaths(home / "runs" / (self.sweep or self).id)
+        return RunPaths(place.trials / self.id) if self.sweep else place
 
     @property
     def sweep(self) -> RunPaths | None:

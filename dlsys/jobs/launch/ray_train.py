@@ -25,6 +25,7 @@ from dlsys.errors import DlsysError, RunError, WorkerDiedError
 from dlsys.jobs.launch.assignment import Assignment, Outcome, reported
 from dlsys.jobs.launch.auth import asks_for_token, ensure_token
 from dlsys.jobs.launch.resources import check_fits
+from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.ownership import Ownership
 from dlsys.paths import read_json
 from dlsys.spec.job import Resources
@@ -118,6 +119,7 @@ class RayLauncher:
         """
         from ray.exceptions import RayError
 
+        mirror = Mirror(assignment.owner_paths, assignment.store)
         if self._queued:  # Ray has unpacked the working folder on each node
             assignment = replace(assignment, directory="")
         if assignment.job["resources"]["launcher"] == "train":
@@ -128,9 +130,14 @@ class RayLauncher:
             with equipped(assignment, watch) as ready:
                 fit(ready, watch)
         except RayError as error:
+            with suppress(RunError):
+                mirror.exchange()
             raise reported(assignment) or _translate(error) from error
         except WorkerDiedError as error:
+            with suppress(RunError):
+                mirror.exchange()
             raise reported(assignment) or error from error
+        mirror.exchange()
         found = read_json(assignment.attempt_folder(assignment.paths.failures) / "result.json")
         if found is None:
             raise WorkerDiedError("the workers ended without a result")

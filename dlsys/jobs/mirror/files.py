@@ -109,6 +109,16 @@ class Files:
                     (self._paths.root / path).unlink(missing_ok=True)
                     del known[path]
 
+    def pull_shown(self) -> None:
+        """Fetches what listings show of a run: what it is, how it ended, its logs, where it was.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        found = [self._objects.files(f"{self._place}{part}", deep=False) for part in ("", "/logs", "/places")]
+        below = [path.removeprefix(f"{self._place}/") for each in found for path in each]
+        self.pull(deep=False, only=[path for path in below if _is_mirrored(path)])
+
     def _local(self, only: Collection[str] | None) -> Iterator[tuple[str, Path]]:
         if only is not None:
             yield from ((path, self._paths.root / path) for path in only)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dlsys.jobs.mirror.objects import Objects
 
 # How long an attempt's beginning and its end wait for a store that is away, in seconds.
-PATIENCE = 60.0
+_PATIENCE = 60.0
 _PAUSE = 1.0
 
 
@@ -38,12 +38,12 @@ class Mirror:
 
     Args:
         paths: the run, or the sweep with all its trials.
-        store: the store's address; empty for none.
+        store: its address; empty for none.
     """
 
     def __init__(self, paths: RunPaths, store: str) -> None:
         self._paths = paths
-        self._store = store
+        self.store = store
         self._told = False
 
     @classmethod
@@ -57,7 +57,7 @@ class Mirror:
         Raises:
             UsageError: the store cannot be used.
         """
-        if not self._store:
+        if not self.store:
             return
         self._settle("driver")
         try:
@@ -72,12 +72,12 @@ class Mirror:
         Raises:
             RunError: the store is away for too long.
         """
-        if self._store:
+        if self.store:
             self._patiently(self._exchange)
 
     def hurry(self) -> None:
         """Sends what is new at once, if the store takes it."""
-        if self._store:
+        if self.store:
             self._within(_PAUSE, lambda: self._files.push(all=True))
 
     def join(self, run: RunPaths, rank: int, meet: Callable[[], object] = lambda: None) -> None:
@@ -91,7 +91,7 @@ class Mirror:
         Raises:
             RunError: the store is away for too long.
         """
-        if not self._store:
+        if not self.store:
             return
         self._settle("worker")
         run.make()
@@ -110,13 +110,13 @@ class Mirror:
 
     def take(self, run: RunPaths) -> None:
         """Fetches the checkpoints of a run, or trial."""
-        if self._store:
+        if self.store:
             run.make()
             self._patiently(lambda: self._checkpoints.pull(run))
 
     def replaced(self, run: RunPaths) -> None:
         """Makes the store's checkpoints of a run, or trial, those that are here."""
-        if self._store:
+        if self.store:
             self._patiently(lambda: self._checkpoints.replace(run))
 
     def leave(self) -> None:
@@ -125,19 +125,23 @@ class Mirror:
         Raises:
             RunError: the store is away for too long, and the driver is on another node.
         """
-        if not self._store:
+        if not self.store:
             return
-        unsent = self._try_send(PATIENCE)
+        unsent = self._try_send(_PATIENCE)
         if unsent and not is_driven(self._paths):
             raise RunError(unsent)
 
-    def end(self, patience: float) -> str:
-        """Called by the driver at its end; what is not in the store yet, in a sentence, or nothing."""
-        return self._try_send(patience) if self._store else ""
+    def end(self, most: float) -> str:
+        """Called by the driver at its end; what is not in the store yet, in a sentence, or nothing.
+
+        Args:
+            most: how long that may take, in seconds.
+        """
+        return self._try_send(min(most, _PATIENCE)) if self.store else ""
 
     def use(self, process: int, role: str) -> None:
         """The mirror goes on as long as this process lives."""
-        if self._store:
+        if self.store:
             users = folder_of(self._paths) / "users"
             users.mkdir(mode=0o700, exist_ok=True)
             created = psutil.Process(process).create_time()
@@ -145,7 +149,7 @@ class Mirror:
 
     def trouble(self) -> str:
         """That the store is away, in a sentence, the first time that it is."""
-        if not self._store or self._told:
+        if not self.store or self._told:
             return ""
         for path in sorted(folder_of(self._paths).glob("trouble-*.json")):
             if found := read_json(path):
@@ -155,16 +159,16 @@ class Mirror:
 
     def _settle(self, role: str) -> None:
         self._paths.make()
-        (folder_of(self._paths) / "store").write_text(self._store)
+        (folder_of(self._paths) / "store").write_text(self.store)
         self.use(os.getpid(), role)
-        _start(self._paths, self._store)
+        _start(self._paths, self.store)
 
     @cached_property
     def _objects(self) -> Objects:
         # Arrow is imported only where there is a store.
         from dlsys.jobs.mirror.objects import Objects
 
-        return Objects(self._store)
+        return Objects(self.store)
 
     @cached_property
     def _files(self) -> Files:
@@ -194,9 +198,9 @@ class Mirror:
         )
 
     def _patiently(self, call: Callable[[], object]) -> None:
-        if failed := self._within(PATIENCE, call):
+        if failed := self._within(_PATIENCE, call):
             raise RunError(
-                f"{failed}, for {PATIENCE:g} s",
+                f"{failed}, for {_PATIENCE:g} s",
                 hint="When the store is back, run again with --resume.",
             )
 
@@ -206,7 +210,7 @@ class Mirror:
         In a thread: a store that hangs would be asked for minutes.
         """
         deadline = time.monotonic() + seconds
-        said, fault = [f"{self._store.partition('?')[0]}: no answer"], []
+        said, fault = [f"{self.store.partition('?')[0]}: no answer"], []
 
         def work() -> None:
             while True:
