@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlsys.errors import UsageError
-from dlsys.jobs.launch.assignment import Assignment
 
 if TYPE_CHECKING:
     from dlsys.jobs.mirror.objects import Objects
@@ -106,8 +105,6 @@ class StoreBeacon(Beacon):
             ) from error
 
 
-def beacon_of(assignment: Assignment) -> Beacon:
-    """The one that an attempt's workers are to see."""
-    if assignment.store:
-        return StoreBeacon(assignment.owner_paths.root, store=assignment.store)
-    return Beacon(assignment.paths.root)
+def beacon_of(folder: Path, store: str) -> Beacon:
+    """The one for a run's folder, which is in a store or seen from every node."""
+    return StoreBeacon(folder, store=store) if store else Beacon(folder)

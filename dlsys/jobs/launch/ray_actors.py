@@ -106,7 +106,7 @@ def await_room(group: PlacementGroup, watch: Callable[[], None], patience: float
 def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], began: float) -> None:
     # Elsewhere there is no file to read them from; a call's arguments are written down nowhere.
     kept = secrets.read(assignment.owner_paths.secrets) if assignment.store else {}
-    with beacon_of(assignment) as beacon:
+    with beacon_of(assignment.owner_paths.root, assignment.store) as beacon:
         found = wait_for([actor.place.remote(beacon, kept) for actor in actors], watch)
     places, workers = in_ranks(found, actors)
     with Presence(assignment, places, began) as presence:

@@ -26,8 +26,6 @@ _LOOK = 1.0
 _PAUSE_MOST = 15.0
 # A store that is away for so long when the run has ended is left to `dlsys runs sync`.
 _GIVE_UP = 3600.0
-# One that ends just now sees no more who comes just now.
-_TAKE_OVER = 5.0
 
 
 class _Loop(threading.Thread):
@@ -101,17 +99,14 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     paths = RunPaths(Path(root))
     lock = open(folder_of(paths) / "running.lock", "w")  # noqa: SIM115 - held until the process ends
-    deadline = time.monotonic() + _TAKE_OVER
-    while True:
+    step_back()
+    while users(paths):  # also one that came when all seemed to be over, and found the lock taken
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
         except BlockingIOError:
-            if time.monotonic() > deadline:
-                return
-            time.sleep(0.1)
-    step_back()
-    run(paths, store)
+            return
+        run(paths, store)
+        fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ worker that is killed loses nothing of what it wrote.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -255,6 +256,11 @@ def users(paths: RunPaths) -> list[dict[str, Any]]:
 
 def _start(paths: RunPaths, store: str) -> None:
     """Starts the process that mirrors, unless there is one."""
+    with open(folder_of(paths) / "running.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
     with open(folder_of(paths) / "log", "ab") as log:
         subprocess.Popen(
             [sys.executable, "-P", "-m", "dlsys.jobs.mirror", str(paths.root), store],
