@@ -10,6 +10,7 @@ from pathlib import Path
 from dlsys.jobs.desk import book
 from dlsys.jobs.desk.book import ENDED, Job
 from dlsys.jobs.mirror.files import Files
+from dlsys.jobs.mirror.node import refuse_passwords
 from dlsys.jobs.mirror.objects import Objects
 
 _LOOK, _AWAY = 1.0, 5.0
@@ -53,8 +54,10 @@ class Keeping:
 
         Raises:
             OSError: the store does not take it, and does not know of it.
+            UsageError: it holds a password.
         """
         paths = book.paths_of(job.id)
+        refuse_passwords(paths)
         files = Files(paths, self._objects)
         files.push(all=True)
         book.keep(job)

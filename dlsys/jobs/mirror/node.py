@@ -23,6 +23,7 @@ from dlsys.errors import RunError, UsageError
 from dlsys.jobs.mirror.journal import FOLDER, StoreError, folder_of
 from dlsys.paths import RunPaths, read_json, write_json
 from dlsys.processes import alive
+from dlsys.track.mask import mask
 
 if TYPE_CHECKING:
     from dlsys.jobs.mirror.checkpoints import Checkpoints
@@ -56,16 +57,18 @@ class Mirror:
         """Called by the run's driver: what is known of the run is here when it returns.
 
         Raises:
-            UsageError: the store cannot be used.
+            UsageError: the store cannot be used, or a file that would go there holds a password.
         """
         if not self.store:
             return
-        self._settle("driver")
+        refuse_passwords(self._paths)
         try:
             self._objects.check(f"runs/{self._paths.id}")
+            self._settle("driver")
             self._exchange()
         except OSError as error:
             raise UsageError(str(error), hint="Mend it, or unset DLSYS_STORE to keep runs here.") from error
+        _start(self._paths, self.store)
 
     def exchange(self) -> None:
         """Sends and fetches all that is new, but for checkpoints.
@@ -95,6 +98,7 @@ class Mirror:
         if not self.store:
             return
         self._settle("worker")
+        _start(self._paths, self.store)
         run.make()
         self._patiently(self._send)
         meet()
@@ -162,7 +166,6 @@ class Mirror:
         self._paths.make()
         (folder_of(self._paths) / "store").write_text(self.store)
         self.use(os.getpid(), role)
-        _start(self._paths, self.store)
 
     @cached_property
     def _objects(self) -> Objects:
@@ -233,6 +236,17 @@ class Mirror:
         if fault:
             raise fault[0]
         return said[0] if said else ""
+
+
+def refuse_passwords(paths: RunPaths) -> None:
+    """Raises UsageError when a file of the run that is mirrored has what looks like a secret."""
+    for path in (paths.source, paths.spec, paths.root / "trained.yaml", paths.record):
+        text = path.read_text() if path.exists() else ""
+        if mask("", text) != text:
+            raise UsageError(
+                f"{paths.id}: {path.name} has what looks like a secret, and would go to the object store",
+                hint="MLflow takes its password from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+            )
 
 
 def store_of(paths: RunPaths) -> str:
