@@ -1,4 +1,4 @@
-"""An S3 server on this machine (moto's), which can be stopped and started again with what it holds lost."""
+"""An S3 server on this machine: moto's, which keeps all in memory."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Server:
 
 
 @contextmanager
-def server(log: Path) -> Iterator[Server]:
-    port = free_port()
+def server(log: Path, port: int | None = None) -> Iterator[Server]:
+    port = port or free_port()
     with open(log, "wb") as file:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],

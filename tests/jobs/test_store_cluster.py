@@ -14,7 +14,7 @@ from object_store import Server
 from runner import JOB, MODULE
 
 from dlsys.jobs.mirror.objects import Objects
-from dlsys.paths import read_json
+from dlsys.paths import RunPaths, read_json
 from dlsys.track.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -66,14 +66,16 @@ def test_a_job_stops_goes_on_and_outlives_its_cluster(cluster: Cluster, address:
     cluster.wait_for(job_id, ["SUCCEEDED"], _LONG)
     assert f"continues from the checkpoint of step {stopped_at}" in cluster.log(job_id)
 
-    elsewhere = cluster.paths.root / "nodes" / "worker-0" / "runs" / job_id
-    assert (elsewhere / "spool" / "rank-1.jsonl").exists(), "the second node has a folder of its own"
-    assert not (elsewhere / "spool" / "rank-0.jsonl").exists()
-    assert not list((elsewhere / "checkpoints").glob("step-*")), "only rank 0's node needs them"
-    assert not list(cluster.run(job_id).root.glob("*lost*"))
-    assert cluster.dlsys("jobs", "logs", job_id, "--rank", "1").returncode == 0
     places = read_json(cluster.run(job_id).places / "attempt-1.json")
-    assert len({worker["node"] for worker in places["workers"]}) == 2
+    ranks = {places["nodes"][worker["node"]]["name"]: worker["rank"] for worker in places["workers"]}
+    assert ranks.keys() == {"head-0", "worker-0"}
+    elsewhere = RunPaths(cluster.paths.root / "nodes" / "worker-0" / "runs" / job_id)
+    spools = {path.name for path in elsewhere.spool.iterdir()}
+    assert spools == {f"rank-{ranks['worker-0']}.jsonl"}, "the second node has only what is its own"
+    for node, run in (("head-0", cluster.run(job_id)), ("worker-0", elsewhere)):
+        assert any(run.checkpoints.glob("step-*")) == (ranks[node] == 0), "only rank 0's node needs them"
+    for rank in ranks.values():
+        assert cluster.dlsys("jobs", "logs", job_id, "--rank", str(rank)).returncode == 0
 
     cluster.dlsys("runs", "sync", job_id)
     store = Store(f"sqlite:///{cluster.folder}/.dlsys/mlflow.db")

@@ -84,8 +84,12 @@ class StoreBeacon(Beacon):
 
     def look(self, host: str) -> None:
         with self._told(host) as objects:
-            if objects.read(self._object) != self.text.encode():
-                raise OSError(f"{self.store}: something else is there than the driver wrote")
+            try:
+                seen = objects.read(self._object) == self.text.encode()
+            except FileNotFoundError:
+                seen = False
+            if not seen:
+                raise OSError(f"{objects.address}: what the driver wrote is not there")
             objects.check(os.path.dirname(self._object))
 
     @property
