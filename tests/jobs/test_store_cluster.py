@@ -20,6 +20,7 @@ from dlsys.track.store import Store
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 _TWO = ("resources.workers=2", "resources.cpus=1", "strategy.name=ddp")
+_SECRET = "hf-canary-6b1f"
 # The machine may be a slow one.
 _LONG = 400.0
 
@@ -37,7 +38,7 @@ def cluster(s3: Server, address: str, tmp_path_factory: pytest.TempPathFactory) 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3.environment.items():
             patch.setenv(name, value)
-        patch.setenv("STEP_SECONDS", "0.02")
+        patch.setenv("STEP_SECONDS", "0.1")
         with local_cluster(folder, f"{TWO_NODES}storage: {address}\n") as made:
             yield made
 
@@ -54,7 +55,7 @@ def stored(address: str, job_id: str) -> set[str]:
 
 
 def test_a_job_stops_goes_on_and_outlives_its_cluster(cluster: Cluster, address: str) -> None:
-    job_id = cluster.dlsys("submit", "-d", "job.yaml", *_TWO, "stop.epochs=8").stdout.strip()
+    job_id = cluster.dlsys("submit", "-d", "job.yaml", *_TWO, "stop.epochs=10").stdout.strip()
     cluster.until(
         lambda: any(path.endswith("manifest.json") for path in stored(address, job_id)), _LONG, lambda: job_id
     )
@@ -81,12 +82,21 @@ def test_a_job_stops_goes_on_and_outlives_its_cluster(cluster: Cluster, address:
     store = Store(f"sqlite:///{cluster.folder}/.dlsys/mlflow.db")
     (run,) = store.runs(prefix=job_id)
     points = store.client.get_metric_history(run.info.run_id, "train/loss")
-    assert sorted(point.step for point in points) == list(range(1, 8 * 23 + 1))
+    assert sorted(point.step for point in points) == list(range(1, 10 * 23 + 1))
     assert store.client.get_metric_history(run.info.run_id, "system/rank1/busy_seconds")
 
     command = cluster.dlsys("submit", "--", "sh", "-c", "echo said by a command", check=False)
     assert "said by a command" in command.stdout
     assert command.returncode == 0, command.stderr
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", _SECRET)
+        words = ("--workers", "2", "--secret", "HF_TOKEN", "--", "sh", "-c", 'printf %s "$HF_TOKEN" | wc -c')
+        secret = cluster.dlsys("submit", *words).stdout.splitlines()[0]
+    said = [cluster.dlsys("jobs", "logs", secret, "--rank", rank).stdout.strip() for rank in ("0", "1")]
+    assert said == [str(len(_SECRET))] * 2, "each node was told, though they share no file"
+    objects = Objects(address)
+    assert not [path for path in objects.files("", deep=True) if _SECRET.encode() in objects.read(path)]
 
     log = cluster.log(job_id)
     cluster.dlsys("cluster", "down", cluster.name, timeout=_LONG)
@@ -94,7 +104,7 @@ def test_a_job_stops_goes_on_and_outlives_its_cluster(cluster: Cluster, address:
     cluster.dlsys("cluster", "up", "cluster.yaml", timeout=_LONG)
     found = {job["id"]: job["state"] for job in json.loads(cluster.dlsys("jobs", "list", "--json").stdout)}
     assert found[job_id] == "SUCCEEDED"
-    assert len(found) == 2
+    assert len(found) == 3
     assert cluster.dlsys("jobs", "logs", job_id).stdout == log
     assert cluster.dlsys("cluster", "doctor").stdout.count("BAD") == 0
 

@@ -74,3 +74,35 @@ def test_what_a_killed_driver_wrote_is_sent_all_the_same(stored: Folder, store: 
     spool = stored.run.spool / "rank-0.jsonl"
     whole = spool.read_bytes()[: spool.read_bytes().rfind(b"\n") + 1]
     assert Objects(store).read(f"runs/{stored.run.id}/spool/rank-0.jsonl") == whole
+
+
+SWEEP = """
+kind: sweep
+name: search
+job: job.yaml
+overrides: {checkpoint: {every: 1 epoch}}
+metric: valid/accuracy
+mode: max
+space: {optimizer.lr: {choice: [0.05, 0.1]}}
+searcher: {name: grid}
+scheduler: {name: asha, max: 3 epochs}
+trials: 2
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweeps_trials_are_in_the_store_too(stored: Folder, store: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    # As on another machine: the trials' node has a folder of its own.
+    done = stored.dlsys("run", "sweep.yaml", timeout=280, DLSYS_NODE_HOME=str(tmp_path / "node"))
+    assert done.code == 0, done.err
+    stored.assert_alone(200)
+    files = in_store(store)
+    assert {"ledger.jsonl", "trained.yaml", "outcome.json"} <= files
+    for number in range(2):
+        trial = f"trials/{stored.run.id}.{number:05}"
+        assert {f"{trial}/spec.yaml", f"{trial}/outcome.json", f"{trial}/spool/rank-0.jsonl"} <= files
+        assert any(path.startswith(f"{trial}/checkpoints/step-") for path in files)
+        assert (tmp_path / "node" / "runs" / stored.run.id / trial / "spool" / "rank-0.jsonl").exists()
+        assert (stored.run.root / trial / "spool" / "rank-0.jsonl").exists(), "the driver's node has it too"

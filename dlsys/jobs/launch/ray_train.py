@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from dlsys.errors import DlsysError, RunError, WorkerDiedError
+from dlsys.errors import DlsysError, RunError, UsageError, WorkerDiedError
 from dlsys.jobs.launch.assignment import Assignment, Outcome, reported
 from dlsys.jobs.launch.auth import asks_for_token, ensure_token
 from dlsys.jobs.launch.resources import check_fits
@@ -123,6 +123,11 @@ class RayLauncher:
         if self._queued:  # Ray has unpacked the working folder on each node
             assignment = replace(assignment, directory="")
         if assignment.job["resources"]["launcher"] == "train":
+            if assignment.store and assignment.owner_paths.secrets.exists():
+                raise UsageError(
+                    "resources.launcher: train hands no secrets to nodes that share no folder",
+                    hint="Leave it out.",
+                )
             from dlsys.jobs.launch.ray_trainer import fit
         else:
             from dlsys.jobs.launch.ray_actors import fit

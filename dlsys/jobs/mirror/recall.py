@@ -22,7 +22,7 @@ def recall(store: str, home: Path, prefix: str = "") -> None:
     """
     objects = Objects(store)
     known = (RunPaths(home / "runs" / name) for name in objects.folders("runs") if RUN_ID.fullmatch(name))
-    wanted = [run for run in known if run.id.startswith(prefix) and not run.record.exists()]
+    wanted = [run for run in known if run.id.startswith(prefix) and not _is_here(run)]
 
     def bring(run: RunPaths) -> None:
         run.make()
@@ -31,3 +31,7 @@ def recall(store: str, home: Path, prefix: str = "") -> None:
 
     with ThreadPoolExecutor(_AT_ONCE, "dlsys-recall") as pool:
         list(pool.map(bring, wanted))
+
+
+def _is_here(run: RunPaths) -> bool:
+    return run.record.exists() or run.submission.exists()
