@@ -73,6 +73,7 @@ class Api:
         self._packages = packages
         self._token = token
         self._keeping = keeping
+        self._taking = asyncio.Lock()
         self._changes = 0
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,6 +159,10 @@ class Api:
         asked = await request.json()
         if not isinstance(asked, dict) or not RUN_ID.fullmatch(str(asked.get("id", ""))):
             raise _Refused(400, "a submission needs an id: name-date-time-random")
+        async with self._taking:
+            return web.json_response((await self._taken(asked)).to_dict())
+
+    async def _taken(self, asked: dict[str, Any]) -> Job:
         known = self._dispatcher.jobs.get(asked["id"])
         if known is None:
             job = self._new(asked)
@@ -175,7 +180,7 @@ class Api:
                 except OSError as error:
                     raise _Refused(503, f"{error}; nothing was submitted") from error
             known = self._dispatcher.take(job)
-        return web.json_response(known.to_dict())
+        return known
 
     def _new(self, asked: dict[str, Any]) -> Job:
         given = {key: asked[key] for key in _ASKED if key in asked}

@@ -81,7 +81,7 @@ class Keeping:
 
     def _news(self) -> dict[str, int]:
         written = {job_id: _written(job_id) for job_id in self._jobs}
-        return {job_id: when for job_id, when in written.items() if when != self._sent.get(job_id)}
+        return {job_id: when for job_id, when in written.items() if when and when != self._sent.get(job_id)}
 
     def _send(self, job: Job) -> None:
         paths = book.paths_of(job.id)

@@ -142,10 +142,14 @@ class RayLauncher:
             with suppress(RunError):
                 mirror.exchange()
             raise reported(assignment) or error from error
-        mirror.exchange()
+        away: RunError | None = None
+        try:
+            mirror.exchange()
+        except RunError as error:  # what rank 0 left may be here all the same
+            away = error
         found = read_json(assignment.attempt_folder(assignment.paths.failures) / "result.json")
         if found is None:
-            raise WorkerDiedError("the workers ended without a result")
+            raise away or WorkerDiedError("the workers ended without a result")
         return Outcome(**found)
 
     def capacity(self) -> tuple[float, float]:

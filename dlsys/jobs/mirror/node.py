@@ -263,9 +263,15 @@ def is_driven(paths: RunPaths) -> bool:
 
 
 def users(paths: RunPaths) -> list[dict[str, Any]]:
-    """The processes of a run that live on this node."""
-    found = [read_json(path) for path in (paths.root / FOLDER / "users").glob("*.json")]
-    return [user for user in found if user and alive(int(user["pid"]), user["created"])]
+    """The processes of a run that live on this node; what is known of others is forgotten."""
+    found = []
+    for path in (paths.root / FOLDER / "users").glob("*.json"):
+        user = read_json(path)
+        if user and alive(int(user["pid"]), user["created"]):
+            found.append(user)
+        else:
+            path.unlink(missing_ok=True)
+    return found
 
 
 def _start(paths: RunPaths, store: str) -> None:
