@@ -79,7 +79,8 @@ def run(paths: RunPaths, job: Job, address: str) -> None:
         show = _Shown(paths.log(0)).show
         _start(actors, places, paths, mirror.store, job, watch)
         failure = _see_through(actors, places, lambda: bool(received), show)
-        mirror.exchange()
+        with suppress(RunError):  # the command has ended as it did, also where its last lines cannot be had
+            mirror.exchange()
         show()
         watch()
         if failure is not None:

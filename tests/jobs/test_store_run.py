@@ -25,6 +25,7 @@ def in_store(store: str) -> set[str]:
     return {path.split("/", 2)[2] for path in Objects(store).files("", deep=True)}
 
 
+@pytest.mark.slow
 def test_a_run_is_in_the_store_and_goes_on_from_there(stored: Folder, store: str) -> None:
     done = stored.dlsys("run", "job.yaml", "stop.epochs=1")
     assert done.code == 0, done.err

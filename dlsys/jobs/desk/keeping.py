@@ -27,7 +27,7 @@ class Keeping:
     def __init__(self, store: str, jobs: dict[str, Job]) -> None:
         self._objects = Objects(store)
         self._jobs = jobs
-        self._sent = {job_id: _written(job_id) for job_id in jobs}
+        self._sent: dict[str, int] = {}  # what an earlier desk could not send is looked for
         self.error = ""
 
     @property
