@@ -119,14 +119,14 @@ def doctor(name: Name = None) -> None:
         print(f"{'ok ' if finding.good else 'BAD'}  {finding.what}")
         if finding.mend:
             print(f"     {finding.mend}")
-    up = provider.alive()
-    if "://" in (cluster.storage or "") and (cluster.provider == "local" or not up):
+    alive = provider.alive()
+    if "://" in (cluster.storage or "") and (cluster.provider == "local" or not alive):
         why = _store_trouble(cluster)
         bad += bool(why)
         print(
             f"BAD  {why}" if why else f"ok   {cluster.storage} can be written, read and deleted in from here"
         )
-    if up:
+    if alive:
         try:
             with provider.connect() as endpoint:
                 health = Desk(endpoint, cluster.name).health()

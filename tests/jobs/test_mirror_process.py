@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,6 +143,8 @@ def test_without_a_store_nothing_is_done(paths: RunPaths) -> None:
     mirror.leave()
     assert (mirror.end(1.0), mirror.trouble()) == ("", "")
     assert not (paths.root / ".mirror").exists()
+    code = "import sys, dlsys.jobs.mirror.node, dlsys.jobs.launch.beacon; sys.exit('pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, "Arrow is not imported"
 
 
 def test_a_file_with_a_password_is_refused(paths: RunPaths) -> None:
