@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dlsys.errors import UsageError
 from dlsys.jobs.mirror import files as module
 from dlsys.jobs.mirror.checkpoints import Checkpoints
 from dlsys.jobs.mirror.files import Files
@@ -289,3 +290,34 @@ class TestCheckpoints:
         a.checkpoints.replace(a.paths)
         b.checkpoints.pull(b.paths)
         assert b.steps() == [10]
+
+
+@pytest.mark.parametrize("kind", ["s3", "file", "memory"])
+def test_every_kind_of_store_behaves_alike(kind: str, store: str, tmp_path: Path) -> None:
+    """S3 by Arrow, a folder, and one that only fsspec knows."""
+    objects = Objects({"s3": store, "file": f"file://{tmp_path}/there", "memory": "memory://there/x"}[kind])
+    objects.check("runs")
+    for path in ("a/one", "a/b/two", "a/b/c/three"):
+        objects.write(path, path.encode())
+    assert objects.files("a", deep=True).keys() == {"a/one", "a/b/two", "a/b/c/three"}
+    assert objects.files("a", deep=False).keys() == {"a/one"}
+    assert objects.files("nowhere", deep=True) == {}
+    assert objects.folders("a") == ["b"]
+    assert objects.read("a/b/two", 4) == b"two"
+    assert {path: entry.size for path, entry in objects.entries(["a/one", "a/no"]).items()} == {"a/one": 5}
+    (tmp_path / "here").write_bytes(b"x" * 100_000)
+    objects.upload(tmp_path / "here", "big/file")
+    objects.download("big/file", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"x" * 100_000
+    objects.delete("a/one")
+    objects.delete("a/one")
+    objects.delete_folder("a/b")
+    objects.delete_folder("a/b")
+    assert objects.files("a", deep=True) == {}
+    with pytest.raises(FileNotFoundError):
+        objects.read("a/one")
+
+
+def test_an_address_that_means_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="storage: nothing://x: "):
+        Objects("nothing://x")

@@ -21,6 +21,9 @@ from dlsys.jobs.mirror.journal import StoreError
 
 # Stores without folders: making one would leave an empty object.
 _FLAT = ("s3", "gcs", "abfs")
+# A small file is one request and not the three of an upload in parts; by default, Google's store is asked
+# for 15 minutes before it counts as away.
+_SETTINGS = {"s3": "allow_delayed_open=true", "gs": "retry_limit_seconds=30"}
 _PART = 16 * 1024 * 1024
 
 
@@ -153,7 +156,7 @@ def _open(address: str) -> tuple[Any, str]:
 
     try:
         try:
-            found, root = fs.FileSystem.from_uri(_in_one_request(address))
+            found, root = fs.FileSystem.from_uri(_set(address))
         except pyarrow.ArrowInvalid:
             from fsspec.core import url_to_fs
 
@@ -167,11 +170,10 @@ def _open(address: str) -> tuple[Any, str]:
         ) from error
 
 
-def _in_one_request(address: str) -> str:
-    """On S3, a small file is one request and not the three of an upload in parts."""
-    if not address.startswith("s3://"):
-        return address
-    return f"{address}{'&' if '?' in address else '?'}allow_delayed_open=true"
+def _set(address: str) -> str:
+    """An address with what is to be otherwise than Arrow has it."""
+    more = _SETTINGS.get(address.partition("://")[0])
+    return f"{address}{'&' if '?' in address else '?'}{more}" if more else address
 
 
 def masked(address: str) -> str:
