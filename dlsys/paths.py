@@ -23,6 +23,12 @@ def home() -> Path:
     return Path(os.environ.get("DLSYS_HOME") or ".dlsys").absolute()
 
 
+def node_home() -> Path | None:
+    """Where this node keeps its copies of runs from an object store, if not where the driver's node does."""
+    told = os.environ.get("DLSYS_NODE_HOME")
+    return Path(told) if told else None
+
+
 def new_run_id(name: str) -> str:
     """`name-date-time-random`: unique, sortable, and a safe file name."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -55,7 +61,7 @@ class RunPaths:
         try:
             paths.root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             paths.root.mkdir(mode=0o700)
-            paths._make_folders()
+            paths.make()
             ignore = place / ".gitignore"
             if not ignore.exists():
                 ignore.write_text("*\n")
@@ -69,13 +75,14 @@ class RunPaths:
     def make_trial(self, number: int) -> RunPaths:
         """Makes the folders of a trial of this sweep, those that are not there yet."""
         trial = self.trial(number)
-        self.trials.mkdir(mode=0o700, exist_ok=True)
-        trial.root.mkdir(mode=0o700, exist_ok=True)
-        trial._make_folders()
+        trial.make()
         return trial
 
-    def _make_folders(self) -> None:
-        for folder in (self.spool, self.checkpoints, self.logs, self.stacks, self.failures):
+    def make(self) -> None:
+        """Makes the folders of this run, those that are not there yet."""
+        place = self.root.parent if self.sweep else self.root
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.root, self.spool, self.checkpoints, self.logs, self.stacks, self.failures):
             folder.mkdir(mode=0o700, exist_ok=True)
 
     @classmethod
@@ -117,6 +124,11 @@ class RunPaths:
 
     def trial(self, number: int) -> RunPaths:
         return RunPaths(self.trials / f"{self.id}.{number:05}")
+
+    def under(self, home: Path) -> RunPaths:
+        """The same run in another home."""
+        place = RunPaths(home / "runs" / (self.sweep or self).id)
+        return RunPaths(place.trials / self.id) if self.sweep else place
 
     @property
     def sweep(self) -> RunPaths | None:

@@ -20,7 +20,7 @@ _MAY_APPEAR = ("RAY_", "MLFLOW_", "GIT_PYTHON_REFRESH", "KMP_", "TORCHINDUCTOR_"
 @pytest.fixture(autouse=True)
 def home(hygiene: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs of a test stay in its own folder."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS"):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "DLSYS_STORE"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / ".dlsys"
     monkeypatch.setenv("DLSYS_HOME", str(folder))

@@ -42,11 +42,8 @@ def up(
         for name, text in provider.render().items():
             print(f"# {name}\n{text.rstrip()}")
         return
-    if "://" in (cluster.storage or ""):
-        raise UsageError(
-            f"{file}: storage: {cluster.storage}: runs cannot be kept in object stores yet",
-            hint="Mount it on all nodes, or give a shared disk's folder.",
-        )
+    if cluster.provider == "local" and (why := _store_trouble(cluster)):
+        raise UsageError(f"{file}: storage: {why}", hint="Mend it; or give a folder, or leave storage out.")
     provider.up(_say)
     _say(f"{cluster.name} is up")
     _say(f"Send a job:   dlsys submit quickstart --cluster {cluster.name}")
@@ -104,6 +101,10 @@ def _drain(desk: Any) -> None:
     deadline = time.monotonic() + _STOP_WITHIN
     while any(job["state"] not in ENDED for job in desk.jobs()) and time.monotonic() < deadline:
         time.sleep(0.2)
+    while (behind := desk.health().get("behind")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if behind:
+        _say(f"the object store does not know the latest of {behind} jobs")
 
 
 @app.command()
@@ -118,10 +119,21 @@ def doctor(name: Name = None) -> None:
         print(f"{'ok ' if finding.good else 'BAD'}  {finding.what}")
         if finding.mend:
             print(f"     {finding.mend}")
-    if provider.alive():
+    alive = provider.alive()
+    if "://" in (cluster.storage or "") and (cluster.provider == "local" or not alive):
+        why = _store_trouble(cluster)
+        bad += bool(why)
+        print(
+            f"BAD  {why}" if why else f"ok   {cluster.storage} can be written, read and deleted in from here"
+        )
+    if alive:
         try:
             with provider.connect() as endpoint:
-                away = Desk(endpoint, cluster.name).health()["ray_away_since"]
+                health = Desk(endpoint, cluster.name).health()
+            away = health["ray_away_since"]
+            if health.get("store_away"):
+                bad += 1
+                print(f"BAD  its queue says: {health['store_away']}")
             print(
                 "ok   its queue of jobs answers"
                 if not away
@@ -133,6 +145,19 @@ def doctor(name: Name = None) -> None:
             print(f"BAD  {error}")
     if bad:
         raise typer.Exit(1)
+
+
+def _store_trouble(cluster: Any) -> str:
+    """Why a cluster's object store cannot be used from here; nothing where it can, or has none."""
+    if "://" not in (cluster.storage or ""):
+        return ""
+    from dlsys.jobs.mirror.objects import Objects
+
+    try:
+        Objects(cluster.storage).check()
+    except (OSError, UsageError) as error:
+        return str(error)
+    return ""
 
 
 def _find(name: str | None) -> tuple[Any, Any]:

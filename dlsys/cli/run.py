@@ -40,6 +40,7 @@ def run(
         changes = [*([file] if file else []), *(overrides or [])]
         if wrong := [text for text in changes if "=" not in text]:
             raise UsageError(f"{wrong[0]}: with --resume, give only overrides (stop.epochs=20)")
+        recalled(resume)
         paths = RunPaths.find(resume)
         loaded = load(paths.spec, changes)
         runs.reopen(paths, loaded)
@@ -73,6 +74,18 @@ def run(
     summarize(ended, as_json)
     if ended.error is not None:
         raise typer.Exit(ended.error.exit_code)
+
+
+def recalled(prefix: str) -> None:
+    """Brings runs here that only the object store has, where there is one."""
+    if store := os.environ.get("DLSYS_STORE"):
+        from dlsys.jobs.mirror.recall import recall
+        from dlsys.paths import home
+
+        try:
+            recall(store, home(), prefix)
+        except OSError as error:
+            raise UsageError(str(error), hint="Mend it, or unset DLSYS_STORE.") from error
 
 
 def summarize(ended: Any, as_json: bool) -> None:
@@ -113,6 +126,8 @@ def summarize(ended: Any, as_json: bool) -> None:
             f"Continue it:  dlsys run --resume {ended.run_id}",
             f"Look it up:   dlsys runs show {ended.run_id}",
         ]
+    if ended.unsent:
+        lines.append(ended.unsent)
     if not ended.delivered:
         lines.append(f"MLflow has not taken everything yet; later: dlsys runs sync {ended.run_id}")
     print("\n".join(lines), file=sys.stderr)

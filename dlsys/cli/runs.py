@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dlsys.cli.report import table
-from dlsys.errors import DlsysError, TrackingError, UsageError
+from dlsys.errors import DlsysError, RunError, UsageError
 
 app = typer.Typer(help="Look at runs.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -122,7 +122,8 @@ def export(
 def sync(
     run: Annotated[str | None, typer.Argument(help="One run; by default all that are not delivered.")] = None,
 ) -> None:
-    """Deliver to MLflow what it could not take before."""
+    """Deliver what MLflow, or a run's object store, could not take before."""
+    from dlsys.jobs.mirror.node import Mirror
     from dlsys.paths import RunPaths, read_json
     from dlsys.processes import alive
     from dlsys.track.writer import delivered
@@ -139,9 +140,13 @@ def sync(
             continue
         if run is None and delivered(paths):
             continue
+        mirror = Mirror.of(paths)
         try:
+            mirror.exchange()
+            if unsent := mirror.end(float("inf")):
+                raise RunError(unsent)
             print(f"{paths.id}: {deliver(paths)} points delivered")
-        except TrackingError as error:
+        except DlsysError as error:
             failed = error
     if failed is not None:
         raise failed

@@ -171,6 +171,7 @@ class Keeper:
         if self._revivable:
             self._env |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(self._control)}
         self._storage = cluster.storage or str(self._paths.home)
+        self._stored = "://" in self._storage
         before = {node.name: node for node in self._nodes}
         self._nodes = [before.pop(node.name, node) for node in self._wanted(cluster)]
         for gone in before.values():
@@ -206,7 +207,11 @@ class Keeper:
                 *("--head", f"--port={ports['gcs']}", "--dashboard-host=127.0.0.1"),
                 *(f"--dashboard-port={ports['dashboard']}", f"--ray-client-server-port={ports['client']}"),
             ]
-        return RayNode(name, group.name, options, Path(self._state["temp"], name), dict(self._env), is_head)
+        env = dict(self._env)
+        if self._stored and not is_head:
+            # As on machines of their own: what nodes exchange goes through the store.
+            env["DLSYS_NODE_HOME"] = str(self._paths.root / "nodes" / name)
+        return RayNode(name, group.name, options, Path(self._state["temp"], name), env, is_head)
 
     def _keep_desk(self) -> None:
         """Starts the queue of jobs, or finds it running."""
@@ -225,7 +230,7 @@ class Keeper:
                     *("--port", str(ports["desk"]), "--storage", self._storage),
                     *("--dashboard", f"http://127.0.0.1:{ports['dashboard']}"),
                 ],
-                env=self._env,
+                env=self._env | {"DLSYS_HOME": str(self._paths.home)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

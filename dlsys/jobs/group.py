@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -25,7 +26,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from dlsys.errors import Interrupted, RunError
 from dlsys.jobs import secrets
 from dlsys.jobs.desk.book import Bundle, Job
-from dlsys.jobs.launch.beacon import Beacon
+from dlsys.jobs.launch.beacon import Beacon, beacon_of
 from dlsys.jobs.launch.presence import Place, here
 from dlsys.jobs.launch.ray_actors import (
     await_room,
@@ -35,7 +36,8 @@ from dlsys.jobs.launch.ray_actors import (
     wait_for,
 )
 from dlsys.jobs.launch.ray_train import join
-from dlsys.paths import RunPaths, write_json
+from dlsys.jobs.mirror.node import Mirror
+from dlsys.paths import RunPaths, node_home, write_json
 
 # From SIGTERM to SIGKILL. A cluster gives a stopped job's driver 20 s (RAY_JOB_STOP_WAIT_TIME_S).
 _GRACE = 15.0
@@ -55,6 +57,8 @@ def run(paths: RunPaths, job: Job, address: str) -> None:
         Interrupted: SIGTERM or SIGINT arrived, and every rank has ended.
     """
     received: list[int] = []
+    mirror = Mirror.of(paths)
+    mirror.begin()
     join(address)
     for number in (signal.SIGTERM, signal.SIGINT):  # Ray takes them for itself
         signal.signal(number, lambda number, frame: received.append(number))
@@ -69,13 +73,15 @@ def run(paths: RunPaths, job: Job, address: str) -> None:
     try:
         await_room(group, watch, _ROOM_WITHIN)
         actors = [_actor(group, index, bundle) for index, bundle in enumerate(job.bundles)]
-        with Beacon(paths.root) as beacon:
+        with beacon_of(paths.root, mirror.store) as beacon:
             places = wait_for([actor.place.remote(beacon) for actor in actors], watch)
         places, actors = in_ranks(places, actors)
-        with open(paths.log(0), "ab+") as log:
-            _start(actors, places, paths, job, watch)
-            failure = _see_through(actors, places, lambda: bool(received), lambda: _show(log))
-            _show(log)
+        show = _Shown(paths.log(0)).show
+        _start(actors, places, paths, mirror.store, job, watch)
+        failure = _see_through(actors, places, lambda: bool(received), show)
+        with suppress(RunError):  # the command has ended as it did, also where its last lines cannot be had
+            mirror.exchange()
+        show()
         watch()
         if failure is not None:
             write_json(paths.outcome, {"status": "FAILED", "cause": str(failure)})
@@ -85,6 +91,8 @@ def run(paths: RunPaths, job: Job, address: str) -> None:
             ray.kill(actor)
         remove_placement_group(group)
         ray.shutdown()
+        if unsent := mirror.end(_GRACE):
+            sys.stderr.write(f"{unsent}\n")
 
 
 def _actor(group: Any, index: int, bundle: Bundle) -> Any:
@@ -101,9 +109,16 @@ def _actor(group: Any, index: int, bundle: Bundle) -> Any:
 
 
 def _start(
-    actors: list[Any], places: list[Place], paths: RunPaths, job: Job, watch: Callable[[], None]
+    actors: list[Any],
+    places: list[Place],
+    paths: RunPaths,
+    store: str,
+    job: Job,
+    watch: Callable[[], None],
 ) -> None:
     port = wait_for([actors[0].free_port.remote()], watch)[0]
+    # Elsewhere there is no file to read them from; a call's arguments are written down nowhere.
+    kept = secrets.read(paths.secrets) if store else {}
     starts = []
     for rank, actor in enumerate(actors):
         told = variables(places, rank, port)
@@ -113,7 +128,7 @@ def _start(
             "CUDA_VISIBLE_DEVICES": ",".join(visible_gpus(places, rank)),
             "RAY_ADDRESS": os.environ["RAY_ADDRESS"],
         }
-        starts.append(actor.start.remote(job.command, str(paths.log(rank)), told, paths.secrets))
+        starts.append(actor.start.remote(job.command, paths, store, rank, told, kept))
     wait_for(starts, watch)
 
 
@@ -153,11 +168,20 @@ def _judged(call: Any, who: str) -> RunError | None:
     return failure
 
 
-def _show(log: IO[bytes]) -> None:
-    """Copies what is new in rank 0's log to the driver's."""
-    while new := log.read(1 << 16):
-        sys.stdout.buffer.write(new)
-    sys.stdout.flush()
+class _Shown:
+    """Copies what is new in rank 0's log to the driver's; it is there once rank 0 has begun."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+
+    def show(self) -> None:
+        with suppress(FileNotFoundError), open(self._path, "rb") as log:
+            log.seek(self._offset)
+            while new := log.read(1 << 16):
+                sys.stdout.buffer.write(new)
+            self._offset = log.tell()
+        sys.stdout.flush()
 
 
 class _Rank:
@@ -173,11 +197,24 @@ class _Rank:
             probe.bind(("", 0))
             return int(probe.getsockname()[1])
 
-    def start(self, command: list[str], log: str, told: dict[str, str], kept: Path) -> None:
-        secrets.enter(kept)
+    def start(
+        self,
+        command: list[str],
+        paths: RunPaths,
+        store: str,
+        rank: int,
+        told: dict[str, str],
+        kept: dict[str, str],
+    ) -> None:
+        home = node_home() if store else None
+        paths = paths.under(home) if home else paths
+        self._mirror = Mirror(paths, store)
+        self._mirror.join(paths, rank)
+        secrets.enter(paths.secrets)
+        os.environ.update(kept)
         own = {key: value for key, value in os.environ.items() if key not in _OF_THE_ACTOR}
         self._guard = subprocess.Popen(
-            [sys.executable, "-P", "-m", "dlsys.jobs.launch.guard", log, *command],
+            [sys.executable, "-P", "-m", "dlsys.jobs.launch.guard", str(paths.log(rank)), *command],
             env={"PYTHONUNBUFFERED": "1", **own, **told},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -188,6 +225,8 @@ class _Rank:
         """The command's exit code, once all of it has ended; None where its guard was killed."""
         assert self._guard.stdout is not None
         said = self._guard.stdout.read()
+        with suppress(RunError):
+            self._mirror.leave()
         return int(said) if said else None
 
     def end(self, grace: float) -> None:

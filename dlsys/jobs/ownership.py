@@ -115,6 +115,8 @@ def driver_alive(paths: RunPaths, fence: int) -> bool:
     owner = read_json(paths.owner) or {}
     if owner.get("host") != socket.gethostname() or "pid" not in owner:
         return True
-    if int(owner["fence"]) != fence:
+    if int(owner["fence"]) > fence:
         return False
+    if int(owner["fence"]) < fence:
+        return True  # a copy from before, where the run is in an object store
     return alive(int(owner["pid"]), owner["created"])

@@ -31,6 +31,7 @@ from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.elastic import Growth
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_machine
+from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.ownership import Ownership
 from dlsys.jobs.straggler import Stragglers
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
@@ -60,6 +61,7 @@ class Ended:
         trained: seconds spent in training steps, over all attempts at the run.
         attempts: how often workers were started.
         delivered: whether MLflow has everything.
+        unsent: what the object store has not taken, in a sentence.
         error: what is raised to the caller when status is not FINISHED.
     """
 
@@ -72,6 +74,7 @@ class Ended:
     trained: float = 0.0
     attempts: int = 0
     delivered: bool = False
+    unsent: str = ""
     error: BaseException | None = None
 
 
@@ -126,9 +129,14 @@ def execute(
     Args:
         address: a running Ray cluster for runs of several workers; None embeds one.
         note: gets sentences about retries.
+
+    Raises:
+        UsageError: another driver has the run, or its object store cannot be used.
     """
     began = time.monotonic()
     ended = Ended(paths.id)
+    mirror = Mirror.of(paths)
+    mirror.begin()
     with Ownership(paths) as owner, Interrupts() as interrupts:
         (paths.root / "stop").unlink(missing_ok=True)
         with suppress(OSError):
@@ -136,11 +144,12 @@ def execute(
         meter = Meter(paths, job)
         writer = start_writer(paths)
         owner.record_writer(writer.pid)
+        mirror.use(writer.pid, "writer")
         interrupts.last_act = lambda: _write_outcome(
             paths, ended, "KILLED", "interrupted, and did not stop in time"
         )
         try:
-            _attempts(paths, job, owner, interrupts, address, ended, meter, note)
+            _attempts(paths, job, owner, interrupts, mirror, address, ended, meter, note)
             _settle(ended, job, interrupts)
         except BaseException as error:
             interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
@@ -153,6 +162,7 @@ def execute(
         patience = 5.0 if ended.status == "KILLED" else PATIENCE
         ended.delivered = wait_for_writer(writer, patience)
         paths.ballast.unlink(missing_ok=True)
+        ended.unsent = mirror.end(interrupts.left - 0.5)
     ended.seconds = time.monotonic() - began
     return ended
 
@@ -162,6 +172,7 @@ def _attempts(
     job: Job,
     owner: Ownership,
     interrupts: Interrupts,
+    mirror: Mirror,
     address: str | None,
     ended: Ended,
     meter: Meter,
@@ -203,18 +214,22 @@ def _attempts(
                 directory=os.getcwd(),
                 attempt=first + ended.attempts - 1,
                 fence=owner.fence,
+                store=mirror.store,
             )
             try:
+                mirror.exchange()  # whose the run is now, and that an old `stop` is gone
                 if launcher is not None:
                     # Stages of a pipeline are unequal by themselves.
                     pipeline = isinstance(job, TrainJob) and isinstance(job.strategy, Pipeline)
                     alike = 0 if pipeline else job.resources.workers
                     stragglers = Stragglers(paths, alike, note)
-                    watch = functools.partial(_relay, paths, interrupts, meter, growth, stragglers)
+                    told = (paths, interrupts, mirror, meter, growth, stragglers, note)
+                    watch = functools.partial(_relay, *told)
                     result = launcher.run(assignment, watch=watch)
                 else:
                     from dlsys.jobs.launch import inprocess
 
+                    mirror.take(paths)
                     result = inprocess.launch(
                         assignment,
                         stop_requested=lambda: interrupts.received,
@@ -279,15 +294,25 @@ def _resize(
 
 
 def _relay(
-    paths: RunPaths, interrupts: Interrupts, meter: Meter, growth: Growth | None, stragglers: Stragglers
+    paths: RunPaths,
+    interrupts: Interrupts,
+    mirror: Mirror,
+    meter: Meter,
+    growth: Growth | None,
+    stragglers: Stragglers,
+    note: Callable[[str], None],
 ) -> None:
     """Tells workers in other processes about Ctrl-C, and stops to wait for them in time."""
     meter.beat()
     stragglers.look()
+    if text := mirror.trouble():
+        note(text)
     if growth is not None and growth.possible():
         (paths.root / "stop").touch()
     if interrupts.received:
-        (paths.root / "stop").touch()
+        if not (paths.root / "stop").exists():
+            (paths.root / "stop").touch()
+            mirror.hurry()
         if interrupts.overdue:
             raise Interrupted
 

@@ -37,11 +37,17 @@ def keep(path: Path, values: Mapping[str, str]) -> None:
         file.writelines(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
 
 
+def read(path: Path) -> dict[str, str]:
+    """A job's secrets, if it has some."""
+    if not path.exists():
+        return {}
+    words = (word.partition("=") for word in shlex.split(path.read_text(encoding="utf-8")))
+    return {name: value for name, _, value in words}
+
+
 def enter(path: Path) -> None:
     """Takes a job's secrets, if it has some, into this process's environment."""
-    if path.exists():
-        words = (word.partition("=") for word in shlex.split(path.read_text(encoding="utf-8")))
-        os.environ.update({name: value for name, _, value in words})
+    os.environ.update(read(path))
 
 
 def entered(path: Path) -> str:

@@ -20,6 +20,7 @@ from dlsys.jobs.cost import Meter
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.launch.resources import check_fits
+from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.ownership import Ownership
 from dlsys.jobs.run import unmet
 from dlsys.jobs.sweep_report import keep_report, line
@@ -48,6 +49,7 @@ class SweepEnded:
         best: the best trial; None where none was measured.
         test: what it showed on the test set.
         delivered: whether MLflow has everything.
+        unsent: what the object store has not taken, in a sentence.
         report: the page that shows all of it; None where nothing was measured.
         error: what is raised to the caller when status is not FINISHED.
     """
@@ -60,6 +62,7 @@ class SweepEnded:
     test: dict[str, float] | None = None
     seconds: float = 0.0
     delivered: bool = False
+    unsent: str = ""
     report: Path | None = None
     error: BaseException | None = None
 
@@ -141,13 +144,16 @@ def execute(
     """
     began = time.monotonic()
     ended = SweepEnded(paths.id)
+    mirror = Mirror.of(paths)
+    mirror.begin()
     with Ownership(paths) as owner, Interrupts() as interrupts:
         (paths.root / "stop").unlink(missing_ok=True)
         writer = start_writer(paths)
         owner.record_writer(writer.pid)
+        mirror.use(writer.pid, "writer")
         interrupts.last_act = lambda: _write_outcome(paths, ended, "KILLED", "interrupted")
         ledger = Ledger(ledger_of(paths))
-        driver = _Driver(paths, loaded, ledger, owner.fence, note, watch)
+        driver = _Driver(paths, loaded, ledger, owner.fence, mirror, note, watch)
         try:
             if not driver.director.trials:
                 driver.director.warm_start(earlier(loaded.sweep, driver.uri))
@@ -174,6 +180,7 @@ def execute(
         _write_outcome(paths, ended, ended.status, cause)
         patience = min(5.0 if ended.status == "KILLED" else PATIENCE, interrupts.left - 0.5)
         ended.delivered = wait_for_writer(writer, patience)
+        ended.unsent = mirror.end(interrupts.left - 0.5)
     ended.seconds = time.monotonic() - began
     return ended
 
@@ -187,11 +194,12 @@ class _Driver:
         loaded: LoadedSweep,
         ledger: Ledger,
         fence: int,
+        mirror: Mirror,
         note: Callable[[str], None],
         watch: Callable[[Director], None] | None,
     ) -> None:
         self._paths, self._loaded, self._fence = paths, loaded, fence
-        self._note, self._watch = note, watch
+        self._mirror, self._note, self._watch = mirror, note, watch
         self._record = read_json(paths.record) or {}
         self._spool = Spool(paths.spool / "rank-0.jsonl")
         self._meter = Meter(paths)
@@ -227,12 +235,16 @@ class _Driver:
             concurrent = self._loaded.sweep.concurrent
 
             def watch() -> bool:
-                if interrupts.received:
+                if interrupts.received and not (self._paths.root / "stop").exists():
                     (self._paths.root / "stop").touch()
+                    self._mirror.hurry()
+                if text := self._mirror.trouble():
+                    self._note(text)
                 self._say()
                 self._meter.beat()
                 return interrupts.received
 
+            self._mirror.exchange()
             runner.run(
                 self.director,
                 train,
@@ -241,6 +253,7 @@ class _Driver:
                 concurrent=None if concurrent == "auto" else concurrent,
                 watch=watch,
             )
+            self._mirror.exchange()
             self._say()
         finally:
             launcher.stop()
@@ -264,6 +277,7 @@ class _Driver:
             owner=str(self._paths.root),
             pause=order.until,
             tested=order.tested,
+            store=self._mirror.store,
         )
         leg = TrialLeg(assignment.to_dict(), self._loaded.sweep.metric)
         if order.donor is not None:

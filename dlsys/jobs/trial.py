@@ -18,6 +18,7 @@ from typing import Any
 from dlsys.errors import CheckpointError, DlsysError
 from dlsys.jobs import secrets
 from dlsys.jobs.launch.assignment import Assignment, Outcome, is_retried, reported
+from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, read_json
 
 
@@ -44,17 +45,23 @@ class TrialLeg:
 def train(told: dict[str, Any]) -> dict[str, Any]:
     """Trains a leg; what goes wrong is told, and leaves the actor fit for the next one."""
     leg = TrialLeg(**told)
-    assignment = Assignment(**leg.assignment)
+    assignment = Assignment(**leg.assignment).here()
     _settle_in(assignment.owner, assignment.fence)
     if os.path.isdir(assignment.directory):
         os.chdir(assignment.directory)
-    if (assignment.owner_paths.root / "stop").exists():
-        return {"status": "interrupted"}
     began = time.perf_counter()
+    mirror = Mirror(assignment.owner_paths, assignment.store)
     try:
+        mirror.join(assignment.paths, 0)
+        if (assignment.owner_paths.root / "stop").exists():
+            return {"status": "interrupted"}
         if leg.donor:
-            _take_over(RunPaths(Path(leg.donor)), leg.donor_epoch, assignment.paths)
+            donor = assignment.owner_paths.trials / Path(leg.donor).name
+            mirror.take(RunPaths(donor))
+            _take_over(RunPaths(donor), leg.donor_epoch, assignment.paths)
+            mirror.replaced(assignment.paths)
         outcome = _train(assignment)
+        mirror.leave()
     except DlsysError as error:
         cause = " ".join(str(error).split())
         return {"status": "failed", "cause": cause, "retry": is_retried(error)}
@@ -120,11 +127,15 @@ def _together(assignment: Assignment) -> Outcome:
     from dlsys.jobs.launch.ray_actors import fit
     from dlsys.jobs.launch.ray_train import equipped
 
+    mirror = Mirror(assignment.owner_paths, assignment.store)
     try:
         with equipped(assignment, lambda: None) as ready:
             fit(ready, lambda: None, ray.util.get_current_placement_group())
     except RayError as error:
+        with suppress(RunError):
+            mirror.exchange()
         raise reported(assignment) or WorkerDiedError("a worker died without a word") from error
+    mirror.exchange()
     found = read_json(assignment.attempt_folder(assignment.paths.failures) / "result.json")
     if found is None:
         raise RunError("the workers ended without a result")

@@ -150,8 +150,7 @@ class Cluster(Section):
     """Groups of machines; the first is the head, and has one."""
     storage: Line | None = None
     """Where runs are kept: a folder that all nodes see at the same path, or the address of an object store
-    (`s3://bucket/folder`; `up` does not take one yet); by default, on this machine alone, DLSYS_HOME or
-    `.dlsys`."""
+    (`s3://bucket/folder`); by default, on this machine alone, DLSYS_HOME or `.dlsys`."""
     currency: Line = "USD"
     """What prices are in."""
     max_package: Count = 100
@@ -218,7 +217,7 @@ class Cloud(Cluster):
     """A machine beyond `count` goes back after this time without work."""
     storage: Line
     """Where runs are kept: a folder that all nodes see at the same path, or the address of an object store
-    (`s3://bucket/folder`; `up` does not take one yet)."""
+    (`s3://bucket/folder`)."""
 
 
 class KubeRay(Cluster):
@@ -242,7 +241,7 @@ class KubeRay(Cluster):
     """A pod beyond `count` goes back after this time without work."""
     storage: Line
     """Where runs are kept: the folder at which `claim` is mounted, or the address of an object store
-    (`s3://bucket/folder`; `up` does not take one yet)."""
+    (`s3://bucket/folder`)."""
 
 
 class Slurm(Cluster):

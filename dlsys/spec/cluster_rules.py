@@ -92,6 +92,8 @@ def _storage(cluster: Cluster) -> Found:
     scheme, separator, rest = storage.partition("://")
     if separator and isinstance(cluster, Slurm | Ssh):
         yield ("storage",), f"must be a folder, got {show(storage)}: nodes find the cluster's token there"
+    elif separator and ":" in rest.partition("/")[0].rpartition("@")[0]:
+        yield ("storage",), "has a password: rights to a store come from the nodes' environment or role"
     elif separator and not (scheme.isidentifier() and rest):
         yield ("storage",), f"{show(storage)} is no address: say s3://bucket/folder"
     elif not separator and not isinstance(cluster, Local) and not storage.startswith("/"):

@@ -470,10 +470,12 @@ def test_the_doctor(
     what: str | None,
     mend: str,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "boto3", raising=False)
     modules = box / "modules"
     modules.mkdir()
-    if module is not None:
+    if module is None:
+        monkeypatch.setitem(sys.modules, "boto3", None)  # as if it was not installed
+    else:
+        monkeypatch.delitem(sys.modules, "boto3", raising=False)
         (modules / "boto3.py").write_text(module)
     monkeypatch.syspath_prepend(modules)
     rsync = box / "programs" / "rsync"

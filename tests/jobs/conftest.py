@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from folders import Packing
+from object_store import Server, server
 from runner import Folder
 
 
@@ -28,3 +30,18 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def packing(tmp_path: Path) -> Packing:
     return Packing(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An S3 server of this session's."""
+    with server(tmp_path_factory.mktemp("s3") / "log") as made:
+        yield made
+
+
+@pytest.fixture
+def store(s3: Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty object store."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3.make(f"b{secrets.token_hex(8)}")

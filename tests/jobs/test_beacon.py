@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dlsys.errors import UsageError
-from dlsys.jobs.launch.beacon import Beacon
+from dlsys.jobs.launch.beacon import Beacon, beacon_of
+from dlsys.jobs.mirror.objects import Objects
 
 
 def test_who_sees_the_folder_is_silent_and_leaves_nothing(tmp_path: Path) -> None:
@@ -47,3 +48,20 @@ def test_a_folder_that_cannot_be_written_is_noticed(tmp_path: Path) -> None:
                 os._exit(0 if "Permission denied" in str(error) else 2)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_store_is_read_and_written_and_nothing_is_left_in_it(tmp_path: Path, store: str) -> None:
+    with beacon_of(tmp_path / "run", store) as beacon:
+        pickle.loads(pickle.dumps(beacon)).look("10.0.0.7")
+    assert Objects(store).files("", deep=True) == {}
+
+
+def test_a_store_that_a_node_does_not_reach_is_named_with_the_node(tmp_path: Path, store: str) -> None:
+    with beacon_of(tmp_path / "run", store) as beacon:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+            with pytest.raises(UsageError, match=rf"10\.0\.0\.7: {store}: .*NETWORK_CONNECTION"):
+                beacon.look("10.0.0.7")
+        elsewhere = beacon_of(tmp_path / "run", "s3://no-such-bucket/x")
+        with pytest.raises(UsageError, match=r"10\.0\.0\.7: s3://no-such-bucket/x: "):
+            elsewhere.look("10.0.0.7")

@@ -14,6 +14,7 @@ import fcntl
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ import psutil
 from aiohttp import web
 
 from dlsys.cluster.provider import DESK_PORT
+from dlsys.errors import DlsysError
 from dlsys.jobs.cost import rates_of
 from dlsys.jobs.desk.api import Api
 from dlsys.jobs.desk.book import Bundle
 from dlsys.jobs.desk.dispatcher import Dispatcher
+from dlsys.jobs.desk.keeping import Keeping
 from dlsys.jobs.desk.ray_api import RayApi
-from dlsys.paths import write_json
+from dlsys.jobs.mirror.recall import recall
+from dlsys.paths import home, write_json
 from dlsys.spec.cluster import Cluster
 from dlsys.spec.load import load_cluster
 
@@ -77,15 +81,21 @@ async def serve(folder: Path, dashboard: str, host: str, port: int) -> None:
     async with RayApi(dashboard, token) as ray:
         name = file.cluster.name
         dispatcher = Dispatcher(name, ray, packages, file.capacity, file.rates)
-        runner = web.AppRunner(Api(dispatcher, file.cluster, packages, token).app(), access_log=None)
+        store = os.environ.get("DLSYS_STORE")
+        dispatcher.keeping = keeping = Keeping(store, dispatcher.jobs) if store else None
+        api = Api(dispatcher, file.cluster, packages, token, keeping)
+        runner = web.AppRunner(api.app(), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, host, port).start()
         me = psutil.Process()
         told = {"host": socket.gethostname(), "port": port, "pid": me.pid, "created": me.create_time()}
         write_json(folder / "desk.json", told)
         work = asyncio.create_task(dispatcher.run())
+        sending = asyncio.create_task(keeping.run()) if keeping else None
         ended = asyncio.create_task(done.wait())
         await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)
+        if sending is not None:
+            sending.cancel()
         await runner.cleanup()
         if work.done():
             work.result()  # raises what ended it
@@ -108,7 +118,15 @@ def main() -> None:
     lock = open(arguments.folder / "desk.lock", "w")  # noqa: SIM115 - held until the process ends
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     storage = arguments.storage or load_cluster(arguments.folder / "cluster.yaml").cluster.storage
-    os.environ["DLSYS_HOME"] = str(storage)
+    assert storage is not None, "a cluster's file says it, or its keeper"
+    if "://" in storage:
+        os.environ["DLSYS_STORE"] = storage
+        try:
+            recall(storage, home())
+        except (DlsysError, OSError) as error:
+            sys.exit(str(error))
+    else:
+        os.environ["DLSYS_HOME"] = storage
     asyncio.run(serve(arguments.folder, arguments.dashboard, arguments.host, arguments.port))
 
 

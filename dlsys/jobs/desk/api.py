@@ -31,6 +31,7 @@ from dlsys.jobs import cost, secrets
 from dlsys.jobs.desk import book
 from dlsys.jobs.desk.book import ENDED, Job
 from dlsys.jobs.desk.dispatcher import Dispatcher
+from dlsys.jobs.desk.keeping import Keeping
 from dlsys.paths import RUN_ID, RunPaths, write_json
 from dlsys.spec.cluster import Cluster
 from dlsys.track.record import default_uri
@@ -55,14 +56,24 @@ class Api:
         cluster: the cluster.
         packages: the folder for packed working folders.
         token: what every request must carry.
+        keeping: brings jobs to the object store, where there is one.
     """
 
-    def __init__(self, dispatcher: Dispatcher, cluster: Cluster, packages: Path, token: str) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        cluster: Cluster,
+        packages: Path,
+        token: str,
+        keeping: Keeping | None = None,
+    ) -> None:
         self._dispatcher = dispatcher
         self._name = cluster.name
         self._max_package = cluster.max_package
         self._packages = packages
         self._token = token
+        self._keeping = keeping
+        self._taking = asyncio.Lock()
         self._changes = 0
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,6 +133,8 @@ class Api:
                 "pid": os.getpid(),
                 "max_package": self._max_package,
                 "ray_away_since": away,
+                "store_away": self._keeping.error if self._keeping else "",
+                "behind": self._keeping.behind if self._keeping else 0,
             }
         )
 
@@ -146,17 +159,28 @@ class Api:
         asked = await request.json()
         if not isinstance(asked, dict) or not RUN_ID.fullmatch(str(asked.get("id", ""))):
             raise _Refused(400, "a submission needs an id: name-date-time-random")
+        async with self._taking:
+            return web.json_response((await self._taken(asked)).to_dict())
+
+    async def _taken(self, asked: dict[str, Any]) -> Job:
         known = self._dispatcher.jobs.get(asked["id"])
         if known is None:
             job = self._new(asked)
             if why := self._dispatcher.refusal(job):
                 raise _Refused(409, why)
+            if self._keeping is not None and asked.get("secrets") and job.kind == "sweep":
+                raise _Refused(409, "a sweep whose runs are in an object store cannot have secrets")
             self._write_files(job, asked.get("files", {}))
             if values := asked.get("secrets"):
                 job.secrets = sorted(values)
                 secrets.keep(book.paths_of(job.id).secrets, values)
+            if self._keeping is not None:
+                try:
+                    await asyncio.to_thread(self._keeping.begin, job)
+                except OSError as error:
+                    raise _Refused(503, f"{error}; nothing was submitted") from error
             known = self._dispatcher.take(job)
-        return web.json_response(known.to_dict())
+        return known
 
     def _new(self, asked: dict[str, Any]) -> Job:
         given = {key: asked[key] for key in _ASKED if key in asked}
@@ -242,6 +266,8 @@ class Api:
             if f"{digest.hexdigest()}.zip" != name:
                 raise _Refused(400, "the working folder arrived damaged")
             beside.replace(self._packages / name)
+            if self._keeping is not None:
+                await asyncio.to_thread(self._keeping.send_package, self._packages / name)
         finally:
             beside.unlink(missing_ok=True)
         return web.json_response({"there": True})

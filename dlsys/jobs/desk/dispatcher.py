@@ -19,6 +19,7 @@ from typing import Any
 from dlsys.jobs import secrets
 from dlsys.jobs.desk import book, queue
 from dlsys.jobs.desk.book import ACTIVE, ENDED, WAITING, Bundle, Job
+from dlsys.jobs.desk.keeping import Keeping
 from dlsys.jobs.desk.ray_api import Node, RayApi, RayAway, RayRefused
 from dlsys.paths import read_json, write_json
 
@@ -53,6 +54,7 @@ class Dispatcher:
         self._packages = packages
         self._capacity = capacity
         self.rates = rates
+        self.keeping: Keeping | None = None
         self._news = asyncio.Event()
         self._nodes_at = 0.0
         self._away: float | None = None
@@ -153,6 +155,9 @@ class Dispatcher:
         return True
 
     async def _start(self, job: Job) -> None:
+        if job.secrets and not book.paths_of(job.id).secrets.exists():
+            self._end(job, "FAILED", "its secrets were lost with the cluster's head; submit it again")
+            return
         again = job.state == "PAUSED" or job.attempt > 0
         job.attempt += 1
         paths = book.paths_of(job.id)
@@ -169,12 +174,15 @@ class Dispatcher:
     async def _give(self, job: Job) -> None:
         """Gives an attempt to Ray; given before, it is left as it is."""
         log = book.paths_of(job.id).logs / "driver.log"
-        env: dict[str, object] = {"env_vars": {"DLSYS_HOME": os.environ["DLSYS_HOME"], **job.env}}
+        places = {key: os.environ[key] for key in ("DLSYS_HOME", "DLSYS_STORE") if key in os.environ}
+        env: dict[str, object] = {"env_vars": {**places, **job.env}}
         if job.pip:
             env["pip"] = job.pip
         python = "python" if job.pip else sys.executable
         room: dict[str, float] = {}
-        if job.kind == "command" and len(job.bundles) == 1:
+        # Ray may take any node for an entrypoint that needs room; its log must be where the desk is, or be
+        # brought there.
+        if job.kind == "command" and len(job.bundles) == 1 and self.keeping is None:
             command = job.command
             env["env_vars"] = {**_ALONE, **env["env_vars"]}  # type: ignore[dict-item]
             room = {f"entrypoint_num_{key.lower()}s": value for key, value in job.bundles[0].items() if value}
@@ -183,13 +191,18 @@ class Dispatcher:
             command = [python, "-P", "-m", "dlsys.cli.main", *verb[job.kind], job.id]
         try:
             if job.package:
-                await self._ray.upload(self._packages / job.package)
+                package = self._packages / job.package
+                if self.keeping is not None and not package.exists():
+                    await asyncio.to_thread(self.keeping.fetch_package, package)
+                await self._ray.upload(package)
                 env["working_dir"] = f"gcs://{job.package}"
             enter = secrets.entered(book.paths_of(job.id).secrets) if job.secrets else ""
             line = f"{enter}exec {shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
             await self._ray.submit(job.ray_id, line, env, **room)
         except RayRefused as error:
             self._end(job, "FAILED", f"Ray refused it: {error}")
+        except FileNotFoundError:
+            self._end(job, "FAILED", "its working folder was lost with the cluster's head; submit it again")
 
     async def _follow(self, job: Job) -> None:
         """Takes note of how an attempt stands, and asks it to stop if it is to."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dlsys.errors import (
     WorkerDiedError,
     WorkloadError,
 )
-from dlsys.paths import RunPaths, read_json, write_json
+from dlsys.paths import RunPaths, node_home, read_json, write_json
 
 # How a worker tells its driver, through a file, what ended it.
 _KINDS: dict[str, type[RunError] | type[UsageError]] = {
@@ -58,6 +58,7 @@ class Assignment:
         owner: the folder of the run that the fence belongs to, if not this one's.
         pause: the epoch at whose end training pauses; None trains to the job's end.
         tested: whether the test set is measured at the end.
+        store: the object store through which nodes exchange the run's files; empty where they share them.
     """
 
     root: str
@@ -70,6 +71,15 @@ class Assignment:
     owner: str = ""
     pause: int | None = None
     tested: bool = True
+    store: str = ""
+
+    def here(self) -> Assignment:
+        """The same, with the run's folder as it is on this node."""
+        home = node_home() if self.store else None
+        if home is None:
+            return self
+        owner = str(self.owner_paths.under(home).root) if self.owner else ""
+        return replace(self, root=str(self.paths.under(home).root), owner=owner)
 
     @property
     def owner_paths(self) -> RunPaths:

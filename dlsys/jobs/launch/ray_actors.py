@@ -21,9 +21,10 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from dlsys.errors import RunError
+from dlsys.jobs import secrets
 from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report
-from dlsys.jobs.launch.beacon import Beacon
+from dlsys.jobs.launch.beacon import Beacon, beacon_of
 from dlsys.jobs.launch.presence import Place, Presence, here
 from dlsys.spec.rl import job_of
 
@@ -103,8 +104,10 @@ def await_room(group: PlacementGroup, watch: Callable[[], None], patience: float
 
 
 def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], began: float) -> None:
-    with Beacon(assignment.paths.root) as beacon:
-        found = wait_for([actor.place.remote(beacon) for actor in actors], watch)
+    # Elsewhere there is no file to read them from; a call's arguments are written down nowhere.
+    kept = secrets.read(assignment.owner_paths.secrets) if assignment.store else {}
+    with beacon_of(assignment.owner_paths.root, assignment.store) as beacon:
+        found = wait_for([actor.place.remote(beacon, kept) for actor in actors], watch)
     places, workers = in_ranks(found, actors)
     with Presence(assignment, places, began) as presence:
         watch = presence.during(watch)
@@ -222,9 +225,10 @@ def interface(host: str) -> str:
 class _Worker:
     """One worker's process."""
 
-    def place(self, beacon: Beacon) -> Place:
+    def place(self, beacon: Beacon, kept: dict[str, str]) -> Place:
         import dlsys.jobs.launch.ray_worker  # noqa: F401 - all workers import at the same time
 
+        os.environ.update(kept)
         found = here()
         beacon.look(found.host)
         return found

@@ -35,13 +35,11 @@ def parameter_servers(assignment: Assignment, watch: Callable[[], None]) -> Iter
     """
     strategy = TrainJob.model_validate(assignment.job).strategy
     assert isinstance(strategy, PS)
-    folder = assignment.attempt_folder(assignment.paths.root / "servers")
-    folder.mkdir(parents=True, exist_ok=True)
     key = secrets.token_hex(32)
     hosts: list[Any] = [
         ray.remote(_Host)
         .options(num_cpus=0, max_restarts=0 if strategy.in_step else -1, scheduling_strategy="SPREAD")
-        .remote(assignment.to_dict(), index, key, str(folder))
+        .remote(assignment.to_dict(), index, key)
         for index in range(strategy.servers)
     ]
     try:
@@ -50,16 +48,19 @@ def parameter_servers(assignment: Assignment, watch: Callable[[], None]) -> Iter
     finally:
         for host in hosts:
             ray.kill(host)
-        shutil.rmtree(folder.parent, ignore_errors=True)
+        shutil.rmtree(assignment.paths.root / "servers", ignore_errors=True)
 
 
 class _Host:
     """One server's process."""
 
-    def __init__(self, config: dict[str, Any], index: int, key: str, folder: str) -> None:
-        assignment = Assignment(**config)
+    def __init__(self, config: dict[str, Any], index: int, key: str) -> None:
+        assignment = Assignment(**config).here()
+        place = assignment.attempt_folder(assignment.paths.root / "servers")
+        place.mkdir(parents=True, exist_ok=True)
+        assignment.paths.make()
         host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        known = Path(folder) / f"server-{index}.port"
+        known = place / f"server-{index}.port"
         port = int(known.read_text()) if known.exists() else 0
         # It listens before torch is imported: workers start meanwhile, and wait in the queue.
         listener = socket.create_server((host, port))

@@ -21,10 +21,11 @@ from typing import Any
 
 import psutil
 
-from dlsys.errors import DlsysError, RunError, WorkerDiedError
+from dlsys.errors import DlsysError, RunError, UsageError, WorkerDiedError
 from dlsys.jobs.launch.assignment import Assignment, Outcome, reported
 from dlsys.jobs.launch.auth import asks_for_token, ensure_token
 from dlsys.jobs.launch.resources import check_fits
+from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.ownership import Ownership
 from dlsys.paths import read_json
 from dlsys.spec.job import Resources
@@ -119,9 +120,15 @@ class RayLauncher:
         """
         from ray.exceptions import RayError
 
+        mirror = Mirror(assignment.owner_paths, assignment.store)
         if self._queued:  # Ray has unpacked the working folder on each node
             assignment = replace(assignment, directory="")
         if assignment.job["resources"].get("launcher") == "train":
+            if assignment.store and assignment.owner_paths.secrets.exists():
+                raise UsageError(
+                    "resources.launcher: train hands no secrets to nodes that share no folder",
+                    hint="Leave it out.",
+                )
             from dlsys.jobs.launch.ray_trainer import fit
         else:
             from dlsys.jobs.launch.ray_actors import fit
@@ -129,12 +136,21 @@ class RayLauncher:
             with equipped(assignment, watch) as ready:
                 fit(ready, watch)
         except RayError as error:
+            with suppress(RunError):
+                mirror.exchange()
             raise reported(assignment) or _translate(error) from error
         except WorkerDiedError as error:
+            with suppress(RunError):
+                mirror.exchange()
             raise reported(assignment) or error from error
+        away: RunError | None = None
+        try:
+            mirror.exchange()
+        except RunError as error:  # what rank 0 left may be here all the same
+            away = error
         found = read_json(assignment.attempt_folder(assignment.paths.failures) / "result.json")
         if found is None:
-            raise WorkerDiedError("the workers ended without a result")
+            raise away or WorkerDiedError("the workers ended without a result")
         return Outcome(**found)
 
     def capacity(self) -> tuple[float, float]:

@@ -107,7 +107,7 @@ def _train(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     device, size = get_device(), context.get_world_size()
     assignment = Assignment(**config)
-    tell(assignment, context.get_world_rank())
+    tell(assignment.here(), context.get_world_rank())
     serve(
         assignment,
         World(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import asdict
 
+from dlsys.errors import RunError
 from dlsys.jobs import secrets
 from dlsys.jobs.launch.assignment import Assignment, Outcome, report_error
 from dlsys.jobs.launch.worker import log_to_file, watch_driver, work
+from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import write_json
 from dlsys.train.world import World
 
@@ -18,6 +21,19 @@ def serve(assignment: Assignment, world: World) -> None:
     Raises:
         DlsysError: the run failed.
     """
+    assignment = assignment.here()
+    mirror = Mirror(assignment.owner_paths, assignment.store)
+    mirror.join(assignment.paths, world.rank, lambda: world.max(0.0))
+    try:
+        _serve(assignment, world, mirror)
+    except BaseException:
+        with suppress(RunError):
+            mirror.leave()
+        raise
+    mirror.leave()
+
+
+def _serve(assignment: Assignment, world: World, mirror: Mirror) -> None:
     paths = assignment.paths
     log_to_file(paths.log(world.rank))
     watch_driver(assignment)
@@ -25,7 +41,12 @@ def serve(assignment: Assignment, world: World) -> None:
     if os.path.isdir(assignment.directory):
         os.chdir(assignment.directory)
     try:
-        result = work(assignment, world, stop_requested=(assignment.owner_paths.root / "stop").exists)
+        result = work(
+            assignment,
+            world,
+            stop_requested=(assignment.owner_paths.root / "stop").exists,
+            on_hang=lambda text: mirror.hurry(),
+        )
     except Exception as error:
         if world.size == 1:
             report_error(assignment, world.rank, error)
