@@ -136,5 +136,7 @@ ALGORITHMS = Registry(
     "algorithm",
     {
         "ppo": "dlsys.rl.algorithms.rllib:ppo",
+        "dqn": "dlsys.rl.algorithms.rllib_value:dqn",
+        "rainbow": "dlsys.rl.algorithms.rllib_value:dqn",
     },
 )

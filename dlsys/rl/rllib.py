@@ -31,6 +31,7 @@ from dlsys.spec.rl import RLJob
 from dlsys.train.seeding import seed_all
 
 _RETURNS, _LENGTHS = "dlsys_returns", "dlsys_lengths"
+_SAMPLED = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
 
 
 class _Episodes(RLlibCallback):
@@ -82,15 +83,14 @@ class RllibAgent:
         learned = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
         return Iteration(
             steps=self._sampled() - before,
-            returns=[float(value) for value in runners.get(_RETURNS, ())],
-            lengths=[int(value) for value in runners.get(_LENGTHS, ())],
+            returns=[float(value) for value in _series(runners, _RETURNS)],
+            lengths=[int(value) for value in _series(runners, _LENGTHS)],
             figures={name: float(value) for name, value in learned.items() if _is_number(value)},
             seconds={"sample": max(rest, 0.0), **self._seconds},
         )
 
     def _sampled(self) -> int:
-        path = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
-        return int(self._algorithm.metrics.peek(path, default=0))
+        return int(self._algorithm.metrics.peek(_SAMPLED, default=0))
 
     @property
     def policy(self) -> Policy:
@@ -116,6 +116,8 @@ class RllibAgent:
         self._algorithm.set_state({COMPONENT_LEARNER_GROUP: decode(state["learner"])})
         if (buffer := self._buffer()) is not None:
             buffer.set_state(decode(state["buffer"]))
+        missing = state["sampled"] - self._sampled()
+        self._algorithm.metrics.log_value(_SAMPLED, missing, reduce="lifetime_sum")
         self._start_anew(state["sampled"])
 
     def _buffer(self) -> Any:
@@ -163,6 +165,11 @@ def configure(job: RLJob) -> AlgorithmConfig:
         .debugging(seed=job.seed, log_level="ERROR")
     )
     return done
+
+
+def _series(results: Any, name: str) -> list[Any]:
+    found = results.get(name)
+    return found if isinstance(found, list) else []  # RLlib tells an empty one as a NaN
 
 
 def _is_number(value: Any) -> bool:

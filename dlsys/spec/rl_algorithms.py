@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from dlsys.spec.rl_policy import PPO
+from typing import Annotated
 
-Algorithm = PPO
+from pydantic import Field
+
+from dlsys.spec.rl_policy import PPO
+from dlsys.spec.rl_value import DQN, Rainbow
+
+Algorithm = Annotated[PPO | DQN | Rainbow, Field(discriminator="name")]
