@@ -138,5 +138,8 @@ ALGORITHMS = Registry(
         "ppo": "dlsys.rl.algorithms.rllib:ppo",
         "dqn": "dlsys.rl.algorithms.rllib_value:dqn",
         "rainbow": "dlsys.rl.algorithms.rllib_value:dqn",
+        "sac": "dlsys.rl.algorithms.rllib_value:soft_actor_critic",
+        "ddpg": "dlsys.rl.algorithms.ddpg:ddpg",
+        "td3": "dlsys.rl.algorithms.ddpg:ddpg",
     },
 )

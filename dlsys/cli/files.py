@@ -72,10 +72,17 @@ def show(
 
 
 def schema(
-    kind: Annotated[Literal["train", "sweep", "cluster"], typer.Argument(help="The kind of file.")] = "train",
+    kind: Annotated[
+        Literal["train", "rl", "sweep", "cluster"], typer.Argument(help="The kind of file.")
+    ] = "train",
 ) -> None:
-    """Print the JSON Schema of job, sweep or cluster files, for editors."""
+    """Print the JSON Schema of job, agent, sweep or cluster files, for editors."""
     from dlsys.spec import schema as schemas
 
-    made = {"train": schemas.schema, "sweep": schemas.sweep_schema, "cluster": schemas.cluster_schema}
+    made = {
+        "train": schemas.schema,
+        "rl": schemas.rl_schema,
+        "sweep": schemas.sweep_schema,
+        "cluster": schemas.cluster_schema,
+    }
     print(json.dumps(made[kind](), indent=2))

@@ -87,17 +87,34 @@ def show(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="The beginning of a run's id.")],
-    target: Annotated[Path, typer.Argument(metavar="FILE", help="weights.safetensors, or weights.pt")],
+    target: Annotated[
+        Path, typer.Argument(metavar="FILE", help="weights.safetensors, weights.pt, or policy.pt2.")
+    ],
     best: Annotated[bool, typer.Option("--best", help="The best checkpoint in place of the last.")] = False,
 ) -> None:
-    """Write a run's weights to one file: plain tensors by parameter name, whatever the strategy."""
-    from dlsys.paths import RunPaths
-    from dlsys.train.checkpoint.export import export as write
+    """Write a run's weights to one file: plain tensors by parameter name, whatever the strategy.
 
-    if target.suffix not in (".safetensors", ".pt"):
-        raise UsageError(f"{target}: say FILE.safetensors, or FILE.pt for torch.load")
+    FILE.pt2 is what an agent does, with its weights: torch.export.load("FILE.pt2").module() takes a batch of
+    observations and gives actions.
+    """
+    from dlsys.paths import RunPaths
+
+    if target.suffix not in (".safetensors", ".pt", ".pt2"):
+        raise UsageError(f"{target}: say FILE.safetensors, FILE.pt for torch.load, or FILE.pt2 for an agent")
     paths = RunPaths.find(run)
-    step, count = write(paths.checkpoints, target, best=best)
+    if target.suffix == ".pt2":
+        from dlsys.rl.export import export as write_policy
+        from dlsys.spec.load import load
+        from dlsys.spec.rl import RLJob
+
+        job = load(paths.spec).job
+        if not isinstance(job, RLJob):
+            raise UsageError(f"{target}: {paths.id} trains no agent: say FILE.safetensors or FILE.pt")
+        step, count = write_policy(job, paths.checkpoints, target, best=best)
+    else:
+        from dlsys.train.checkpoint.export import export as write
+
+        step, count = write(paths.checkpoints, target, best=best)
     print(f"{target}: {count:,} numbers of step {step}")
 
 

@@ -42,11 +42,16 @@ def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
         **common(options),
         "id": job_id,
         "kind": "sweep" if is_sweep else base.job.kind,
-        "bundles": bundles,
+        "bundles": [room for bundle in bundles if (room := _counted(bundle))],
         "times": times,
         "retries": base.job.failure.retries,
         "files": files,
     }
+
+
+def _counted(bundle: dict[str, float]) -> dict[str, float]:
+    """What the queue counts of a bundle."""
+    return {key: value for key, value in bundle.items() if key in ("CPU", "GPU")}
 
 
 def needs_folder(loaded: Loaded | LoadedSweep) -> bool:

@@ -39,6 +39,7 @@ def play(
     told: Environment,
     episodes: int,
     *,
+    flat: bool,
     seed: int,
     split: Literal["valid", "test"],
     beat: Callable[[], None] = lambda: None,
@@ -52,6 +53,7 @@ def play(
         agent: acts.
         told: the environment.
         episodes: how many.
+        flat: whether the agent sees vectors of what is discrete.
         seed: the run's.
         split: those of `valid` and `test` start differently.
         beat: called now and then.
@@ -60,7 +62,6 @@ def play(
     seeds = [int(value) for value in stream.generate_state(episodes, np.uint32) >> 1]
     returns, lengths = [0.0] * episodes, [0] * episodes
     waiting = list(range(episodes))[::-1]
-    flat = getattr(agent, "flat", True)
     seats: list[tuple[int, Any, NDArray[Any]]] = []
     spare = [environments.make(told, flat=flat) for _ in range(min(episodes, _TOGETHER))]
     try:

@@ -69,6 +69,7 @@ class Loop:
             self.save()
         if reason not in ("paused", "interrupted") and around.tested:
             self.evaluate("test", self.job.episodes.test)
+            self._draw()
         self._store.wait()
         return Result(reason, position, self.metrics)
 
@@ -122,6 +123,7 @@ class Loop:
             self.agent,
             self.job.environment,
             episodes,
+            flat=self.job.algorithm.RLLIB,
             seed=self.job.seed,
             split=split,
             beat=lambda: self.around.beat(self.position.step),
@@ -151,6 +153,15 @@ class Loop:
                 rows.writerow(("step", "split", "seed", "return", "length"))
             for seed, value, length in zip(played.seeds, played.returns, played.lengths, strict=True):
                 rows.writerow((self.position.step, split, seed, f"{value:.6g}", length))
+
+    def _draw(self) -> None:
+        """Leaves pictures of one episode among the run's artifacts, where the environment draws any."""
+        from dlsys.rl.pictures import draw
+
+        flat = self.job.algorithm.RLLIB
+        why = draw(self.agent, self.job.environment, self.around.artifacts, seed=self.job.seed, flat=flat)
+        if why:
+            self.around.recorder.note(f"no pictures of an episode: {why}")
 
     def save(self, *, best: bool = False) -> None:
         """Saves the whole state."""

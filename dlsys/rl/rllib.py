@@ -11,20 +11,24 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from ray.rllib.algorithms import AlgorithmConfig
+from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from torch import Tensor
 
 from dlsys.registry import ALGORITHMS
 from dlsys.rl.agent import Iteration
-from dlsys.rl.environments import Made
+from dlsys.rl.environments import Made, make
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.policy import Policy
 from dlsys.spec.rl import RLJob
@@ -56,6 +60,9 @@ class RllibAgent:
         _quiet()
         seed_all(job.seed)
         self._job = job
+        env = make(job.environment)
+        self._actions = env.action_space
+        env.close()  # type: ignore[no-untyped-call]
         self._algorithm: Any = configure(job).build_algo()
         self._seconds: dict[str, float] = {}
         self._time("learn", self._algorithm.learner_group, "update")
@@ -85,7 +92,7 @@ class RllibAgent:
             steps=self._sampled() - before,
             returns=[float(value) for value in _series(runners, _RETURNS)],
             lengths=[int(value) for value in _series(runners, _LENGTHS)],
-            figures={name: float(value) for name, value in learned.items() if _is_number(value)},
+            figures=_figures(learned),
             seconds={"sample": max(rest, 0.0), **self._seconds},
         )
 
@@ -95,14 +102,26 @@ class RllibAgent:
     @property
     def policy(self) -> Policy:
         """What acts, with the newest weights."""
-        module = self._algorithm.get_module()
-        assert self._algorithm.env_runner is not None
-        return Policy(module, self._algorithm.env_runner.env.single_action_space).eval()
+        return Policy(self._algorithm.get_module(), self._actions).eval()
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
             actions = self.policy(torch.as_tensor(observations, dtype=torch.float32))
         return np.asarray(actions.cpu().numpy())
+
+    def values(self, observations: NDArray[Any]) -> NDArray[Any] | None:
+        """What observations [N, …] are worth [N], for agents that know."""
+        learner = self._algorithm.learner_group._learner
+        module: Any = None if learner is None else learner.module[DEFAULT_MODULE_ID]
+        batch = {"obs": torch.as_tensor(observations, dtype=torch.float32)}
+        with torch.inference_mode():
+            if hasattr(module, "compute_values"):
+                found = module.compute_values(batch)
+            elif hasattr(module, "compute_q_values") and isinstance(self._actions, spaces.Discrete):
+                found = module.compute_q_values(batch)[QF_PREDS].max(dim=-1).values
+            else:
+                return None
+        return np.asarray(found.cpu().numpy())
 
     def state(self) -> dict[str, Any]:
         found = self._algorithm.get_state(components=COMPONENT_LEARNER_GROUP)
@@ -147,6 +166,18 @@ class RllibAgent:
         self._algorithm.stop()
 
 
+def module_of(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:
+    """The policy of an agent's weights, without the agent."""
+    _quiet()
+    env = make(job.environment)
+    try:
+        module: Any = configure(job).get_rl_module_spec(env=env, inference_only=True).build()
+        module.load_state_dict(dict(weights))
+        return Policy(module, env.action_space)
+    finally:
+        env.close()  # type: ignore[no-untyped-call]
+
+
 def configure(job: RLJob) -> AlgorithmConfig:
     """RLlib's configuration of a job."""
     needs, algorithm = job.resources, job.algorithm
@@ -167,9 +198,40 @@ def configure(job: RLJob) -> AlgorithmConfig:
     return done
 
 
-def _series(results: Any, name: str) -> list[Any]:
+def _series(results: Mapping[str, Any], name: str) -> list[Any]:
     found = results.get(name)
     return found if isinstance(found, list) else []  # RLlib tells an empty one as a NaN
+
+
+# RLlib's names of figures as ours, and those that say nothing of learning.
+_NAMES = {
+    "total_loss": "loss",
+    "vf_loss": "value_loss",
+    "vf_explained_var": "explained_variance",
+    "mean_kl_loss": "kl",
+    "gradients_default_optimizer_global_norm": "gradient_norm",
+    "default_optimizer_learning_rate": "lr",
+}
+_UNSAID = (
+    "module_train_batch_size_mean",
+    "diff_num_grad_updates_vs_sampler_policy",
+    "vf_loss_unclipped",
+    "curr_entropy_coeff",
+    "curr_kl_coeff",
+    "weights_seq_no",
+    "num_module_steps_trained",
+    "num_module_steps_trained_lifetime",
+    "num_trainable_parameters",
+    "num_non_trainable_parameters",
+)
+
+
+def _figures(learned: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        _NAMES.get(name, name): float(value)
+        for name, value in learned.items()
+        if name not in _UNSAID and _is_number(value)
+    }
 
 
 def _is_number(value: Any) -> bool:
@@ -177,7 +239,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _quiet() -> None:
-    """RLlib warns about its own old names, and of what its defaults are."""
+    """RLlib warns about its own old names, and gymnasium about how RLlib registers environments."""
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    gymnasium.logger.min_level = gymnasium.logger.ERROR
     for name in ("ray.rllib", "ray.tune", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)

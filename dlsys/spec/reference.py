@@ -18,6 +18,7 @@ from dlsys.spec import space
 from dlsys.spec.cluster import PROVIDERS
 from dlsys.spec.entries import ENTRIES
 from dlsys.spec.job import TrainJob
+from dlsys.spec.rl import RLJob
 from dlsys.spec.section import Interval, Section
 from dlsys.spec.sweep import Sweep
 
@@ -35,7 +36,18 @@ Made from the typed sections by `python -m dlsys.spec.reference`: edit those, no
 - Metrics are named `split/metric`: `train/loss`, `valid/accuracy`, `test/loss`.
 - A section with a `name` (or, for `data`, a `source`) takes the keys listed under that name.
 
-[A sweep over a job](#the-sweep-file) and [a cluster](#the-cluster-file) have files of their own.
+[An agent](#the-agent-file), [a sweep over a job](#the-sweep-file) and [a cluster](#the-cluster-file)
+have files of their own.
+"""
+_RL_HEAD = """\
+# The agent file
+
+Reinforcement learning: `kind: rl`. How agents are trained is in [rl.md](rl.md). A *step* is one step of
+the environment here, and an *epoch* is one iteration of the algorithm, in which it samples and learns
+once. Metrics are `train/return` (the last 100 training episodes), and of episodes that are played without
+exploration and never learned from `valid/return`, `valid/return_std`, `valid/return_min`, `valid/length`,
+and the same of `test`. `checkpoint`, `failure` and `tracking` are as in a job, but for what only workers
+that train together have: `failure.elastic` and `tracking.log_every`.
 """
 _SWEEP_HEAD = """\
 # The sweep file
@@ -70,6 +82,8 @@ def reference() -> str:
     for name in WORKLOADS.names():
         card = WORKLOADS.load(name)
         lines += [f"### `workload: {name}`\n", f"{card.title}\n", *_table(card.options)]
+    lines += [_RL_HEAD, "## `kind: rl`\n", *_table(RLJob)]
+    lines += _chapters(RLJob, without=("checkpoint", "failure", "tracking"))  # as a job's, told above
     lines += [_SWEEP_HEAD, "## `kind: sweep`\n", *_table(Sweep)]
     lines += ["## `space`\n", inspect.cleandoc(space.__doc__ or "").partition("\n\n")[2] + "\n"]
     for word, kind in ENTRIES.items():

@@ -68,10 +68,10 @@ class RLResources(Section):
     @property
     def bundles(self) -> list[dict[str, float]]:
         """What each process needs, as Ray calls it; the learner's first."""
-        learner, runner = amounts(self.cpus, self.gpus), amounts(self.cpus, 0)
-        if self.apart or not self.env_runners:
-            return [learner, *[runner] * self.env_runners]
-        return [learner, *[runner] * (self.env_runners - 1)]
+        own = self.apart or not self.env_runners
+        # RLlib wants a bundle for the learner in any case, and Ray wants something in it.
+        learner = amounts(self.cpus if own else 0, self.gpus) or {"memory": 1.0}
+        return [learner, *[amounts(self.cpus, 0)] * self.env_runners]
 
     def described(self, what: str) -> str:
         """How much of `CPUs` or `GPUs` all of it takes, for messages."""

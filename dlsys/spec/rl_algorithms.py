@@ -7,6 +7,6 @@ from typing import Annotated
 from pydantic import Field
 
 from dlsys.spec.rl_policy import PPO
-from dlsys.spec.rl_value import DQN, Rainbow
+from dlsys.spec.rl_value import DDPG, DQN, SAC, TD3, Rainbow
 
-Algorithm = Annotated[PPO | DQN | Rainbow, Field(discriminator="name")]
+Algorithm = Annotated[PPO | DQN | Rainbow | SAC | DDPG | TD3, Field(discriminator="name")]

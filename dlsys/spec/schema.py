@@ -18,6 +18,7 @@ from dlsys.registry import WORKLOADS
 from dlsys.spec.cluster import PROVIDERS
 from dlsys.spec.entries import ENTRIES
 from dlsys.spec.job import TrainJob
+from dlsys.spec.rl import RLJob
 from dlsys.spec.section import Condition, Interval, Section
 from dlsys.spec.sweep import Sweep
 
@@ -40,6 +41,11 @@ def schema() -> dict[str, Any]:
     job = _of_model(TrainJob)
     _add_workloads(job)
     return {"$schema": _DIALECT, **job, "title": "A dlsys job file"}
+
+
+def rl_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `kind: rl`."""
+    return {"$schema": _DIALECT, **_of_model(RLJob), "title": "A dlsys agent file"}
 
 
 def sweep_schema() -> dict[str, Any]:

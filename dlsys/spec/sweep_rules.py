@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dlsys.registry import did_you_mean
 from dlsys.spec import space, sweep_trials
-from dlsys.spec.metrics import best, metric_exists
+from dlsys.spec.metrics import best, metric_exists, modes
 from dlsys.spec.rl import RLJob
 from dlsys.spec.rules import Found
 from dlsys.spec.section import show
@@ -76,7 +76,12 @@ def _metric_is_of_validation(facts: Facts) -> Found:
 @_rule("metric", "mode", "job")
 def _mode_suits_metric(facts: Facts) -> Found:
     sweep, known = facts.sweep, best(facts.base.job, facts.sweep.metric)
-    if sweep.mode is None and known is None:
+    measured = modes(facts.base.job)
+    if (
+        sweep.mode is None
+        and known is None
+        and (measured is None or sweep.metric.partition("/")[2] in measured)
+    ):
         yield (
             ("mode",),
             f"is required: only you know which {show(sweep.metric)} is the best, say max or min",

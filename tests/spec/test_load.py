@@ -138,7 +138,7 @@ def test_an_override_leaves_an_aliased_twin_alone(tmp_path: Path) -> None:
         ("seed=*a", "seed", "'*a': the alias *a has no anchor before it, or lies inside it"),
         ("batch_size=65", "batch_size", "must be"),
         (f"model{'.a' * 5000}=1", "", "'model.a.a"),
-        ("kind=tune", "kind", "must be 'train', got 'tune'"),
+        ("kind=tune", "kind", "must be 'train' or 'rl', got 'tune'"),
         ("seed=\udcff", "seed", "'\\udcff': the character U+DCFF is not allowed"),
         ("\udcff=1", "", "'\\udcff=1' is not an override: say dotted.path=value"),
         ("model.\n=1", "", "'model.\\n=1' is not an override: say dotted.path=value"),

@@ -255,7 +255,7 @@ def test_a_sweep_where_a_job_is_wanted(good: Path) -> None:
 
 
 def test_a_sweep_is_no_job(good: Path) -> None:
-    with pytest.raises(SpecError, match="kind: must be 'train', got 'sweep'"):
+    with pytest.raises(SpecError, match="kind: must be 'train' or 'rl', got 'sweep'"):
         check(yaml.read(SWEEP, "sweep.yaml"))
 
 

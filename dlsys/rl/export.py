@@ -1,0 +1,101 @@
+"""What a checkpoint's agent does, as one file that needs only torch."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from dlsys.errors import UsageError
+from dlsys.registry import ALGORITHMS, import_string
+from dlsys.rl import environments
+from dlsys.spec.rl import RLJob
+from dlsys.train.checkpoint.store import CheckpointStore, read
+
+
+class Table(nn.Module):
+    """The best action of each state of a table.
+
+    Args:
+        values: what actions are worth [states, actions], or the actions themselves [states].
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        best = values.argmax(dim=1) if values.ndim == 2 else values
+        self.best: Tensor
+        self.register_buffer("best", best)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Actions [N] for states [N]."""
+        return self.best[states]
+
+
+def policy(job: RLJob, weights: Mapping[str, Tensor]) -> nn.Module:
+    """What acts, from observations [N, …] to actions; no Ray runs for it.
+
+    Args:
+        job: the agent's.
+        weights: as its checkpoints hold them.
+    """
+    if job.algorithm.RLLIB:
+        from dlsys.rl.rllib import module_of
+
+        return module_of(job, weights)
+    if weights.keys() <= {"q", "policy"}:
+        return Table(weights["q"] if "q" in weights else weights["policy"])
+    module = ALGORITHMS.target(job.algorithm.name).partition(":")[0]
+    made: nn.Module = import_string(f"{module}:policy")(job, weights)
+    return made
+
+
+def export(job: RLJob, checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int, int]:
+    """Writes the policy of the newest good checkpoint for `torch.export.load`.
+
+    Args:
+        job: the run's.
+        checkpoints: its folder of checkpoints.
+        target: a `.pt2` file.
+        best: takes the best checkpoint.
+
+    Returns:
+        The checkpoint's step, and how many numbers were written.
+
+    Raises:
+        UsageError: there is no checkpoint, or `target` cannot be written.
+        CheckpointError: all are damaged, or the best one is.
+    """
+    store = CheckpointStore(checkpoints, keep=1)
+    chosen = store.best() if best else None
+    saved = read(chosen) if chosen else None if best else store.latest()
+    if saved is None:
+        raise UsageError(f"{checkpoints.parent.name} has no {'best ' if best else ''}checkpoint yet")
+    acts = policy(job, saved.model).eval()
+    program = torch.export.export(acts, (_example(job),), dynamic_shapes=({0: Dim("N")},), strict=False)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, buffer)
+    try:
+        target.write_bytes(buffer.getvalue())
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from error
+    return saved.position.step, sum(tensor.numel() for tensor in saved.model.values())
+
+
+def _example(job: RLJob) -> Tensor:
+    """Two observations."""
+    env = environments.make(job.environment, flat=job.algorithm.RLLIB)
+    try:
+        seen: Any = np.stack([np.asarray(env.observation_space.sample())] * 2)
+    finally:
+        env.close()  # type: ignore[no-untyped-call]
+    kind = torch.float32 if job.algorithm.RLLIB else None
+    return torch.as_tensor(seen, dtype=kind)
