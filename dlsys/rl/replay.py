@@ -1,4 +1,4 @@
-"""A memory of steps for off-policy algorithms: uniform, prioritized (https://arxiv.org/abs/1511.05952) or last.
+"""A memory of steps: uniform, prioritized (https://arxiv.org/abs/1511.05952), or the last ones alone.
 
 RLlib's buffers keep episodes, and make an object of each step that they draw: 64 of them take longer than
 the update that learns from them. Here a batch is a handful of numpy's indexed reads, n-step returns end

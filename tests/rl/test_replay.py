@@ -69,7 +69,12 @@ def test_what_runs_on_is_bootstrapped_from_where_it_is() -> None:
     memory.add([first])
     assert _all(memory)[1] == {"reward": 2.0, "next": 2.0, "over": False, "n": 1.0}
     memory.add([second])
-    assert _all(memory)[1] == {"reward": pytest.approx(2 + 0.9 * 3 + 0.81 * 4), "next": 4, "over": True, "n": 3}
+    assert _all(memory)[1] == {
+        "reward": pytest.approx(2 + 0.9 * 3 + 0.81 * 4),
+        "next": 4,
+        "over": True,
+        "n": 3,
+    }
 
 
 def test_the_oldest_steps_are_forgotten() -> None:

@@ -1,6 +1,8 @@
-"""DDPG (https://arxiv.org/abs/1509.02971), and TD3 (https://arxiv.org/abs/1802.09477) as three switches of it:
-twin values, delayed policies, smoothed targets. RLlib no longer has them; they are its SAC with a
-deterministic policy."""
+"""DDPG (https://arxiv.org/abs/1509.02971) and, as three switches of it, TD3 (https://arxiv.org/abs/1802.09477).
+
+These are twin values, delayed policies and smoothed targets. RLlib no longer has either; they are its SAC
+with a deterministic policy.
+"""
 
 from __future__ import annotations
 

@@ -46,9 +46,7 @@ class NoisyLinear(nn.Module):
 
     def draw(self) -> None:
         """New noise."""
-        wide, out = (
-            torch.randn(size, device=self.weight.device) for size in reversed(self.weight.shape)
-        )
+        wide, out = (torch.randn(size, device=self.weight.device) for size in reversed(self.weight.shape))
         self.noise = wide.sign() * wide.abs().sqrt(), out.sign() * out.abs().sqrt()
 
     def forward(self, inputs: Tensor) -> Tensor:
