@@ -24,6 +24,7 @@ from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
 from dlsys.registry import ALGORITHMS
@@ -135,8 +136,10 @@ class RllibAgent:
         self._algorithm.set_state({COMPONENT_LEARNER_GROUP: decode(state["learner"])})
         if (buffer := self._buffer()) is not None:
             buffer.set_state(decode(state["buffer"]))
+        counted = MetricsLogger(root=False)
         missing = state["sampled"] - self._sampled()
-        self._algorithm.metrics.log_value(_SAMPLED, missing, reduce="lifetime_sum")
+        counted.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, missing, reduce="lifetime_sum")
+        self._algorithm.metrics.aggregate([counted.reduce()], key=ENV_RUNNER_RESULTS)
         self._start_anew(state["sampled"])
 
     def _buffer(self) -> Any:
