@@ -14,7 +14,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from dlsys.registry import ALGORITHMS
-from dlsys.rl.algorithms.dqn import NoisyLinear, QNetwork
+from dlsys.rl.algorithms.dqn import NoisyLinear, QNetwork, projected
 from dlsys.rl.plain import decode, encode
 from dlsys.spec.rl_value import DQN, Rainbow
 
@@ -77,6 +77,33 @@ def test_a_distribution_sums_to_one_and_its_mean_is_the_value() -> None:
     # Both streams shape it.
     found[QF_PREDS].sum().backward()
     assert all(head.abs().sum() > 0 for head in (network.vf.weight.grad, network.af.net.mlp[0].weight.grad))
+
+
+def test_a_distribution_is_projected_share_by_share() -> None:
+    atoms = torch.linspace(-1, 3, 5)
+    shares = torch.rand(4, 5).softmax(-1)
+    moved = 3 * torch.randn(4, 5)
+    expected = torch.zeros(4, 5)
+    for row in range(4):
+        for share, point in zip(shares[row].tolist(), moved[row].clamp(-1, 3).tolist(), strict=True):
+            low = min(int(point + 1), 3)
+            expected[row, low] += share * (atoms[low + 1].item() - point)
+            expected[row, low + 1] += share * (point - atoms[low].item())
+    torch.testing.assert_close(projected(shares, moved, atoms), expected)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_a_distribution_of_any_range_is_learned(double: bool) -> None:
+    # Here (v_max - v_min) / ((v_max - v_min) / 50) is a little more than 50.
+    learner = _learner(atoms=51, v_min=-53.1, v_max=80.5, double=double, lr=0.01)
+    batch = _batch() | {"rewards": np.full(32, 200, np.float32), "terminateds": np.ones(32, bool)}
+    for now in range(60):
+        _update(learner, batch, now)
+    network = learner.module[DEFAULT_MODULE_ID]
+    with torch.no_grad():
+        values = network.compute_q_values({"obs": torch.as_tensor(batch["obs"])})[QF_PREDS]
+    taken = values[torch.arange(32), torch.as_tensor(batch["actions"])]
+    assert taken.min() > 60
 
 
 def test_noise_has_the_papers_scale() -> None:
@@ -148,7 +175,7 @@ def _overestimate(double: bool) -> float:
     random, found = np.random.default_rng(0), []
     first, second = np.eye(2, dtype=np.float32)
     module = learner.module[DEFAULT_MODULE_ID]
-    for now in range(1, 401):
+    for now in range(1, 301):
         ends = random.random(32) < 0.5
         batch = _batch(32) | {
             "obs": np.where(ends[:, None], second, first),
@@ -158,7 +185,7 @@ def _overestimate(double: bool) -> float:
             "terminateds": ends,
         }
         _update(learner, batch, now)
-        if now > 100:
+        if now > 50:
             with torch.no_grad():
                 found.append(module.compute_q_values({"obs": torch.tensor(first[None])})[QF_PREDS].mean())
     return float(np.mean(found))

@@ -13,11 +13,24 @@ from typing import Any
 
 import torch
 from ray.rllib.algorithms import dqn as rllib
-from ray.rllib.algorithms.dqn.default_dqn_rl_module import ATOMS, QF_LOGITS, QF_PREDS, QF_PROBS
+from ray.rllib.algorithms.dqn.dqn_learner import (
+    ATOMS,
+    QF_LOGITS,
+    QF_LOSS_KEY,
+    QF_MEAN_KEY,
+    QF_NEXT_PREDS,
+    QF_PREDS,
+    QF_PROBS,
+    QF_TARGET_NEXT_PREDS,
+    QF_TARGET_NEXT_PROBS,
+    TD_ERROR_MEAN_KEY,
+)
 from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.models.base import ENCODER_OUT
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.metrics import TD_ERROR_KEY
 from torch import Tensor, nn
 
 from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState
@@ -116,8 +129,52 @@ class QNetwork(DefaultDQNTorchRLModule):
         return {QF_PREDS: (shares * atoms).sum(-1), QF_LOGITS: values, QF_PROBS: shares, ATOMS: atoms}
 
 
+def projected(shares: Tensor, moved: Tensor, atoms: Tensor) -> Tensor:
+    """A distribution on other points, on the atoms (https://arxiv.org/abs/1707.06887, equation 7).
+
+    Args:
+        shares: [B, atoms], how likely each point is.
+        moved: [B, atoms], where it lies; beyond the first and the last atom it counts as there.
+        atoms: [atoms], evenly apart.
+
+    Returns:
+        [B, atoms]: each point's share goes to its two neighbours, more of it to the nearer one.
+    """
+    apart = atoms[1] - atoms[0]
+    away = (moved.clamp(atoms[0], atoms[-1]).unsqueeze(-1) - atoms).abs() / apart
+    return (shares.unsqueeze(-1) * (1 - away).clamp(0, 1)).sum(1)
+
+
 class Learner(WholeState, DQNTorchLearner):
-    """RLlib's loss."""
+    """RLlib's loss of values. That of distributions is ours: RLlib's fails where rounding leads beyond the
+    last atom, as it does for one range in five."""
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
+        if config.num_atoms == 1:
+            loss: Tensor = super().compute_loss_for_module(
+                module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
+            )
+            return loss
+        actions, rows = batch[Columns.ACTIONS].long(), torch.arange(len(batch[Columns.ACTIONS]))
+        best = fwd_out[QF_NEXT_PREDS if config.double_q else QF_TARGET_NEXT_PREDS].argmax(-1)
+        going = config.gamma ** batch["n_step"] * (1.0 - batch[Columns.TERMINATEDS].float())
+        moved = batch[Columns.REWARDS].unsqueeze(-1) + going.unsqueeze(-1) * fwd_out[ATOMS]
+        wanted = projected(fwd_out[QF_TARGET_NEXT_PROBS][rows, best], moved, fwd_out[ATOMS]).detach()
+        logits = fwd_out[QF_LOGITS][rows, actions]  # rows of following states come after these
+        # The Kullback-Leibler divergence, which is nought where nothing is left to learn.
+        errors = nn.functional.cross_entropy(logits, wanted, reduction="none")
+        errors = errors + torch.xlogy(wanted, wanted).sum(-1)
+        loss = (batch["weights"] * errors).mean()
+        self.metrics.log_value((module_id, TD_ERROR_KEY), errors, reduce="item_series")
+        told = {
+            QF_LOSS_KEY: loss,
+            QF_MEAN_KEY: fwd_out[QF_PREDS][rows, actions].mean(),
+            TD_ERROR_MEAN_KEY: errors.mean(),
+        }
+        self.metrics.log_dict(told, key=module_id, window=1)
+        return loss
 
 
 class DQN(OffPolicy, rllib.DQN):
