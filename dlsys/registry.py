@@ -140,5 +140,10 @@ ALGORITHMS = Registry(
         "q-value-iteration": "dlsys.rl.tabular.agent:of_job",
         "td-learning": "dlsys.rl.tabular.agent:of_job",
         "q-learning": "dlsys.rl.tabular.agent:of_job",
+        "dqn": "dlsys.rl.algorithms.rllib_value:dqn",
+        "rainbow": "dlsys.rl.algorithms.rllib_value:dqn",
+        "sac": "dlsys.rl.algorithms.rllib_value:soft_actor_critic",
+        "ddpg": "dlsys.rl.algorithms.ddpg:ddpg",
+        "td3": "dlsys.rl.algorithms.ddpg:ddpg",
     },
 )

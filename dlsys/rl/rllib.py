@@ -25,6 +25,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
 from dlsys.registry import ALGORITHMS
@@ -37,6 +38,7 @@ from dlsys.spec.rl import RLJob
 from dlsys.train.seeding import seed_all
 
 _RETURNS, _LENGTHS = "dlsys_returns", "dlsys_lengths"
+_SAMPLED = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
 
 
 class _Episodes(RLlibCallback):
@@ -91,16 +93,14 @@ class RllibAgent:
         learned = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
         return Iteration(
             steps=self._sampled() - before,
-            # Of a single value, RLlib makes no list.
-            returns=[float(value) for value in np.atleast_1d(runners.get(_RETURNS, ()))],
-            lengths=[int(value) for value in np.atleast_1d(runners.get(_LENGTHS, ()))],
+            returns=[float(value) for value in _series(runners, _RETURNS)],
+            lengths=[int(value) for value in _series(runners, _LENGTHS)],
             figures=_figures(learned),
             seconds={"sample": max(rest, 0.0), **self._seconds},
         )
 
     def _sampled(self) -> int:
-        path = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
-        return int(self._algorithm.metrics.peek(path, default=0))
+        return int(self._algorithm.metrics.peek(_SAMPLED, default=0))
 
     @property
     def policy(self) -> Policy:
@@ -139,6 +139,10 @@ class RllibAgent:
         self._algorithm.learner_group.foreach_learner(_set_rates)
         if (buffer := self._buffer()) is not None:
             buffer.set_state(decode(state["buffer"]))
+        counted = MetricsLogger(root=False)
+        missing = state["sampled"] - self._sampled()
+        counted.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, missing, reduce="lifetime_sum")
+        self._algorithm.metrics.aggregate([counted.reduce()], key=ENV_RUNNER_RESULTS)
         self._start_anew(state["sampled"])
 
     def _buffer(self) -> Any:
@@ -206,6 +210,11 @@ def configure(job: RLJob) -> AlgorithmConfig:
         .debugging(seed=job.seed, log_level="ERROR")
     )
     return done
+
+
+def _series(results: Mapping[str, Any], name: str) -> list[Any]:
+    """Of a single value RLlib makes no list, and of none a NaN."""
+    return [value for value in np.atleast_1d(results.get(name, ())) if value == value]
 
 
 # RLlib's names of figures as ours, and those that say nothing of learning.

@@ -8,7 +8,9 @@ from pydantic import Field
 
 from dlsys.spec.rl_policy import PPO
 from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
+from dlsys.spec.rl_value import DDPG, DQN, SAC, TD3, Rainbow
 
 Algorithm = Annotated[
-    PPO | QLearning | QValueIteration | TDLearning | ValueIteration, Field(discriminator="name")
+    PPO | DQN | Rainbow | SAC | DDPG | TD3 | QLearning | QValueIteration | TDLearning | ValueIteration,
+    Field(discriminator="name"),
 ]

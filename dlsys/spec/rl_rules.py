@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dlsys.errors import DlsysError
 from dlsys.spec.metrics import metric_exists
 from dlsys.spec.rl import RLJob
+from dlsys.spec.rl_value import DQN, Replayed
 from dlsys.spec.rules import Found, experiment_is_plain, own_code, stop_is_given
 
 _RULES: list[tuple[frozenset[str], Callable[[RLJob], Found]]] = []
@@ -71,6 +72,29 @@ def _metrics_exist(job: RLJob) -> Found:
         yield from metric_exists(job, ("stop", "target", name), name, ("train", "valid"))
     if job.checkpoint.best is not None:
         yield from metric_exists(job, ("checkpoint", "best"), job.checkpoint.best, ("valid",))
+
+
+@_rule("algorithm", "resources")
+def _memory_has_room(job: RLJob) -> Found:
+    told, needs = job.algorithm, job.resources
+    if isinstance(told, Replayed):
+        least = 2 * told.fragment * needs.envs * max(needs.env_runners, 1)
+        if told.capacity < least:
+            yield (
+                ("algorithm", "capacity"),
+                f"must be at least {least}, twice fragment × resources.envs × resources.env_runners, "
+                f"got {told.capacity}",
+            )
+
+
+@_rule("algorithm")
+def _returns_have_a_range(job: RLJob) -> Found:
+    told = job.algorithm
+    if isinstance(told, DQN) and told.atoms > 1 and told.v_min >= told.v_max:
+        yield (
+            ("algorithm", "v_min"),
+            f"must be less than v_max, got v_min {told.v_min:g} and v_max {told.v_max:g}",
+        )
 
 
 @_rule("environment", "algorithm")
