@@ -31,6 +31,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
     env: Any
     module: Any
     config: Any
+    _needs_initial_reset: bool
 
     def __init__(self, **told: Any) -> None:
         super().__init__(**told)
