@@ -6,9 +6,20 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dlsys.spec.rl_policy import PPO
+from dlsys.spec.rl_policy import A2C, A3C, APPO, IMPALA, PPO, REINFORCE, TRPO
 from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
 
 Algorithm = Annotated[
-    PPO | QLearning | QValueIteration | TDLearning | ValueIteration, Field(discriminator="name")
+    PPO
+    | TRPO
+    | REINFORCE
+    | A2C
+    | A3C
+    | IMPALA
+    | APPO
+    | QLearning
+    | QValueIteration
+    | TDLearning
+    | ValueIteration,
+    Field(discriminator="name"),
 ]
