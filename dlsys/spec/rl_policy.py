@@ -121,7 +121,7 @@ class IMPALA(Deep):
     """The learning rate."""
     rollout: Count = 50
     """Steps of each environment that an env runner sends at a time, and V-trace looks ahead."""
-    batch_size: Count = 500
+    batch_size: Count = 200
     """Steps of one update."""
     entropy: NonNegative = 0.01
     """The weight of the policy's entropy."""

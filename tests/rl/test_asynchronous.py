@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def test_updates_interleave_and_a_killed_worker_comes_back(agent: RllibAgent) ->
         order += [worker for worker, count in _updates(algorithm).items() if count > before[worker]]
     # In turns, more or less: neither has a long run of updates to itself, and none is of the first
     # parameters for long.
-    changes = sum(one != next for one, next in zip(order, order[1:], strict=False))
+    changes = sum(one != other for one, other in itertools.pairwise(order))
     assert set(order) == {1, 2}
     assert changes >= 10
 

@@ -45,7 +45,8 @@ class Worker(SingleAgentEnvRunner):
 
     def make_module(self) -> None:
         if self.env is None:  # the one beside the learner, which only acts in evaluations
-            return super().make_module()
+            super().make_module()  # type: ignore[no-untyped-call]
+            return
         spaces = self.get_spaces()  # type: ignore[no-untyped-call]
         self.learner: Any = self.config.build_learner(spaces=spaces)
         self.module = self.learner.module[DEFAULT_MODULE_ID]
