@@ -102,7 +102,7 @@ class A3C(Deep):
     ASYNCHRONOUS: ClassVar[bool] = True
     lr: Positive = 1e-3
     """The learning rate of Adam, whose moments the workers share."""
-    rollout: Count = 64
+    rollout: Count = 32
     """Steps of each environment from which a worker computes one gradient."""
     trace: Share = 0.95
     """The λ of generalized advantage estimation; 1 is the paper's n-step return."""
