@@ -20,7 +20,15 @@ def impala(told: IMPALA) -> AlgorithmConfig:
 
 
 def appo(told: APPO) -> AlgorithmConfig:
-    config = APPOConfig().training(clip_param=told.clip)  # type: ignore[no-untyped-call]
+    config: Any = APPOConfig()  # type: ignore[no-untyped-call]
+    # The target network is renewed after 4 · 2 updates: the loss is clipped about it, and RLlib's 32 of
+    # them hold the policy back.
+    config.training(
+        clip_param=told.clip,
+        circular_buffer_num_batches=4,
+        circular_buffer_iterations_per_batch=2,
+        target_network_update_freq=1,
+    )
     return _common(config, told)
 
 
