@@ -136,6 +136,12 @@ ALGORITHMS = Registry(
     "algorithm",
     {
         "ppo": "dlsys.rl.algorithms.rllib:ppo",
+        "trpo": "dlsys.rl.algorithms.trpo:trpo",
+        "reinforce": "dlsys.rl.algorithms.reinforce:reinforce",
+        "a2c": "dlsys.rl.algorithms.actor_critic:a2c",
+        "a3c": "dlsys.rl.algorithms.a3c:a3c",
+        "impala": "dlsys.rl.algorithms.rllib_async:impala",
+        "appo": "dlsys.rl.algorithms.rllib_async:appo",
         "value-iteration": "dlsys.rl.tabular.agent:of_job",
         "q-value-iteration": "dlsys.rl.tabular.agent:of_job",
         "td-learning": "dlsys.rl.tabular.agent:of_job",

@@ -22,7 +22,12 @@ from numpy.typing import NDArray
 from ray.rllib.algorithms import AlgorithmConfig
 from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.callbacks.callbacks import RLlibCallback
-from ray.rllib.core import COMPONENT_LEARNER_GROUP, DEFAULT_MODULE_ID
+from ray.rllib.core import (
+    COMPONENT_LEARNER,
+    COMPONENT_LEARNER_GROUP,
+    COMPONENT_RL_MODULE,
+    DEFAULT_MODULE_ID,
+)
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
@@ -88,6 +93,7 @@ class RllibAgent:
         began, before = time.perf_counter(), self._sampled()
         self._seconds = {"learn": 0.0, "sync": 0.0}
         result = self._algorithm.train()
+        self._take_newest()
         rest = time.perf_counter() - began - sum(self._seconds.values())
         runners = result.get(ENV_RUNNER_RESULTS, {})
         learned = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
@@ -101,6 +107,15 @@ class RllibAgent:
 
     def _sampled(self) -> int:
         return int(self._algorithm.metrics.peek(_SAMPLED, default=0))
+
+    def _take_newest(self) -> None:
+        """Asynchronous algorithms bring the newest weights to remote env runners only."""
+        if self._job.algorithm.ASYNCHRONOUS:
+            place = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+            found = self._algorithm.learner_group.get_state(components=place, inference_only=True)
+            self._algorithm.get_module().set_state(
+                found[COMPONENT_LEARNER][COMPONENT_RL_MODULE][DEFAULT_MODULE_ID]
+            )
 
     @property
     def policy(self) -> Policy:

@@ -6,11 +6,26 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dlsys.spec.rl_policy import PPO
+from dlsys.spec.rl_policy import A2C, A3C, APPO, IMPALA, PPO, REINFORCE, TRPO
 from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
 from dlsys.spec.rl_value import DDPG, DQN, SAC, TD3, Rainbow
 
 Algorithm = Annotated[
-    PPO | DQN | Rainbow | SAC | DDPG | TD3 | QLearning | QValueIteration | TDLearning | ValueIteration,
+    PPO
+    | TRPO
+    | REINFORCE
+    | A2C
+    | A3C
+    | IMPALA
+    | APPO
+    | DQN
+    | Rainbow
+    | SAC
+    | DDPG
+    | TD3
+    | QLearning
+    | QValueIteration
+    | TDLearning
+    | ValueIteration,
     Field(discriminator="name"),
 ]

@@ -64,6 +64,22 @@ def _nothing_elastic(job: RLJob) -> Found:
         )
 
 
+@_rule("algorithm", "resources")
+def _runners_suit_algorithm(job: RLJob) -> Found:
+    name = getattr(job.algorithm, "name", "")
+    if job.algorithm.ASYNCHRONOUS and job.resources.env_runners == 0:
+        yield (
+            ("resources", "env_runners"),
+            f"{name} is asynchronous and needs one at least, but got 0; try 2",
+        )
+    if job.algorithm.WHOLE_EPISODES and job.resources.envs > 1:
+        yield (
+            ("resources", "envs"),
+            f"{name} learns from whole episodes, and of {job.resources.envs} environments at once it would "
+            "see the shortest ones most; give 1, and more env_runners",
+        )
+
+
 @_rule("stop", "expect", "checkpoint", "algorithm")
 def _metrics_exist(job: RLJob) -> Found:
     for name in job.expect:

@@ -20,6 +20,10 @@ class AlgorithmSection(Section):
     # that needs Ray.
     RLLIB: ClassVar[bool] = True
     RAY: ClassVar[bool] = True
+    # Whether env runners sample while the learner learns: without one, nothing would.
+    ASYNCHRONOUS: ClassVar[bool] = False
+    # Whether it learns from whole episodes only.
+    WHOLE_EPISODES: ClassVar[bool] = False
 
     gamma: Share = 0.99
     """The discount γ of rewards a step later."""
