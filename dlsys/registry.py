@@ -136,5 +136,7 @@ ALGORITHMS = Registry(
     "algorithm",
     {
         "ppo": "dlsys.rl.algorithms.rllib:ppo",
+        "mbpo": "dlsys.rl.algorithms.mbpo:MBPOAgent",
+        "genetic": "dlsys.rl.algorithms.genetic:GeneticAgent",
     },
 )

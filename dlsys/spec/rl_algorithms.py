@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
+from dlsys.spec.rl_models import MBPO, Genetic
 from dlsys.spec.rl_policy import PPO
 
-Algorithm = PPO
+Algorithm = Annotated[PPO | MBPO | Genetic, Field(discriminator="name")]
