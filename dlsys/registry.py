@@ -138,5 +138,9 @@ ALGORITHMS = Registry(
         "ppo": "dlsys.rl.algorithms.rllib:ppo",
         "mbpo": "dlsys.rl.algorithms.mbpo:MBPOAgent",
         "genetic": "dlsys.rl.algorithms.genetic:GeneticAgent",
+        "bc": "dlsys.rl.algorithms.rllib_offline:bc",
+        "marwil": "dlsys.rl.algorithms.rllib_offline:marwil",
+        "cql": "dlsys.rl.algorithms.rllib_offline:cql",
+        "iql": "dlsys.rl.algorithms.rllib_offline:iql",
     },
 )

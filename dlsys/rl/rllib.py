@@ -109,6 +109,8 @@ class RllibAgent:
         state = {"learner": encode(found[COMPONENT_LEARNER_GROUP]), "sampled": self._sampled()}
         if (buffer := self._buffer()) is not None:
             state["buffer"] = encode(buffer.get_state())
+        if hasattr(self._algorithm, "own_state"):
+            state["own"] = encode(self._algorithm.own_state())
         self._start_anew(self._sampled())
         return state
 
@@ -116,6 +118,8 @@ class RllibAgent:
         self._algorithm.set_state({COMPONENT_LEARNER_GROUP: decode(state["learner"])})
         if (buffer := self._buffer()) is not None:
             buffer.set_state(decode(state["buffer"]))
+        if "own" in state:
+            self._algorithm.set_own_state(decode(state["own"]))
         self._start_anew(state["sampled"])
 
     def _buffer(self) -> Any:

@@ -31,7 +31,7 @@ class MBPO(Deep):
     """Scales the whole gradient of a network down to this norm."""
     batch_size: Count = 256
     """Rows of one update, of the policy and of the models."""
-    updates: Count = 5
+    updates: Count = 8
     """The policy's updates for each step of the environment."""
     average: Annotated[Share, Field(gt=0)] = 0.01
     """How far the target value functions move to the learned ones at each update, the τ of SAC."""

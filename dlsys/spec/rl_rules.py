@@ -7,11 +7,13 @@ when the run starts.
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 
 from dlsys.errors import DlsysError
 from dlsys.spec.metrics import metric_exists
 from dlsys.spec.rl import RLJob
+from dlsys.spec.rl_offline import Offline
 from dlsys.spec.rules import Found, experiment_is_plain, own_code, stop_is_given
 
 _RULES: list[tuple[frozenset[str], Callable[[RLJob], Found]]] = []
@@ -32,6 +34,12 @@ def check(job: RLJob | None, broken: set[str]) -> Found:
     for sections, function in _RULES:
         if not sections & broken:
             yield from function(job)
+
+
+def missing_files(job: RLJob, folder: pathlib.Path) -> Found:
+    """What a job reads and is not there; a relative path starts at `folder`."""
+    if isinstance(job.algorithm, Offline) and not (folder / job.algorithm.episodes).exists():
+        yield ("algorithm", "episodes"), f"no such file: {folder / job.algorithm.episodes}"
 
 
 @_rule("stop")

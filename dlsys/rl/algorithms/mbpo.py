@@ -113,7 +113,9 @@ class Models(nn.Module):
         inputs, goal, ended = torch.split(rows, [self._inputs, self._outputs, 1], -1)
         mean, log_variance, end = self(inputs)
         errors = (mean - goal).square()
-        likely = (errors * (-log_variance).exp() + log_variance).mean((1, 2))
+        # Weighted as by Seitzer et al. 2022: a large variance would excuse a bad mean for ever.
+        weight = (log_variance.detach() / 2).exp()
+        likely = (weight * (errors * (-log_variance).exp() + log_variance)).mean((1, 2))
         ends = functional.binary_cross_entropy_with_logits(end, ended.squeeze(-1), reduction="none")
         return likely, errors.mean((1, 2)), ends.mean(1)
 

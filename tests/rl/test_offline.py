@@ -1,0 +1,102 @@
+"""RLlib's offline algorithms, run by one Ray for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from rl_models import job
+from scripted import Balancer, SwingUp
+
+from dlsys.rl.agent import Iteration
+from dlsys.rl.engine import build
+from dlsys.rl.episodes import record
+from dlsys.rl.evaluate import play
+from dlsys.rl.plain import decode, encode
+from dlsys.rl.rllib import RllibAgent
+from dlsys.spec.rl import Environment, RLJob
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("episodes")
+    record(Balancer(), Environment(name="CartPole-v1"), 5, 0, folder / "CartPole-v1.parquet", 0.2)
+    record(SwingUp(), Environment(name="Pendulum-v1"), 3, 0, folder / "Pendulum-v1.parquet", 0.5)
+    return folder
+
+
+def told(name: str, recorded: Path, **more: Any) -> RLJob:
+    environment = "CartPole-v1" if name in ("bc", "marwil") else "Pendulum-v1"
+    small: dict[str, Any] = {"hidden": [16], "updates": 3, "batch_size": 32}
+    algorithm = {"name": name, "episodes": str(recorded / f"{environment}.parquet"), **(small | more)}
+    return job(algorithm, environment)
+
+
+@pytest.mark.parametrize("name", ["bc", "marwil"])
+def test_it_does_what_was_done(name: str, recorded: Path) -> None:
+    made = told(name, recorded, hidden=[64, 64], updates=200, batch_size=256)
+    agent = build(made)
+    did = agent.iterate()
+    assert did.steps == 200 * 256
+    assert play(agent, made.environment, 5, seed=0, split="valid").summary()["return"] >= 450
+    agent.close()
+
+
+@pytest.mark.parametrize("name", ["bc", "marwil", "cql", "iql"])
+def test_it_goes_on_exactly(name: str, recorded: Path) -> None:
+    whole = build(told(name, recorded))
+    assert isinstance(whole, RllibAgent)
+    whole.iterate()
+    state = decode(encode(whole.state()))
+    expected = whole.iterate()
+    other = build(told(name, recorded))
+    other.load(state)
+    found = other.iterate()
+    assert found.steps == expected.steps == 96
+    assert _learned(found) == _learned(expected)
+    for key, value in whole.weights().items():
+        np.testing.assert_array_equal(value, other.weights()[key], err_msg=key)
+    assert other.state()["sampled"] == whole.state()["sampled"] == 192
+    whole.close()
+    other.close()
+
+
+def _learned(did: Iteration) -> dict[str, float]:
+    """What RLlib counts over a process's life starts anew."""
+    return {name: value for name, value in did.figures.items() if not name.endswith("_lifetime")}
+
+
+def test_conservative_values_are_lower_where_nothing_was_recorded(recorded: Path) -> None:
+    found = []
+    for conservatism in (0.0, 5.0):
+        agent = build(told("cql", recorded, updates=60, conservatism=conservatism))
+        agent.iterate()
+        module = agent._algorithm.learner_group._learner.module["default_policy"]  # type: ignore[attr-defined]
+        rows = agent._algorithm._rows  # type: ignore[attr-defined]
+        found.append(_gap(module, rows))
+        agent.close()
+    assert found[1] > found[0]
+
+
+def _gap(module: Any, rows: dict[str, Any]) -> float:
+    """How much more recorded actions are thought to be worth than random ones."""
+    import torch
+
+    seen, actions = (torch.as_tensor(rows[name][:400]) for name in ("obs", "actions"))
+    random = torch.rand(actions.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        worth = [module.compute_q_values({"obs": seen, "actions": each}) for each in (actions, random)]
+    return float((worth[0] - worth[1]).mean())
