@@ -140,7 +140,6 @@ ALGORITHMS = Registry(
         "genetic": "dlsys.rl.algorithms.genetic:GeneticAgent",
         "bc": "dlsys.rl.algorithms.rllib_offline:bc",
         "marwil": "dlsys.rl.algorithms.rllib_offline:marwil",
-        "cql": "dlsys.rl.algorithms.rllib_offline:cql",
         "iql": "dlsys.rl.algorithms.rllib_offline:iql",
     },
 )

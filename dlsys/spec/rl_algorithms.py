@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dlsys.spec.rl_models import MBPO, Genetic
-from dlsys.spec.rl_offline import BC, CQL, IQL, MARWIL
+from dlsys.spec.rl_offline import BC, IQL, MARWIL
 from dlsys.spec.rl_policy import PPO
 
-Algorithm = Annotated[PPO | MBPO | Genetic | BC | MARWIL | CQL | IQL, Field(discriminator="name")]
+Algorithm = Annotated[PPO | MBPO | Genetic | BC | MARWIL | IQL, Field(discriminator="name")]

@@ -48,11 +48,13 @@ class MARWIL(Offline):
     """The weight of the value function's loss."""
 
 
-class OfflineQ(Offline):
-    """Learns what actions are worth."""
+class IQL(Offline):
+    """Implicit Q-learning (Kostrikov et al. 2021): never asks what an action is worth that was not
+    recorded; RLlib's."""
 
     ACTIONS: ClassVar[tuple[str, ...]] = ("continuous",)
 
+    name: Literal["iql"]
     lr: Positive = 1e-3
     """The learning rate."""
     hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] = (128, 128)
@@ -61,24 +63,6 @@ class OfflineQ(Offline):
     """Between them."""
     average: Annotated[Share, Field(gt=0)] = 0.005
     """How far the target value functions move to the learned ones at each update, the τ of SAC."""
-
-
-class CQL(OfflineQ):
-    """Conservative Q-learning (Kumar et al. 2020): a soft actor-critic that thinks less of actions that
-    were not recorded; RLlib's."""
-
-    name: Literal["cql"]
-    conservatism: NonNegative = 1.0
-    """The weight of the penalty on the values of other actions, the α of the paper."""
-    actions: Count = 4
-    """Actions of each kind that the penalty draws for a step."""
-
-
-class IQL(OfflineQ):
-    """Implicit Q-learning (Kostrikov et al. 2021): never asks what an action is worth that was not
-    recorded; RLlib's."""
-
-    name: Literal["iql"]
     expectile: Annotated[Fraction, Field(gt=0)] = 0.8
     """What share of the way from the mean to the best of the recorded actions the value function goes, the
     τ of the paper."""

@@ -55,7 +55,7 @@ def test_it_does_what_was_done(name: str, recorded: Path) -> None:
     agent.close()
 
 
-@pytest.mark.parametrize("name", ["bc", "marwil", "cql", "iql"])
+@pytest.mark.parametrize("name", ["bc", "marwil", "iql"])
 def test_it_goes_on_exactly(name: str, recorded: Path) -> None:
     whole = build(told(name, recorded))
     assert isinstance(whole, RllibAgent)
@@ -75,28 +75,5 @@ def test_it_goes_on_exactly(name: str, recorded: Path) -> None:
 
 
 def _learned(did: Iteration) -> dict[str, float]:
-    """What RLlib counts over a process's life starts anew."""
-    return {name: value for name, value in did.figures.items() if not name.endswith("_lifetime")}
-
-
-def test_conservative_values_are_lower_where_nothing_was_recorded(recorded: Path) -> None:
-    found = []
-    for conservatism in (0.0, 5.0):
-        agent = build(told("cql", recorded, updates=60, conservatism=conservatism))
-        agent.iterate()
-        module = agent._algorithm.learner_group._learner.module["default_policy"]  # type: ignore[attr-defined]
-        rows = agent._algorithm._rows  # type: ignore[attr-defined]
-        found.append(_gap(module, rows))
-        agent.close()
-    assert found[1] > found[0]
-
-
-def _gap(module: Any, rows: dict[str, Any]) -> float:
-    """How much more recorded actions are thought to be worth than random ones."""
-    import torch
-
-    seen, actions = (torch.as_tensor(rows[name][:400]) for name in ("obs", "actions"))
-    random = torch.rand(actions.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    with torch.no_grad():
-        worth = [module.compute_q_values({"obs": seen, "actions": each}) for each in (actions, random)]
-    return float((worth[0] - worth[1]).mean())
+    """All but RLlib's counters, some of which start anew with the process."""
+    return {name: value for name, value in did.figures.items() if not name.startswith("num_")}

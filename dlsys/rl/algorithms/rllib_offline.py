@@ -10,28 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from ray.rllib.algorithms import AlgorithmConfig
 from ray.rllib.algorithms import bc as rllib_bc
-from ray.rllib.algorithms import cql as rllib_cql
 from ray.rllib.algorithms import iql as rllib_iql
 from ray.rllib.algorithms import marwil as rllib_marwil
-from ray.rllib.algorithms.cql.torch.default_cql_torch_rl_module import DefaultCQLTorchRLModule
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from dlsys.rl.algorithms.rllib import network
 from dlsys.rl.episodes import read
-from dlsys.spec.rl_offline import BC, CQL, IQL, MARWIL, Offline, OfflineQ
+from dlsys.spec.rl_offline import BC, IQL, MARWIL, Offline
 
 _LEARNED = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
-# What the learners of RLlib keep beside modules and optimizers, and leave out of their states.
-_KEPT = ("curr_log_alpha", "moving_avg_sqd_adv_norms_per_module")
+# What MARWIL's learner keeps beside modules and optimizers, and leaves out of its state.
+_NORMS = "moving_avg_sqd_adv_norms_per_module"
 
 
 class _Recorded:
@@ -75,15 +71,13 @@ class _Recorded:
 
     def own_state(self) -> dict[str, Any]:
         """What is in no state of RLlib's."""
-        learner = self.learner_group._learner
-        kept = {name: dict(getattr(learner, name)) for name in _KEPT if hasattr(learner, name)}
-        return {"learned": int(self.metrics.peek(_LEARNED, default=0)), "kept": kept}
+        norms = dict(getattr(self.learner_group._learner, _NORMS, {}))
+        return {"learned": int(self.metrics.peek(_LEARNED, default=0)), "norms": norms}
 
     def set_own_state(self, state: dict[str, Any]) -> None:
         self._count(state["learned"] - int(self.metrics.peek(_LEARNED, default=0)))
-        for name, values in state["kept"].items():
-            for module, value in values.items():
-                getattr(self.learner_group._learner, name)[module].data.copy_(value)
+        if hasattr(self.learner_group._learner, _NORMS):
+            getattr(self.learner_group._learner, _NORMS).update(state["norms"])
 
 
 class _BC(_Recorded, rllib_bc.BC):
@@ -94,21 +88,8 @@ class _MARWIL(_Recorded, rllib_marwil.MARWIL):
     pass
 
 
-class _CQL(_Recorded, rllib_cql.CQL):
-    pass
-
-
 class _IQL(_Recorded, rllib_iql.IQL):
     pass
-
-
-class _CQLModule(DefaultCQLTorchRLModule):
-    """Draws its random actions where the policy's are: in ±1."""
-
-    def setup(self) -> None:
-        super().setup()  # type: ignore[no-untyped-call]
-        assert self.action_space is not None
-        self.action_space = spaces.Box(-1.0, 1.0, self.action_space.shape)
 
 
 def bc(told: BC) -> AlgorithmConfig:
@@ -125,41 +106,21 @@ def marwil(told: MARWIL) -> AlgorithmConfig:
     return made
 
 
-def cql(told: CQL) -> AlgorithmConfig:
-    made: AlgorithmConfig = (
-        _q_learner(rllib_cql.CQLConfig, _CQL, told)
-        .training(
-            alpha_lr=told.lr,
-            # RLlib counts these afresh at each call: more than one would never end.
-            bc_iters=0,
-            min_q_weight=told.conservatism,
-            num_actions=told.actions,
-            replay_buffer_config={"type": "EpisodeReplayBuffer"},
-        )
-        .rl_module(rl_module_spec=RLModuleSpec(module_class=_CQLModule))
-    )
-    return made
-
-
 def iql(told: IQL) -> AlgorithmConfig:
-    made: AlgorithmConfig = _q_learner(rllib_iql.IQLConfig, _IQL, told).training(
-        value_lr=told.lr, expectile=told.expectile, beta=told.weight
-    )
-    return made
-
-
-def _q_learner(config: Any, algorithm: type, told: OfflineQ) -> Any:
-    made = _common(config, algorithm, told)
+    made = _common(rllib_iql.IQLConfig, _IQL, told)
     made.lr = None
-    return made.training(
+    done: AlgorithmConfig = made.training(
         actor_lr=told.lr,
         critic_lr=told.lr,
-        twin_q=True,
+        value_lr=told.lr,
         tau=told.average,
         target_network_update_freq=0,
+        expectile=told.expectile,
+        beta=told.weight,
     ).rl_module(
         model_config=network(told, fusionnet_hiddens=[told.hidden[-1]], fusionnet_activation=told.activation)
     )
+    return done
 
 
 def _common(config: Any, algorithm: type, told: Offline) -> Any:
