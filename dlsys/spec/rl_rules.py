@@ -71,6 +71,15 @@ def _nothing_elastic(job: RLJob) -> Found:
         )
 
 
+@_rule("resources", "algorithm")
+def _resources_are_used(job: RLJob) -> Found:
+    algorithm, needs = job.algorithm, job.resources
+    if not algorithm.RLLIB and needs.gpus:
+        yield ("resources", "gpus"), f"{algorithm.name} learns on CPUs: leave it out"
+    if not algorithm.RAY and needs.env_runners:
+        yield ("resources", "env_runners"), f"{algorithm.name} acts in its own process: leave it out"
+
+
 @_rule("stop", "expect", "checkpoint", "algorithm")
 def _metrics_exist(job: RLJob) -> Found:
     for name in job.expect:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 from rl_models import Point, check_resumes_exactly, job
 from torch import Generator
 
+from dlsys.errors import SpecError
 from dlsys.rl.algorithms.mbpo import MBPOAgent, Models, policy
 from dlsys.rl.algorithms.soft import Actor, Steps
 from dlsys.rl.evaluate import play
+from dlsys.spec.load import load
 from dlsys.spec.rl_models import MBPO
 
 SMALL: dict[str, Any] = {
@@ -100,3 +103,17 @@ def test_it_learns_and_its_weights_act_alike() -> None:
     np.testing.assert_array_equal(alone, agent.act(seen))
     assert np.abs(alone).max() <= Point.action_space.high[0]
     agent.close()
+
+
+def test_a_file_says_what_does_not_suit_it(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "kind: rl\nname: x\nenvironment: {name: CartPole-v1}\nalgorithm: {name: mbpo}\n"
+        "resources: {gpus: 1, env_runners: 2}\nstop: {epochs: 1}\n"
+    )
+    with pytest.raises(SpecError) as told:
+        load(file)
+    said = str(told.value)
+    assert "algorithm.name: mbpo learns from continuous actions, and CartPole-v1 has discrete ones" in said
+    assert "resources.gpus: mbpo learns on CPUs" in said
+    assert "resources.env_runners: mbpo acts in its own process" in said

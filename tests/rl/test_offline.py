@@ -1,4 +1,4 @@
-"""RLlib's offline algorithms, run by one Ray for all of them."""
+"""Offline agents, and what else of the agents here needs a Ray: one for all of them."""
 
 from __future__ import annotations
 
@@ -77,3 +77,15 @@ def test_it_goes_on_exactly(name: str, recorded: Path) -> None:
 def _learned(did: Iteration) -> dict[str, float]:
     """All but RLlib's counters, some of which start anew with the process."""
     return {name: value for name, value in did.figures.items() if not name.startswith("num_")}
+
+
+def test_a_population_plays_alike_in_other_processes() -> None:
+    algorithm = {"name": "genetic", "population": 12, "elite": 3}
+    alone = build(job(algorithm, "CartPole-v1"))
+    apart = build(job(algorithm, "CartPole-v1", resources={"env_runners": 2, "cpus": 0.5}))
+    for _ in range(2):
+        expected, found = alone.iterate(), apart.iterate()
+        assert found.returns == expected.returns
+        assert found.figures == expected.figures
+    apart.close()
+    alone.close()
