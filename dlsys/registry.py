@@ -151,5 +151,10 @@ ALGORITHMS = Registry(
         "sac": "dlsys.rl.algorithms.rllib_value:soft_actor_critic",
         "ddpg": "dlsys.rl.algorithms.ddpg:ddpg",
         "td3": "dlsys.rl.algorithms.ddpg:ddpg",
+        "mbpo": "dlsys.rl.algorithms.mbpo:MBPOAgent",
+        "genetic": "dlsys.rl.algorithms.genetic:GeneticAgent",
+        "bc": "dlsys.rl.algorithms.rllib_offline:bc",
+        "marwil": "dlsys.rl.algorithms.rllib_offline:marwil",
+        "iql": "dlsys.rl.algorithms.rllib_offline:iql",
     },
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from dlsys.registry import ALGORITHMS
@@ -9,6 +11,7 @@ from dlsys.rl import environments
 from dlsys.rl.agent import Agent
 from dlsys.rl.loop import Loop
 from dlsys.spec.rl import RLJob
+from dlsys.spec.rl_offline import Offline
 from dlsys.train.engine import Surroundings
 from dlsys.train.loop import Result
 
@@ -22,7 +25,7 @@ def run_agent(job: RLJob, around: Surroundings) -> Result:
     torch.set_num_threads(max(1, int(job.resources.cpus)))
     around.beat(0)
     environments.check_suits(job.algorithm, job.environment)
-    agent = build(job)
+    agent = build(_with_files(job, around.folder))
     try:
         loop = Loop(job, agent, around)
         around.store.tidy()
@@ -31,6 +34,14 @@ def run_agent(job: RLJob, around: Surroundings) -> Result:
         return loop.run()
     finally:
         agent.close()
+
+
+def _with_files(job: RLJob, folder: Path) -> RLJob:
+    """The job with its files found from the folder where relative paths start."""
+    if not isinstance(job.algorithm, Offline):
+        return job
+    found = job.algorithm.model_copy(update={"episodes": str(folder / job.algorithm.episodes)})
+    return job.model_copy(update={"algorithm": found})
 
 
 def build(job: RLJob) -> Agent:

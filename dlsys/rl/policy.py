@@ -40,5 +40,9 @@ class Policy(nn.Module):
         if self._discrete:
             discrete: Tensor = chosen + self._start
             return discrete
+        return self.stretch(chosen)
+
+    def stretch(self, chosen: Tensor) -> Tensor:
+        """Actions in ±1, as the environment takes them."""
         stretched = self.low + (chosen + 1.0) * (self.high - self.low) / 2.0
         return torch.minimum(torch.maximum(stretched, self.low), self.high)

@@ -146,6 +146,8 @@ class RllibAgent:
         state = {"learner": encode(found[COMPONENT_LEARNER_GROUP]), "sampled": self._sampled()}
         if (buffer := self._buffer()) is not None:
             state["buffer"] = encode(buffer.get_state())
+        if hasattr(self._algorithm, "own_state"):
+            state["own"] = encode(self._algorithm.own_state())
         self._start_anew(self._sampled())
         return state
 
@@ -158,6 +160,8 @@ class RllibAgent:
         missing = state["sampled"] - self._sampled()
         counted.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, missing, reduce="lifetime_sum")
         self._algorithm.metrics.aggregate([counted.reduce()], key=ENV_RUNNER_RESULTS)
+        if "own" in state:
+            self._algorithm.set_own_state(decode(state["own"]))
         self._start_anew(state["sampled"])
 
     def _buffer(self) -> Any:

@@ -129,7 +129,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
     kind = document.data.get("kind") if isinstance(document.data, dict) else None
     if kind not in _JOBS and kind in KINDS:
         raise UsageError(f"{os.fspath(path)}: is a {kind}; a job is wanted here (kind: train or rl)")
-    return Loaded(check(document), source, Path(path).resolve(), tuple(overrides))
+    return Loaded(_with_files(document), source, Path(path).resolve(), tuple(overrides))
 
 
 def load_cluster(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedCluster:
@@ -151,7 +151,7 @@ def load_any(
         return check_sweep(document, source, tuple(overrides))
     if kind == "cluster":
         return LoadedCluster(check_cluster(document), source, Path(path).resolve(), tuple(overrides))
-    return Loaded(check(document), source, Path(path).resolve(), tuple(overrides))
+    return Loaded(_with_files(document), source, Path(path).resolve(), tuple(overrides))
 
 
 def _read(shown: str) -> tuple[yaml.Document, str]:
@@ -162,6 +162,16 @@ def _read(shown: str) -> tuple[yaml.Document, str]:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{shown}: cannot be read: {reason}") from error
     return yaml.read(text, shown), text.decode("utf-8-sig")
+
+
+def _with_files(document: yaml.Document) -> Job:
+    """As `check`, for a file that lies where its relative paths start."""
+    job = check(document)
+    if isinstance(job, RLJob):
+        wrong = list(rl_rules.missing_files(job, Path(document.file).parent))
+        if problems := _told(document, wrong):
+            raise SpecError(problems)
+    return job
 
 
 def check(document: yaml.Document) -> Job:

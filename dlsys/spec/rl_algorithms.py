@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dlsys.spec.rl_models import MBPO, Genetic
+from dlsys.spec.rl_offline import BC, IQL, MARWIL
 from dlsys.spec.rl_policy import A2C, A3C, APPO, IMPALA, PPO, REINFORCE, TRPO
 from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
 from dlsys.spec.rl_value import DDPG, DQN, SAC, TD3, Rainbow
@@ -23,6 +25,11 @@ Algorithm = Annotated[
     | SAC
     | DDPG
     | TD3
+    | MBPO
+    | Genetic
+    | BC
+    | MARWIL
+    | IQL
     | QLearning
     | QValueIteration
     | TDLearning

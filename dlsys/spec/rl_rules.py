@@ -7,11 +7,13 @@ when the run starts.
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 
 from dlsys.errors import DlsysError
 from dlsys.spec.metrics import metric_exists
 from dlsys.spec.rl import RLJob
+from dlsys.spec.rl_offline import Offline
 from dlsys.spec.rl_value import DQN, Replayed
 from dlsys.spec.rules import Found, experiment_is_plain, own_code, stop_is_given
 
@@ -33,6 +35,12 @@ def check(job: RLJob | None, broken: set[str]) -> Found:
     for sections, function in _RULES:
         if not sections & broken:
             yield from function(job)
+
+
+def missing_files(job: RLJob, folder: pathlib.Path) -> Found:
+    """What a job reads and is not there; a relative path starts at `folder`."""
+    if isinstance(job.algorithm, Offline) and not (folder / job.algorithm.episodes).exists():
+        yield ("algorithm", "episodes"), f"no such file: {folder / job.algorithm.episodes}"
 
 
 @_rule("stop")
@@ -78,6 +86,15 @@ def _runners_suit_algorithm(job: RLJob) -> Found:
             f"{name} learns from whole episodes, and of {job.resources.envs} environments at once it would "
             "see the shortest ones most; give 1, and more env_runners",
         )
+
+
+@_rule("resources", "algorithm")
+def _resources_are_used(job: RLJob) -> Found:
+    algorithm, needs = job.algorithm, job.resources
+    if not algorithm.RLLIB and needs.gpus:
+        yield ("resources", "gpus"), f"{algorithm.name} learns on CPUs: leave it out"
+    if not algorithm.RAY and needs.env_runners:
+        yield ("resources", "env_runners"), f"{algorithm.name} acts in its own process: leave it out"
 
 
 @_rule("stop", "expect", "checkpoint", "algorithm")

@@ -1,0 +1,159 @@
+"""Recorded episodes, as RLlib's offline data has them: a Parquet row for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from dlsys.errors import DataError
+from dlsys.rl import environments
+from dlsys.rl.agent import Agent
+from dlsys.spec.rl import Environment
+from dlsys.spec.rl_environments import Env
+
+_COLUMNS = ("eps_id", "t", "obs", "actions", "rewards", "new_obs", "terminateds", "truncateds")
+
+
+class Recorded(NamedTuple):
+    """N steps of whole episodes, one after the other."""
+
+    observations: NDArray[np.float32]
+    """[N, O]"""
+    actions: NDArray[Any]
+    """As policies choose them: indices from 0 [N], or in ±1 [N, A]."""
+    rewards: NDArray[np.float32]
+    """[N]"""
+    following: NDArray[np.float32]
+    """The next observations, [N, O]."""
+    terminated: NDArray[np.bool_]
+    """[N]"""
+    last: NDArray[np.bool_]
+    """[N], whether the recording of an episode ends there, terminated or cut."""
+
+    def returns(self, gamma: float) -> NDArray[np.float32]:
+        """Discounted rewards from each step to the end of its episode's recording, [N]."""
+        found, later = np.zeros_like(self.rewards), 0.0
+        for index in range(len(found) - 1, -1, -1):
+            later = float(self.rewards[index]) + (0.0 if self.last[index] else gamma * later)
+            found[index] = later
+        return found
+
+
+def record(
+    agent: Agent, environment: Environment, n: int, seed: int, path: Path, explore: float = 0.0
+) -> list[float]:
+    """Plays episodes and writes them.
+
+    Args:
+        agent: acts.
+        environment: where.
+        n: how many.
+        seed: decides their starts, and the random actions.
+        path: the file.
+        explore: the share of random actions.
+
+    Returns:
+        The episodes' returns.
+    """
+    env = environments.make(environment, flat=getattr(agent, "flat", True))
+    env.action_space.seed(seed)
+    random = np.random.default_rng(seed)
+    rows, returns = [], []
+    for index in range(n):
+        steps = list(_play(agent, env, random, explore))
+        rows += [(f"{seed}-{index}", t, *step) for t, step in enumerate(steps)]
+        returns.append(sum(step[2] for step in steps))
+    env.close()  # type: ignore[no-untyped-call]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(dict(zip(_COLUMNS, columns, strict=True))), path, compression="zstd")
+    return returns
+
+
+def _play(agent: Agent, env: Env, random: np.random.Generator, explore: float) -> Iterator[tuple[Any, ...]]:
+    seen, ended = env.reset(seed=int(random.integers(2**31)))[0], False
+    while not ended:
+        action = env.action_space.sample() if random.random() < explore else agent.act(seen[None])[0]
+        following, reward, terminated, truncated, _ = env.step(action)
+        yield (
+            _plain(seen),
+            _plain(action),
+            float(reward),
+            _plain(following),
+            bool(terminated),
+            bool(truncated),
+        )
+        seen, ended = following, terminated or truncated
+
+
+def _plain(value: Any) -> Any:
+    """A whole number, or the numbers of an array in their order."""
+    array = np.asarray(value)
+    return array.flatten().astype(np.float32) if array.ndim else int(array)
+
+
+def read(path: Path, seen: spaces.Space[Any], taken: spaces.Space[Any]) -> Recorded:
+    """Episodes that were recorded in an environment with such observations and actions.
+
+    Raises:
+        DataError: the file is missing, is not of this form, or was recorded in another environment.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path}: no such file of episodes", hint="algorithm.episodes starts at the job file's folder."
+        ) from error
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+    if missing := [name for name in _COLUMNS if name not in table.column_names]:
+        raise DataError(f"{path}: has no column {', '.join(missing)}; a row is a step: {', '.join(_COLUMNS)}")
+    if not len(table):
+        raise DataError(f"{path}: has no steps")
+    width = int(np.prod(seen.shape or ()))
+    try:
+        observations, following = (_matrix(table[name], width) for name in ("obs", "new_obs"))
+        actions = _actions(table["actions"], taken)
+        rewards = table["rewards"].to_numpy().astype(np.float32)
+        terminated, truncated = (
+            table[name].to_numpy().astype(bool) for name in ("terminateds", "truncateds")
+        )
+    except (ValueError, TypeError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: was recorded in another environment: observations should be {width} numbers, "
+            f"and actions of {taken}: {str(error).splitlines()[0]}"
+        ) from error
+    for name, values in (("obs", observations), ("new_obs", following), ("rewards", rewards)):
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: column {name} has values that are not finite")
+    names = np.asarray(table["eps_id"].to_pylist())
+    last = terminated | truncated | np.append(names[1:] != names[:-1], True)
+    return Recorded(observations, actions, rewards, following, terminated, last)
+
+
+def _matrix(column: Any, width: int) -> NDArray[np.float32]:
+    rows = len(column)
+    values = np.asarray(column.combine_chunks().flatten(), np.float32)
+    if len(values) != rows * width:
+        raise ValueError(f"found {len(values) / rows:g}")
+    return values.reshape(rows, width)
+
+
+def _actions(column: Any, taken: spaces.Space[Any]) -> NDArray[Any]:
+    if isinstance(taken, spaces.Discrete):
+        indices = column.to_numpy().astype(np.int64) - int(taken.start)
+        if indices.min() < 0 or indices.max() >= taken.n:
+            raise ValueError(f"found {indices.min() + taken.start} to {indices.max() + taken.start}")
+        return np.asarray(indices)
+    assert isinstance(taken, spaces.Box)
+    values = _matrix(column, int(np.prod(taken.shape)))
+    low, high = taken.low.flatten(), taken.high.flatten()
+    chosen: NDArray[Any] = np.clip((values - low) / (high - low) * 2 - 1, -1, 1, dtype=np.float32)
+    return chosen

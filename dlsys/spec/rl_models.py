@@ -1,0 +1,80 @@
+"""`algorithm:` sections that learn a model of their environment, or learn without gradients."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from dlsys.spec.rl_section import AlgorithmSection, Deep, Share
+from dlsys.spec.section import Count, Positive
+
+
+class MBPO(Deep):
+    """Model-based policy optimization (Janner et al. 2019): a soft actor-critic that learns mostly from
+    short rollouts in an ensemble of learned models. It takes few steps of the environment, and much
+    computation for each."""
+
+    ACTIONS: ClassVar[tuple[str, ...]] = ("continuous",)
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
+    RLLIB: ClassVar[bool] = False
+    RAY: ClassVar[bool] = False
+
+    name: Literal["mbpo"]
+    lr: Positive = 1e-3
+    """The learning rate of the policy, its value functions and its temperature."""
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] = (128, 128)
+    """The widths of the hidden layers of each network, the models' too."""
+    activation: Literal["tanh", "relu", "silu"] = "silu"
+    """Between them."""
+    clip_norm: Positive | None = None
+    """Scales the whole gradient of a network down to this norm."""
+    batch_size: Count = 256
+    """Rows of one update, of the policy and of the models."""
+    updates: Count = 8
+    """The policy's updates for each step of the environment."""
+    average: Annotated[Share, Field(gt=0)] = 0.01
+    """How far the target value functions move to the learned ones at each update, the τ of SAC."""
+    start: Count = 200
+    """Steps with random actions, before anything is learned."""
+    every: Count = 50
+    """Steps of an iteration: between them the models learn, and imagine anew."""
+    models: Count = 5
+    """Networks of the ensemble; each step of a rollout is a random one's."""
+    model_lr: Positive = 1e-3
+    """Their learning rate."""
+    horizon: Count = 3
+    """Steps of each rollout."""
+    rollouts: Count = 5000
+    """Rollouts of an iteration."""
+    real: Share = 0.1
+    """The share of the environment's own steps in the policy's batches."""
+    memory: Count = 1_000_000
+    """Steps of the environment that are kept."""
+
+
+class Genetic(AlgorithmSection):
+    """A genetic algorithm over the parameters of small policies (Such et al. 2017)."""
+
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
+    RLLIB: ClassVar[bool] = False
+
+    name: Literal["genetic"]
+    gamma: Share = 1.0
+    """The discount γ of rewards a step later, in the return that selects."""
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] = (16,)
+    """The widths of a policy's hidden layers."""
+    activation: Literal["tanh", "relu", "silu"] = "tanh"
+    """Between them."""
+    population: Annotated[Count, Field(ge=2)] = 64
+    """Policies of a generation."""
+    episodes: Count = 3
+    """Episodes that each of them plays, all from the same starts."""
+    elite: Count = 4
+    """The best policies of a generation, which the next one has unchanged."""
+    tournament: Count = 4
+    """Policies drawn for each parent; the best of them is it."""
+    crossover: Share = 0.5
+    """The share of children with two parents: each parameter is one's or the other's."""
+    mutation: Positive = 0.3
+    """The standard deviation of the noise on a child's parameters."""
