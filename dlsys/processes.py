@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -48,15 +46,6 @@ def marked(variable: str, value: str) -> list[psutil.Process]:
             if process.environ().get(variable) == value:
                 found |= {member.pid: member for member in [process, *process.children(recursive=True)]}
     return [process for process in found.values() if _lives(process)]
-
-
-def step_back() -> None:
-    """Lets the workers go first: all of them wait for the one whose core this process takes."""
-    os.nice(19)
-    # Where Linux groups processes by session (autogroup), niceness counts within the group only; this
-    # is one of its own, and would get as much of a core as all workers together.
-    with suppress(OSError):
-        Path("/proc/self/autogroup").write_text("19")
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 
 from dlsys.errors import TrackingError
 from dlsys.paths import TRIAL_ID, RunPaths, read_json, write_json
-from dlsys.processes import alive, end_processes, step_back
+from dlsys.processes import alive, end_processes
 from dlsys.track.mask import mask, mask_settings
 from dlsys.track.spool import records
 
@@ -327,12 +327,21 @@ def _outcome(paths: RunPaths) -> dict[str, Any] | None:
     return outcome
 
 
+def _step_back() -> None:
+    """Lets the workers go first: all of them wait for the one whose core MLflow takes."""
+    os.nice(19)
+    # Where Linux groups processes by session (autogroup), niceness counts within the group only; this
+    # is one of its own, and would get as much of a core as all workers together.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19")
+
+
 def main() -> int:
     # Ctrl-C reaches the whole group of processes; the driver decides what it means.
     # Whoever ends the run ends its driver; what that leaves is still to be delivered.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    step_back()
+    _step_back()
     return run(RunPaths(Path(sys.argv[1])))
 
 

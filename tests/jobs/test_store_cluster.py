@@ -8,20 +8,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from cluster_fixture import TWO_NODES, Cluster, local_cluster
-from harness import assert_equal
 from object_store import Server
 from runner import JOB, MODULE
-from torch import Tensor
 
-from dlsys.jobs.mirror.checkpoints import Checkpoints
-from dlsys.jobs.mirror.files import Files
 from dlsys.jobs.mirror.objects import Objects
 from dlsys.paths import RunPaths, read_json
 from dlsys.track.store import Store
-from dlsys.train.checkpoint import CheckpointStore
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -113,37 +107,6 @@ def test_a_job_stops_goes_on_and_outlives_its_cluster(cluster: Cluster, address:
     assert len(found) == 3
     assert cluster.dlsys("jobs", "logs", job_id).stdout == log
     assert cluster.dlsys("cluster", "doctor").stdout.count("BAD") == 0
-
-
-def weights(address: str, job_id: str, folder: Path) -> dict[str, Tensor]:
-    """What a job has learnt, as a machine sees it that has only the store."""
-    paths, objects = RunPaths(folder / "runs" / job_id), Objects(address)
-    paths.make()
-    Checkpoints(paths, objects, Files(paths, objects)).pull(paths)
-    saved = CheckpointStore(paths.checkpoints).latest()
-    assert saved is not None
-    return saved.model
-
-
-@pytest.mark.faults
-def test_a_node_that_dies_with_its_mirror_costs_no_step(
-    cluster: Cluster, address: str, tmp_path: Path
-) -> None:
-    words = ("submit", "-d", "job.yaml", *_TWO, "stop.epochs=12")
-    whole = cluster.dlsys(*words).stdout.strip()
-    hurt = cluster.dlsys(*words).stdout.strip()
-    cluster.wait_for(whole, ["SUCCEEDED"], _LONG)
-    cluster.until(lambda: any(path.endswith("manifest.json") for path in stored(address, hurt)), _LONG)
-    (raylet,) = [n["raylet"] for n in cluster.paths.read_state()["nodes"] if n["name"] == "worker-0"]
-    psutil.Process(raylet).kill()
-    cluster.wait_for(hurt, ["SUCCEEDED"], _LONG)
-    assert "attempt 2 of 4 starts" in cluster.log(hurt)
-    assert_equal(weights(address, whole, tmp_path), weights(address, hurt, tmp_path))
-    cluster.dlsys("runs", "sync", hurt)
-    store = Store(f"sqlite:///{cluster.folder}/.dlsys/mlflow.db")
-    (run,) = store.runs(prefix=hurt)
-    points = store.client.get_metric_history(run.info.run_id, "train/loss")
-    assert sorted(point.step for point in points) == list(range(1, 12 * 23 + 1))
 
 
 def test_a_store_that_is_not_there_is_told_before_a_cluster_is_made(s3: Server, tmp_path: Path) -> None:

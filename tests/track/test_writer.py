@@ -245,7 +245,7 @@ def test_an_unreachable_server_is_told_in_seconds() -> None:
 
 def test_a_writer_leaves_the_cores_to_the_workers() -> None:
     """Also where niceness counts only within a session's group of processes, and it has one of its own."""
-    code = "from dlsys import processes; processes.step_back(); print(open('/proc/self/autogroup').read())"
+    code = "from dlsys.track import writer; writer._step_back(); print(open('/proc/self/autogroup').read())"
     enabled = Path("/proc/sys/kernel/sched_autogroup_enabled")
     if not enabled.exists() or enabled.read_text().strip() != "1":
         pytest.skip("this Linux does not group processes by session")

@@ -20,7 +20,6 @@ from pathlib import Path
 from dlsys.jobs.mirror.journal import folder_of
 from dlsys.jobs.mirror.node import is_driven, users
 from dlsys.paths import RunPaths, write_json
-from dlsys.processes import step_back
 
 _LOOK = 1.0
 _PAUSE_MOST = 15.0
@@ -99,7 +98,6 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     paths = RunPaths(Path(root))
     lock = open(folder_of(paths) / "running.lock", "w")  # noqa: SIM115 - held until the process ends
-    step_back()
     while users(paths):  # also one that came when all seemed to be over, and found the lock taken
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
