@@ -14,7 +14,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 _MAY_CHANGE = {"PYTEST_CURRENT_TEST", "HYPOTHESIS_STORAGE_DIRECTORY"}
-_MAY_APPEAR = ("RAY_", "MLFLOW_", "GIT_PYTHON_REFRESH", "KMP_", "TORCHINDUCTOR_", "ARROW_", "TF_", "CUDA_")
+_MAY_APPEAR = (
+    "RAY_",
+    "MLFLOW_",
+    "GIT_PYTHON_REFRESH",
+    "KMP_",
+    "TORCHINDUCTOR_",
+    "ARROW_",
+    "TF_",
+    "CUDA_",
+    "PYGAME_",
+)
 
 
 @pytest.fixture(autouse=True)

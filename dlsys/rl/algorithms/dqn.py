@@ -163,9 +163,7 @@ class Learner(WholeState, DQNTorchLearner):
         moved = batch[Columns.REWARDS].unsqueeze(-1) + going.unsqueeze(-1) * fwd_out[ATOMS]
         wanted = projected(fwd_out[QF_TARGET_NEXT_PROBS][rows, best], moved, fwd_out[ATOMS]).detach()
         logits = fwd_out[QF_LOGITS][rows, actions]  # rows of following states come after these
-        # The Kullback-Leibler divergence, which is nought where nothing is left to learn.
         errors = nn.functional.cross_entropy(logits, wanted, reduction="none")
-        errors = errors + torch.xlogy(wanted, wanted).sum(-1)
         loss = (batch["weights"] * errors).mean()
         self.metrics.log_value((module_id, TD_ERROR_KEY), errors, reduce="item_series")
         told = {
