@@ -7,9 +7,9 @@ from typing import Any, get_args
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from dlsys.spec.rl_tabular import Tabular
+from dlsys.spec.rl_algorithms import Algorithm
 
-SECTIONS = TypeAdapter(Tabular)
+SECTIONS = TypeAdapter(Algorithm)
 NAMES = ("value-iteration", "q-value-iteration", "td-learning", "q-learning")
 
 
@@ -34,7 +34,7 @@ def test_a_name_is_enough(name: str) -> None:
         {"name": "q-learning", "exploration": "boltzmann"},
         {"name": "q-learning", "kappa": -1},
         {"name": "q-learning", "episodes": 0},
-        {"name": "sarsa"},
+        {"name": "sarsa-lambda"},
     ],
 )
 def test_what_makes_no_sense_is_refused(given: dict[str, Any]) -> None:
@@ -43,6 +43,6 @@ def test_what_makes_no_sense_is_refused(given: dict[str, Any]) -> None:
 
 
 def test_every_field_has_its_sentence() -> None:
-    for section in get_args(get_args(Tabular)[0]):
+    for section in get_args(get_args(Algorithm)[0]):
         for name, info in section.model_fields.items():
             assert name == "name" or info.description, f"{section.__name__}.{name}"
