@@ -8,7 +8,7 @@ LOG := $(VENV)/install.log
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test quick faults lint bench verify crossing jobs clean
+.PHONY: help env run test quick faults lint bench verify crossing jobs agents clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ crossing: env  ## continue every strategy's checkpoint under every other: docs/c
 
 jobs: env  ## train every ready job file; each must meet what it expects
 	@for file in $$(find jobs -name '*.yaml' | sort); do $(BIN)/dlsys run $$file || exit 1; done
+
+agents: env  ## train every ready agent with three seeds: docs/agents.md
+	@$(BIN)/python benchmarks/agent_returns.py > docs/agents.md
 
 clean:  ## remove .venv, build products and caches; runs in .dlsys stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

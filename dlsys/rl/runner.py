@@ -35,6 +35,8 @@ class LeanEnvRunner(SingleAgentEnvRunner):
 
     def __init__(self, **told: Any) -> None:
         super().__init__(**told)
+        # They hold each parameter against its range, which takes longer than drawing from it.
+        torch.distributions.Distribution.set_default_validate_args(False)
         spaces = gymnasium.spaces
         self._plain = (
             self.env is not None
