@@ -66,7 +66,9 @@ class LeanPPOLearner(PPOTorchLearner):
                     norm = torch.nn.utils.clip_grad_norm_(params, self.config.grad_clip)
                     figures["gradients_default_optimizer_global_norm"] = norm
                 optimizer.step()
-        told = {"total_loss": loss, **figures}
+        with torch.no_grad():
+            explained = explained_variance(rows[Postprocessing.VALUE_TARGETS], module.compute_values(rows))
+        told = {"total_loss": loss, **figures, "vf_explained_var": explained}
         told = {name: value.detach() for name, value in told.items()}
         self.metrics.log_dict(told, key=DEFAULT_MODULE_ID, window=1)
         self._log_steps_trained_metrics(batch)
@@ -94,8 +96,6 @@ class LeanPPOLearner(PPOTorchLearner):
             kl = old.kl(new).mean()
             loss = loss + self.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID] * kl
             figures["mean_kl_loss"] = kl
-        with torch.no_grad():
-            figures["vf_explained_var"] = explained_variance(targets, values)
         return loss, figures
 
 
