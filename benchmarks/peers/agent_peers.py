@@ -45,18 +45,22 @@ class Watch:
         print(json.dumps(found))
 
 
-def start_ray() -> None:
+def start_ray(cpus: int) -> None:
     import ray
 
     ray.init(
-        address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        address="local",
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
     )
 
 
 def dlsys(job: Any, steps: int) -> None:
     from dlsys.rl.engine import build
 
-    start_ray()
+    start_ray(max(1, job.resources.env_runners))
     agent = build(job)
     agent.iterate()
     watch, more = Watch(steps), True
@@ -74,7 +78,7 @@ def rllib(job: Any, steps: int) -> None:
 
     from dlsys.rl.rllib import configure
 
-    start_ray()
+    start_ray(1)
     config = configure(job).env_runners(env_runner_cls=SingleAgentEnvRunner)
     config.learners(learner_class=config.get_default_learner_class())
     algorithm = config.build_algo()
