@@ -4,8 +4,8 @@
 
 All three learn with the same settings, eight environments at once, one core and one thread; the ways take
 turns. The rate is that of sampling and learning together, without the start. Beyond the goals would be
-1.8 times Stable-Baselines3's rate. One env runner and two are compared where a step of the environment costs a
-millisecond, and each has a core.
+1.8 times Stable-Baselines3's rate. One env runner and two are compared where a step of the environment
+costs a millisecond, and each has a core.
 """
 
 from __future__ import annotations
