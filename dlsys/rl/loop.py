@@ -171,8 +171,14 @@ class Loop:
         """Leaves pictures of one episode among the run's artifacts, where the environment draws any."""
         from dlsys.rl.pictures import draw
 
-        flat = self.job.algorithm.RLLIB
-        why = draw(self.agent, self.job.environment, self.around.artifacts, seed=self.job.seed, flat=flat)
+        why = draw(
+            self.agent,
+            self.job.environment,
+            self.around.artifacts,
+            gamma=self.job.algorithm.gamma,
+            seed=self.job.seed,
+            flat=self.job.algorithm.RLLIB,
+        )
         if why:
             self.around.recorder.note(f"no pictures of an episode: {why}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,18 @@ from dlsys.spec.rl import Environment
 
 _FRAMES = 200  # of an animation; longer episodes leave frames out
 _IN_STRIP = 8
-_HEIGHT = 200
+_HEIGHT, _GAP = 200, 4
 _PYGAME = {"PYGAME_HIDE_SUPPORT_PROMPT": "1", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
 
 
-def draw(agent: Agent, told: Environment, folder: Path, *, seed: int, flat: bool) -> str:
+def draw(agent: Agent, told: Environment, folder: Path, *, gamma: float, seed: int, flat: bool) -> str:
     """Plays one episode and writes `episode.gif`, `strip.png`, and `values.png` where values are known.
 
     Returns:
         why there is no picture; empty where there is one.
     """
     with _silent_pygame():
-        return _draw(agent, told, folder, seed, flat)
+        return _draw(agent, told, folder, gamma, seed, flat)
 
 
 @contextmanager
@@ -47,13 +48,13 @@ def _silent_pygame() -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def _draw(agent: Agent, told: Environment, folder: Path, seed: int, flat: bool) -> str:
+def _draw(agent: Agent, told: Environment, folder: Path, gamma: float, seed: int, flat: bool) -> str:
     try:
         env = environments.make(told, flat=flat, render=True)
     except DlsysError as error:
         return str(error)
     try:
-        frames, values, returns = _play(agent, env, seed)
+        frames, values, rewards = _play(agent, env, seed)
     except gymnasium.error.Error as error:  # of a library that draws and is not installed
         return str(error)
     finally:
@@ -64,12 +65,13 @@ def _draw(agent: Agent, told: Environment, folder: Path, seed: int, flat: bool) 
     shown = frames[:: -(-len(frames) // _FRAMES)]
     shown[0].save(folder / "episode.gif", save_all=True, append_images=shown[1:], duration=40, loop=0)
     picked = [frames[index] for index in np.linspace(0, len(frames) - 1, _IN_STRIP).astype(int)]
-    strip = Image.new("RGB", (sum(frame.width for frame in picked), picked[0].height))
+    each = picked[0].width + _GAP
+    strip = Image.new("RGB", (len(picked) * each - _GAP, picked[0].height), "gray")
     for index, frame in enumerate(picked):
-        strip.paste(frame, (index * frame.width, 0))
+        strip.paste(frame, (index * each, 0))
     strip.save(folder / "strip.png")
     if values:
-        _plot(values, returns, folder / "values.png")
+        _plot(values, rewards, gamma, folder / "values.png")
     return ""
 
 
@@ -99,13 +101,14 @@ def _small(pixels: NDArray[Any]) -> Image.Image:
     return frame.resize((max(1, frame.width * _HEIGHT // frame.height), _HEIGHT))
 
 
-def _plot(values: list[float], rewards: list[float], path: Path) -> None:
+def _plot(values: list[float], rewards: list[float], gamma: float, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3), layout="constrained")
     axes = figure.subplots()
     axes.plot(values, label="value")
-    axes.plot(np.cumsum(rewards[::-1])[::-1], label="rewards still to come, undiscounted", alpha=0.6)
+    followed = list(accumulate(reversed(rewards), lambda later, reward: reward + gamma * later))[::-1]
+    axes.plot(followed, label=f"what followed, discounted by {gamma:g}", alpha=0.6)
     axes.set(xlabel="step of the episode", ylabel="return")
     axes.legend()
     figure.savefig(path)

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
+from PIL import Image
 
 from dlsys.errors import NonFiniteError
 from dlsys.rl.agent import Iteration
@@ -186,3 +188,31 @@ def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing(tmp_path: Path)
     saved = made.around.store.latest()
     assert saved is not None
     assert saved.position.step == 100
+
+
+def test_a_run_leaves_pictures_of_an_episode(tmp_path: Path) -> None:
+    made, recorder = loop(tmp_path, job(stop={"epochs": 3}))
+    made.agent.values = lambda seen: np.full(len(seen), 10.0)  # type: ignore[attr-defined]
+    made.run()
+    folder = tmp_path / "artifacts"
+    with Image.open(folder / "episode.gif") as film, Image.open(folder / "strip.png") as strip:
+        assert film.n_frames > 20
+        assert strip.width > 7 * film.width
+    assert (folder / "values.png").stat().st_size > 5000
+    assert recorder.notes == []
+
+
+def test_an_environment_without_pictures_is_a_note(tmp_path: Path) -> None:
+    told = job(environment={"name": "test_agent_loop:Blind"}, stop={"epochs": 1})
+    made, recorder = loop(tmp_path, told)
+    made.agent.act = lambda seen: np.zeros(len(seen), int)  # type: ignore[method-assign]
+    made.run()
+    (note,) = recorder.notes
+    assert note.startswith("no pictures of an episode: ")
+
+
+class Blind(CartPoleEnv):
+    """Draws nothing, and takes no `render_mode`."""
+
+    def __init__(self) -> None:
+        super().__init__()
