@@ -39,7 +39,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_holds_every_module_and_ready_file(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("dlsys/**/*.py")}
-    files = [path for kind in ("jobs", "tune", "cluster") for path in ROOT.glob(f"{kind}/**/*.yaml")]
+    kinds = ("jobs", "tune", "cluster")
+    files = [path for kind in kinds for path in ROOT.glob(f"{kind}/**/*") if path.is_file()]
     ready = {f"dlsys/ready/{path.relative_to(ROOT)}" for path in files}
     assert ready
     assert {name for name in names if ".dist-info/" not in name} == modules | ready

@@ -100,10 +100,10 @@ def export(job: RLJob, checkpoints: Path, target: Path, *, best: bool = False) -
 
 def _example(job: RLJob) -> Tensor:
     """Two observations."""
-    env = environments.make(job.environment, flat=job.algorithm.RLLIB)
+    env = environments.make(job.environment, flat=job.algorithm.FLAT)
     try:
         seen: Any = np.stack([np.asarray(env.observation_space.sample())] * 2)
     finally:
         env.close()
-    kind = torch.float32 if job.algorithm.RLLIB else None
+    kind = torch.float32 if job.algorithm.FLAT else None
     return torch.as_tensor(seen, dtype=kind)

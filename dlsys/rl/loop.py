@@ -136,7 +136,7 @@ class Loop:
             self.agent,
             self.job.environment,
             episodes,
-            flat=self.job.algorithm.RLLIB,
+            flat=self.job.algorithm.FLAT,
             seed=self.job.seed,
             split=split,
             beat=lambda: self.around.beat(self.position.step),
@@ -177,7 +177,7 @@ class Loop:
             self.around.artifacts,
             gamma=self.job.algorithm.gamma,
             seed=self.job.seed,
-            flat=self.job.algorithm.RLLIB,
+            flat=self.job.algorithm.FLAT,
         )
         if why:
             self.around.recorder.note(f"no pictures of an episode: {why}")

@@ -20,6 +20,8 @@ class AlgorithmSection(Section):
     # that needs Ray.
     RLLIB: ClassVar[bool] = True
     RAY: ClassVar[bool] = True
+    # Whether it takes one vector for what is discrete, a dictionary or a tuple.
+    FLAT: ClassVar[bool] = True
     # Whether env runners sample while the learner learns: without one, nothing would.
     ASYNCHRONOUS: ClassVar[bool] = False
     # Whether it learns from whole episodes only.

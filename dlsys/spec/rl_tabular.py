@@ -18,6 +18,7 @@ class _Planning(AlgorithmSection):
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("table", "flat")
     RLLIB: ClassVar[bool] = False
     RAY: ClassVar[bool] = False
+    FLAT: ClassVar[bool] = False
 
     tolerance: Positive = 1e-10
     """It has converged when no value changes by more than this in a sweep."""
@@ -46,6 +47,7 @@ class _Learning(AlgorithmSection):
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("table",)
     RLLIB: ClassVar[bool] = False
     RAY: ClassVar[bool] = False
+    FLAT: ClassVar[bool] = False
 
     lr: Rate = 0.1
     """The learning rate α: how far an estimate moves towards its target."""
