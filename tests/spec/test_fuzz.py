@@ -5,6 +5,7 @@ DLSYS_FUZZ sets how many files are tried in all (2,000 by default); they are the
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import resource
@@ -176,9 +177,18 @@ def peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_heap() -> Iterator[None]:
+    """What other tests have imported is not walked by the collector while time is measured here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def holds(content: bytes | str, overrides: tuple[str, ...] = ()) -> None:
     """The property; any other exception fails the test by itself."""
-    memory, start = peak_kib(), time.process_time()
+    memory, start = peak_kib(), time.thread_time()
     text = ""
     try:
         document = yaml.read(content, "fuzz.yaml")
@@ -186,7 +196,7 @@ def holds(content: bytes | str, overrides: tuple[str, ...] = ()) -> None:
         assert isinstance(check(document), TrainJob)
     except UsageError as error:
         text = str(error) or "no message at all"
-    assert time.process_time() - start <= CPU_SECONDS
+    assert time.thread_time() - start <= CPU_SECONDS
     Cost.memory_kib += peak_kib() - memory
     assert Cost.memory_kib <= MEMORY_KIB
     text.encode("utf-8")
