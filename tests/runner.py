@@ -91,6 +91,18 @@ checkpoint: {every: 5 steps, best: valid/accuracy}
 tracking: {log_every: 1}
 """
 
+AGENT = """
+kind: rl
+name: agent
+environment: {name: CartPole-v1}
+algorithm: {name: ppo, batch_size: 400, passes: 2}
+resources: {env_runners: 2}
+stop: {epochs: 6}
+evaluate: 3 epochs
+episodes: {valid: 5, test: 5}
+checkpoint: {every: 2 epochs}
+"""
+
 
 @dataclass
 class Done:

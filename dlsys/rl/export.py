@@ -18,7 +18,7 @@ from dlsys.registry import ALGORITHMS, import_string
 from dlsys.rl import environments
 from dlsys.spec.rl import RLJob
 from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
-from dlsys.train.checkpoint.store import CheckpointStore, read
+from dlsys.train.checkpoint.export import chosen
 
 
 class Table(nn.Module):
@@ -80,11 +80,7 @@ def export(job: RLJob, checkpoints: Path, target: Path, *, best: bool = False) -
         UsageError: there is no checkpoint, or `target` cannot be written.
         CheckpointError: all are damaged, or the best one is.
     """
-    store = CheckpointStore(checkpoints, keep=1)
-    chosen = store.best() if best else None
-    saved = read(chosen) if chosen else None if best else store.latest()
-    if saved is None:
-        raise UsageError(f"{checkpoints.parent.name} has no {'best ' if best else ''}checkpoint yet")
+    saved = chosen(checkpoints, best=best)
     acts = policy(job, saved.model).eval()
     program = torch.export.export(acts, (_example(job),), dynamic_shapes=({0: Dim("N")},), strict=False)
     buffer = io.BytesIO()

@@ -11,25 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 from harness import assert_equal
-from runner import Folder
+from runner import AGENT, Folder
 
-JOB = """
-kind: rl
-name: agent
-environment: {name: CartPole-v1}
-algorithm: {name: ppo, batch_size: 400, passes: 2}
-resources: {env_runners: 2}
-stop: {epochs: 10}
-evaluate: 3 epochs
-episodes: {valid: 5, test: 5}
-checkpoint: {every: 2 epochs}
-"""
 pytestmark = [pytest.mark.faults, pytest.mark.ray]
 
 
 def made(path: Path) -> Folder:
     folder = Folder(path)
-    (folder.path / "agent.yaml").write_text(JOB)
+    (folder.path / "agent.yaml").write_text(AGENT.replace("epochs: 6", "epochs: 10"))
     return folder
 
 

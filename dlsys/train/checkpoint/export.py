@@ -9,7 +9,24 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from dlsys.errors import UsageError
+from dlsys.train.checkpoint.snapshot import Saved
 from dlsys.train.checkpoint.store import CheckpointStore, read
+
+
+def chosen(checkpoints: Path, *, best: bool = False) -> Saved:
+    """The newest good checkpoint of a run's folder, or its best one.
+
+    Raises:
+        UsageError: there is none.
+        CheckpointError: all are damaged, or the best one is.
+    """
+    store = CheckpointStore(checkpoints, keep=1)
+    place = store.best() if best else None
+    saved = read(place) if place else None if best else store.latest()
+    if saved is None:
+        kind = "best checkpoint (checkpoint.best names its metric)" if best else "checkpoint"
+        raise UsageError(f"{checkpoints.parent.name} has no {kind} yet")
+    return saved
 
 
 def export(checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int, int]:
@@ -27,12 +44,7 @@ def export(checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int,
         UsageError: there is no checkpoint, or `target` cannot be written.
         CheckpointError: all are damaged, or the best one is.
     """
-    store = CheckpointStore(checkpoints, keep=1)
-    chosen = store.best() if best else None
-    saved = read(chosen) if chosen else None if best else store.latest()
-    if saved is None:
-        kind = "best checkpoint (checkpoint.best names its metric)" if best else "checkpoint"
-        raise UsageError(f"{checkpoints.parent.name} has no {kind} yet")
+    saved = chosen(checkpoints, best=best)
     # Tied parameters are one tensor under two names, which safetensors refuses.
     weights = {name: tensor.clone().contiguous() for name, tensor in saved.model.items()}
     try:
