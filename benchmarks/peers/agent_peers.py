@@ -1,4 +1,4 @@
-"""PPO or DQN on CartPole by RLlib as it comes, or by Stable-Baselines3, with the settings of a job file.
+"""PPO or DQN on CartPole by RLlib as it comes, by Stable-Baselines3 or by dlsys, as a job file says.
 
     python agent_peers.py rllib|sb3|dlsys JOB STEPS [KEY=VALUE ...]
 
@@ -72,15 +72,26 @@ def dlsys(job: Any, steps: int) -> None:
 
 
 def rllib(job: Any, steps: int) -> None:
-    """The same configuration with RLlib's own env runner, learner and loop."""
+    """The same configuration with RLlib's own env runner, memory, learner and loop."""
+    from ray.rllib.algorithms import dqn
+    from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
+    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
     from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
     from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
     from dlsys.rl.rllib import configure
 
     start_ray(1)
-    config = configure(job).env_runners(env_runner_cls=SingleAgentEnvRunner)
-    config.learners(learner_class=config.get_default_learner_class())
+    config: Any = configure(job).env_runners(env_runner_cls=SingleAgentEnvRunner)
+    if job.algorithm.name == "dqn":
+        theirs = dqn.DQNConfig()
+        config.algo_class = theirs.algo_class
+        config.learners(learner_class=theirs.get_default_learner_class())
+        config.rl_module(rl_module_spec=RLModuleSpec(module_class=DefaultDQNTorchRLModule))
+        memory = {"type": "EpisodeReplayBuffer", "capacity": job.algorithm.capacity}
+        config.training(n_step=job.algorithm.n_step, replay_buffer_config=memory)
+    else:
+        config.learners(learner_class=config.get_default_learner_class())
     algorithm = config.build_algo()
 
     def iterate() -> tuple[int, list[float]]:
@@ -100,7 +111,7 @@ def rllib(job: Any, steps: int) -> None:
 
 
 def sb3(job: Any, steps: int) -> None:
-    from stable_baselines3 import PPO
+    from stable_baselines3 import DQN, PPO
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
 
@@ -129,7 +140,25 @@ def sb3(job: Any, steps: int) -> None:
             device="cpu",
         )
     else:
-        raise SystemExit(f"no {told.name} here")
+        model = DQN(
+            "MlpPolicy",
+            env,
+            learning_rate=told.lr,
+            buffer_size=told.capacity,
+            learning_starts=told.starts,
+            batch_size=told.batch_size,
+            gamma=told.gamma,
+            n_steps=told.n_step,
+            train_freq=told.fragment,
+            gradient_steps=round(told.updates * told.fragment * envs),
+            target_update_interval=told.target_every,
+            exploration_fraction=told.epsilon_steps / steps,
+            exploration_final_eps=told.epsilon,
+            max_grad_norm=told.clip_norm,
+            policy_kwargs=net,
+            seed=job.seed,
+            device="cpu",
+        )
 
     class Look(BaseCallback):
         watch: Watch

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 # Added to each error, so that no step is lost for ever.
 _LEAST = 1e-6
@@ -131,10 +132,11 @@ class Replay:
         weights = (size * share) ** -self._beta
         return rows, (weights / weights.max()).astype(np.float32)
 
-    def prioritize(self, rows: NDArray[np.int64], errors: NDArray[Any]) -> None:
+    def prioritize(self, rows: NDArray[np.int64], errors: NDArray[Any] | Tensor) -> None:
         """Tells the temporal-difference errors δ of the steps of these rows."""
         if self._draw == "prioritized":
-            priority = np.abs(errors) + _LEAST
+            known = errors.detach().cpu().numpy() if isinstance(errors, Tensor) else errors
+            priority = np.abs(known) + _LEAST
             self._columns["priority"][rows] = priority
             self._highest = max(self._highest, float(priority.max()))
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
@@ -40,8 +41,8 @@ def _batch(count: int = 32, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def _update(learner: Any, batch: dict[str, np.ndarray], now: int = 1) -> None:
-    together = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch)}, len(batch["rewards"]))
-    learner.update(batch=together, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: now})
+    together = TrainingData(batch={DEFAULT_MODULE_ID: batch})
+    learner.update(training_data=together, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: now})
 
 
 def _weights(learner: Any) -> dict[str, torch.Tensor]:

@@ -18,7 +18,6 @@ from ray.rllib.algorithms.dqn.dqn_learner import (
     DQNLearner,
 )
 from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
-from ray.rllib.algorithms.sac.sac_catalog import SACCatalog
 from ray.rllib.algorithms.sac.sac_learner import QF_TWIN_PREDS
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
 from ray.rllib.core import COMPONENT_OPTIMIZER
@@ -31,14 +30,16 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import TD_ERROR_KEY
 from torch import Tensor
 
+from dlsys.rl.algorithms.catalog import Catalog
 from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState, replayed
 from dlsys.rl.algorithms.rllib import network
+from dlsys.rl.learner import LeanUpdates
 from dlsys.spec.rl_value import DDPG as Section
 
 _Q_POLICY, _Q_NEXT = "q_of_policy", "q_target_next"
 
 
-class Catalog(SACCatalog):
+class Networks(Catalog):
     """SAC's networks, with one output for each part of an action."""
 
     def get_action_dist_cls(self, framework: str) -> type[TorchDeterministic]:
@@ -94,7 +95,7 @@ class Module(DefaultSACTorchRLModule):
         return out
 
 
-class Learner(WholeState, DQNTorchLearner):
+class Learner(LeanUpdates, WholeState, DQNTorchLearner):
     """Two optimizers, of the values and of the policy; the latter and the targets move at each `delay`-th
     update."""
 
@@ -177,7 +178,7 @@ class Config(sac.SACConfig):
         return super()._model_config_auto_includes | self.policy_options
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        return RLModuleSpec(module_class=Module, catalog_class=Catalog, model_config=self.model_config)
+        return RLModuleSpec(module_class=Module, catalog_class=Networks, model_config=self.model_config)
 
     def get_default_learner_class(self) -> type[Learner]:
         return Learner

@@ -34,6 +34,7 @@ from ray.rllib.utils.metrics import TD_ERROR_KEY
 from torch import Tensor, nn
 
 from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState
+from dlsys.rl.learner import LeanUpdates
 
 
 class NoisyLinear(nn.Module):
@@ -96,6 +97,9 @@ class QNetwork(DefaultDQNTorchRLModule):
 
     @contextmanager
     def _noise(self) -> Iterator[None]:
+        if not self.model_config["noisy"]:
+            yield
+            return
         layers = [layer for layer in self.modules() if isinstance(layer, NoisyLinear)]
         for layer in layers:
             layer.draw()
@@ -145,33 +149,31 @@ def projected(shares: Tensor, moved: Tensor, atoms: Tensor) -> Tensor:
     return (shares.unsqueeze(-1) * (1 - away).clamp(0, 1)).sum(1)
 
 
-class Learner(WholeState, DQNTorchLearner):
-    """RLlib's loss of values. That of distributions is ours: RLlib's fails where rounding leads beyond the
+class Learner(LeanUpdates, WholeState, DQNTorchLearner):
+    """The losses of values, as RLlib's, and of distributions: RLlib's fails where rounding leads beyond the
     last atom, as it does for one range in five."""
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
     ) -> Tensor:
-        if config.num_atoms == 1:
-            loss: Tensor = super().compute_loss_for_module(
-                module_id=module_id, config=config, batch=batch, fwd_out=fwd_out
-            )
-            return loss
-        actions, rows = batch[Columns.ACTIONS].long(), torch.arange(len(batch[Columns.ACTIONS]))
+        actions = batch[Columns.ACTIONS].long()
+        rows = torch.arange(len(actions), device=actions.device)
         best = fwd_out[QF_NEXT_PREDS if config.double_q else QF_TARGET_NEXT_PREDS].argmax(-1)
         going = config.gamma ** batch["n_step"] * (1.0 - batch[Columns.TERMINATEDS].float())
-        moved = batch[Columns.REWARDS].unsqueeze(-1) + going.unsqueeze(-1) * fwd_out[ATOMS]
-        wanted = projected(fwd_out[QF_TARGET_NEXT_PROBS][rows, best], moved, fwd_out[ATOMS]).detach()
-        logits = fwd_out[QF_LOGITS][rows, actions]  # rows of following states come after these
-        errors = nn.functional.cross_entropy(logits, wanted, reduction="none")
-        loss = (batch["weights"] * errors).mean()
-        self.metrics.log_value((module_id, TD_ERROR_KEY), errors, reduce="item_series")
-        told = {
-            QF_LOSS_KEY: loss,
-            QF_MEAN_KEY: fwd_out[QF_PREDS][rows, actions].mean(),
-            TD_ERROR_MEAN_KEY: errors.mean(),
-        }
-        self.metrics.log_dict(told, key=module_id, window=1)
+        values = fwd_out[QF_PREDS][rows, actions]
+        if config.num_atoms == 1:
+            wanted = batch[Columns.REWARDS] + going * fwd_out[QF_TARGET_NEXT_PREDS][rows, best]
+            each = nn.functional.huber_loss(values, wanted.detach(), reduction="none")
+            errors = (values - wanted).abs()
+        else:
+            moved = batch[Columns.REWARDS].unsqueeze(-1) + going.unsqueeze(-1) * fwd_out[ATOMS]
+            wanted = projected(fwd_out[QF_TARGET_NEXT_PROBS][rows, best], moved, fwd_out[ATOMS]).detach()
+            logits = fwd_out[QF_LOGITS][rows, actions]  # rows of following states come after these
+            each = errors = nn.functional.cross_entropy(logits, wanted, reduction="none")
+        loss = (batch["weights"] * each).mean()
+        self.metrics.log_value((module_id, TD_ERROR_KEY), errors.detach(), reduce="item_series")
+        told = {QF_LOSS_KEY: loss, QF_MEAN_KEY: values.mean(), TD_ERROR_MEAN_KEY: errors.mean()}
+        self.metrics.log_dict({name: value.detach() for name, value in told.items()}, key=module_id, window=1)
         return loss
 
 

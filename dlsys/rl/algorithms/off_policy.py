@@ -7,15 +7,14 @@ from typing import Any
 
 import torch
 from ray.rllib.core import COMPONENT_OPTIMIZER, DEFAULT_MODULE_ID
+from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     TD_ERROR_KEY,
 )
-from ray.rllib.utils.numpy import convert_to_numpy
 
 from dlsys.rl.replay import Replay
 from dlsys.spec.rl_value import Replayed
@@ -49,8 +48,10 @@ class OffPolicy:
         a_step = self.config.training_intensity / self.config.total_train_batch_size
         due = int(a_step * max(now - starts, 0)) - int(a_step * max(before - starts, 0))
         for _ in range(due):
-            self._update(now)
+            figures = self._update(now)
         if due:
+            told = {name: float(value) for name, value in figures.items()}
+            self.metrics.log_dict(told, key=(LEARNER_RESULTS, DEFAULT_MODULE_ID), window=1)
             self.env_runner_group.sync_weights(
                 from_worker_or_learner_group=self.learner_group, inference_only=True
             )
@@ -58,16 +59,14 @@ class OffPolicy:
     def _steps(self) -> int:
         return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
 
-    def _update(self, now: int) -> None:
-        count = self.config.total_train_batch_size
-        rows, columns = self.local_replay_buffer.sample(count)
-        results = self.learner_group.update(
-            batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, count),
+    def _update(self, now: int) -> dict[str, Any]:
+        rows, columns = self.local_replay_buffer.sample(self.config.total_train_batch_size)
+        (figures,) = self.learner_group.update(
+            training_data=TrainingData(batch={DEFAULT_MODULE_ID: columns}),
             timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: now},
         )
-        (errors,) = results[0][DEFAULT_MODULE_ID].pop(TD_ERROR_KEY).peek()
-        self.local_replay_buffer.prioritize(rows, convert_to_numpy(errors))
-        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        self.local_replay_buffer.prioritize(rows, figures.pop(TD_ERROR_KEY))
+        return dict(figures)
 
 
 class WholeState:

@@ -12,9 +12,11 @@ from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from dlsys.rl.algorithms.catalog import Catalog
 from dlsys.rl.algorithms.dqn import DQNConfig
 from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState, replayed
 from dlsys.rl.algorithms.rllib import network
+from dlsys.rl.learner import LeanUpdates
 from dlsys.spec.rl_value import DQN, SAC
 
 
@@ -49,7 +51,7 @@ class _Module(DefaultSACTorchRLModule):
         return out
 
 
-class _Learner(WholeState, SACTorchLearner):
+class _Learner(LeanUpdates, WholeState, SACTorchLearner):
     """RLlib's loss."""
 
 
@@ -65,7 +67,7 @@ class _SACConfig(sac.SACConfig):
         self.replay_options: dict[str, Any] = {}
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        return RLModuleSpec(module_class=_Module)
+        return RLModuleSpec(module_class=_Module, catalog_class=Catalog)
 
     def get_default_learner_class(self) -> type[_Learner]:
         return _Learner
