@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 from dlsys.paths import RunPaths
 
@@ -26,6 +28,9 @@ def start_writer(paths: RunPaths) -> subprocess.Popen[bytes]:
 
 def wait_for_writer(writer: subprocess.Popen[bytes], patience: float) -> bool:
     """Waits for the writer to deliver; it goes on by itself if that takes longer."""
+    # It has made way for the workers; now it is waited for, and others may use the machine, too.
+    with suppress(OSError):
+        Path(f"/proc/{writer.pid}/autogroup").write_text("0")
     try:
         return writer.wait(timeout=patience) == 0
     except subprocess.TimeoutExpired:

@@ -22,10 +22,18 @@ from dlsys.cluster.places import Endpoint
 from dlsys.jobs.client import Desk
 from dlsys.paths import new_run_id, read_json
 from dlsys.track.store import Store
+from dlsys.track.writer import delivered
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TWO = ("quickstart", "stop.epochs=4", "expect={}", "tracking.log_every=1")
+AGENT = (
+    "rl/cartpole_ppo",
+    "resources.env_runners=2",
+    "stop.epochs=8",
+    "algorithm.batch_size=400",
+    "expect={}",
+)
 LONG = ("quickstart", "stop.epochs=400", "expect={}", "checkpoint.every=20 steps")
 SLEEP = ["python3", "-c", "import time; time.sleep(0.2)"]
 
@@ -47,7 +55,8 @@ def submit(cluster: Cluster, *words: str) -> str:
 
 
 def history(cluster: Cluster, job_id: str, name: str = "train/loss") -> Counter[int]:
-    """How often each step of a metric stands in MLflow."""
+    """How often each step of a metric stands in MLflow, once it has everything."""
+    cluster.until(lambda: delivered(cluster.run(job_id)))
     store = Store(f"sqlite:///{cluster.folder}/.dlsys/mlflow.db")
     (run,) = store.runs(prefix=job_id)
     assert run.info.status == "FINISHED"
@@ -75,6 +84,20 @@ def test_a_job_trains_with_a_worker_on_each_node(cluster: Cluster) -> None:
     assert len(nodes) == 2
     assert "epoch 4.0/4" in cluster.dlsys("jobs", "logs", job_id).stdout
     assert cluster.dlsys("jobs", "logs", job_id, "--rank", "1").returncode == 0
+
+
+def test_an_agent_has_an_env_runner_on_each_node(cluster: Cluster) -> None:
+    job_id = submit(cluster, *AGENT)
+
+    def nodes() -> set[int]:
+        runners = [process for process in cluster.marked() if "EnvRunner" in " ".join(process.cmdline())]
+        return {process.ppid() for process in runners}
+
+    cluster.until(lambda: len(nodes()) == 2)
+    cluster.wait_for(job_id, ["SUCCEEDED"])
+    counted = history(cluster, job_id, "train/return")
+    assert len(counted) == 8
+    assert set(counted.values()) == {1}
 
 
 def test_stop_retry_wait(cluster: Cluster) -> None:

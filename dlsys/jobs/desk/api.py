@@ -30,7 +30,7 @@ from dlsys.errors import DlsysError
 from dlsys.jobs import cost, secrets
 from dlsys.jobs.desk import book
 from dlsys.jobs.desk.book import ENDED, Job
-from dlsys.jobs.desk.dispatcher import Dispatcher
+from dlsys.jobs.desk.dispatcher import VERBS, Dispatcher
 from dlsys.jobs.desk.keeping import Keeping
 from dlsys.paths import RUN_ID, RunPaths, write_json
 from dlsys.spec.cluster import Cluster
@@ -186,8 +186,8 @@ class Api:
         given = {key: asked[key] for key in _ASKED if key in asked}
         names = {each.name for each in fields(Job)}
         assert names >= given.keys()
-        if given.get("kind") not in ("train", "sweep", "command"):
-            raise _Refused(400, f"kind: train, sweep or command, got {given.get('kind')!r}")
+        if given.get("kind") not in VERBS:
+            raise _Refused(400, f"kind: one of {', '.join(VERBS)}, got {given.get('kind')!r}")
         if given.get("package") and not (self._packages / _package_name(given["package"])).exists():
             raise _Refused(409, "the working folder has not arrived")
         return Job(cluster=self._name, submitted=time.time(), **given)

@@ -21,7 +21,7 @@ class Job:
 
     Attributes:
         id: the id of its run, decided by who submits it: sent twice, it is still one job.
-        kind: `train`, `sweep` or `command`.
+        kind: `train`, `rl`, `sweep` or `command`.
         cluster: the cluster's name.
         bundles: what each of its workers needs, `{"CPU": 1}`.
         times: how often all of that: a sweep's concurrent trials; 0 is as often as it fits.

@@ -23,6 +23,14 @@ from dlsys.jobs.desk.keeping import Keeping
 from dlsys.jobs.desk.ray_api import Node, RayApi, RayAway, RayRefused
 from dlsys.paths import read_json, write_json
 
+VERBS = {
+    "train": ("run", "--resume"),
+    "rl": ("run", "--resume"),
+    "sweep": ("sweep", "resume"),
+    "command": ("job-group",),
+}
+"""What a job's driver runs, by the kind of what was submitted."""
+
 _LOOK = 0.1
 _LOOK_AT_NODES = 1.0
 # Looking at a job costs the head a few milliseconds, and may be where it trains.
@@ -187,8 +195,7 @@ class Dispatcher:
             env["env_vars"] = {**_ALONE, **env["env_vars"]}  # type: ignore[dict-item]
             room = {f"entrypoint_num_{key.lower()}s": value for key, value in job.bundles[0].items() if value}
         else:
-            verb = {"train": ["run", "--resume"], "sweep": ["sweep", "resume"], "command": ["job-group"]}
-            command = [python, "-P", "-m", "dlsys.cli.main", *verb[job.kind], job.id]
+            command = [python, "-P", "-m", "dlsys.cli.main", *VERBS[job.kind], job.id]
         try:
             if job.package:
                 package = self._packages / job.package
