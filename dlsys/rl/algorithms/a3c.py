@@ -15,12 +15,12 @@ from ray.rllib.algorithms import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
 from ray.rllib.utils.numpy import convert_to_numpy
 from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 
 from dlsys.rl.algorithms.actor_critic import actor_critic
+from dlsys.rl.runner import LeanEnvRunner
 from dlsys.spec.rl_policy import A3C
 
 # Seconds to wait for a gradient before looking for dead env runners.
@@ -38,10 +38,8 @@ class Config(PPOConfig):
         """Nothing to check: each rollout is a batch."""
 
 
-class Worker(SingleAgentEnvRunner):
+class Worker(LeanEnvRunner):
     """Samples, and computes gradients on its own copy of the parameters."""
-
-    module: Any
 
     def make_module(self) -> None:
         if self.env is None:  # the one beside the learner, which only acts in evaluations
