@@ -60,7 +60,8 @@ class LeanPPOLearner(PPOTorchLearner):
             order = torch.randperm(count) if shuffle_batch_per_epoch else torch.arange(count)
             for part in order.split(minibatch_size or count):
                 loss, figures = self._loss(module, {name: column[part] for name, column in rows.items()})
-                optimizer.zero_grad()
+                for param in params:
+                    param.grad = None  # the optimizer's way to do it takes ten times as long
                 loss.backward()
                 if self.config.grad_clip is not None:
                     norm = torch.nn.utils.clip_grad_norm_(params, self.config.grad_clip)

@@ -72,6 +72,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
             return list(super()._sample(**told, random_actions=random_actions, force_reset=force_reset))
         if force_reset or self._needs_initial_reset or not len(self._seen):
             self._reset()
+        self.module.eval()  # once: RLlib does it, and undoes it, at each step
         rows: list[dict[str, NDArray[Any]]] = []
         taken, ended_before = 0, self._ended
         while taken < num_timesteps:
@@ -106,16 +107,17 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         self._ids = [uuid.uuid4().hex for _ in range(self.num_envs)]
         self._steps = [0] * self.num_envs
 
+    @torch.no_grad()
     def _act(self, explore: bool, taken: int) -> dict[str, NDArray[Any]]:
         """The columns of one step of all environments."""
         batch = {Columns.OBS: torch.from_numpy(np.asarray(self._seen)).to(self._device)}
         if explore:
             runners = self.config.num_env_runners or 1
             step = (self.num_env_steps_sampled_lifetime // runners + taken) * runners
-            out = self.module.forward_exploration(batch, t=step)
+            out = self.module._forward_exploration(batch, t=step)
             kind = self.module.get_exploration_action_dist_cls
         else:
-            out, kind = self.module.forward_inference(batch), self.module.get_inference_action_dist_cls
+            out, kind = self.module._forward_inference(batch), self.module.get_inference_action_dist_cls
         if Columns.ACTIONS not in out:
             chances = kind().from_logits(out[Columns.ACTION_DIST_INPUTS])
             if not explore:
