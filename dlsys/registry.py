@@ -152,6 +152,7 @@ ALGORITHMS = Registry(
         "ddpg": "dlsys.rl.algorithms.ddpg:ddpg",
         "td3": "dlsys.rl.algorithms.ddpg:ddpg",
         "mbpo": "dlsys.rl.algorithms.mbpo:MBPOAgent",
+        "dreamerv3": "dlsys.rl.algorithms.dreamerv3:dreamerv3",
         "genetic": "dlsys.rl.algorithms.genetic:GeneticAgent",
         "bc": "dlsys.rl.algorithms.rllib_offline:bc",
         "marwil": "dlsys.rl.algorithms.rllib_offline:marwil",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -56,3 +58,47 @@ class Agent(Protocol):
 
     def close(self) -> None:
         """Ends what the agent has started."""
+
+
+@runtime_checkable
+class Recurrent(Protocol):
+    """What an agent can do besides, whose actions depend on what it has seen earlier in an episode."""
+
+    def memory(self) -> NDArray[Any] | None:
+        """What it remembers where an episode begins, [S]; None if it acts on what it sees alone."""
+
+    def recall(self, observations: NDArray[Any], memories: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The best known actions, as `Agent.act`, and what it remembers then.
+
+        Args:
+            observations: of shape [N, …].
+            memories: what it remembers of the N episodes, [N, S].
+        """
+
+
+class Acting:
+    """Acts for an agent in episodes that run side by side, and keeps what it remembers of each.
+
+    Args:
+        agent: of any kind; most remember nothing.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._first = agent.memory() if isinstance(agent, Recurrent) else None
+        self._memories: dict[int, NDArray[Any]] = {}
+
+    def __call__(self, episodes: Sequence[int], observations: NDArray[Any]) -> NDArray[Any]:
+        """The best known actions.
+
+        Args:
+            episodes: which ones these are. One that is new begins; one that is missing is over.
+            observations: theirs, [N, …].
+        """
+        if self._first is None:
+            return self._agent.act(observations)
+        assert isinstance(self._agent, Recurrent)
+        before = np.stack([self._memories.get(episode, self._first) for episode in episodes])
+        actions, after = self._agent.recall(observations, before)
+        self._memories = dict(zip(episodes, after, strict=True))
+        return actions

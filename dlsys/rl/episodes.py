@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dlsys.errors import DataError
 from dlsys.rl import environments
-from dlsys.rl.agent import Agent
+from dlsys.rl.agent import Acting, Agent
 from dlsys.spec.rl import Environment
 from dlsys.spec.rl_environments import Env
 
@@ -52,7 +52,7 @@ def record(
     """Plays episodes and writes them.
 
     Args:
-        agent: acts.
+        agent: acts. One that remembers takes the random actions for its own.
         environment: where.
         n: how many.
         seed: decides their starts, and the random actions.
@@ -78,9 +78,12 @@ def record(
 
 
 def _play(agent: Agent, env: Env, random: np.random.Generator, explore: float) -> Iterator[tuple[Any, ...]]:
-    seen, ended = env.reset(seed=int(random.integers(2**31)))[0], False
+    act, ended = Acting(agent), False
+    seen, _ = env.reset(seed=int(random.integers(2**31)))
     while not ended:
-        action = env.action_space.sample() if random.random() < explore else agent.act(seen[None])[0]
+        action = act([0], seen[None])[0]
+        if random.random() < explore:
+            action = env.action_space.sample()
         following, reward, terminated, truncated, _ = env.step(action)
         yield (
             _plain(seen),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsys.rl import environments
-from dlsys.rl.agent import Agent
+from dlsys.rl.agent import Acting, Agent
 from dlsys.spec.rl import Environment
 
 # At once: what acts answers for many about as fast as for one.
@@ -63,6 +63,7 @@ def play(
     returns, lengths = [0.0] * episodes, [0] * episodes
     waiting = list(range(episodes))[::-1]
     seats: list[tuple[int, Any, NDArray[Any]]] = []
+    act = Acting(agent)
     spare = [environments.make(told, flat=flat) for _ in range(min(episodes, _TOGETHER))]
     try:
         while waiting or seats:
@@ -70,7 +71,8 @@ def play(
                 index, env = waiting.pop(), spare.pop()
                 seats.append((index, env, env.reset(seed=seeds[index])[0]))
             beat()
-            actions = agent.act(np.stack([np.asarray(seen) for _, _, seen in seats]))
+            observations = np.stack([np.asarray(seen) for _, _, seen in seats])
+            actions = act([index for index, _, _ in seats], observations)
             going = []
             for (index, env, _), action in zip(seats, actions, strict=True):
                 seen, reward, terminated, truncated, _ = env.step(action)

@@ -16,6 +16,7 @@ from torch.export import Dim
 from dlsys.errors import UsageError
 from dlsys.registry import ALGORITHMS, import_string
 from dlsys.rl import environments
+from dlsys.rl.policy import RecurrentPolicy
 from dlsys.spec.rl import RLJob
 from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
 from dlsys.train.checkpoint.export import chosen
@@ -40,7 +41,8 @@ class Table(nn.Module):
 
 
 def policy(job: RLJob, weights: Mapping[str, Tensor]) -> nn.Module:
-    """What acts, from observations [N, …] to actions; no Ray runs for it.
+    """What acts, from observations [N, …] to actions, and from states to states if it is recurrent; no Ray
+    runs for it.
 
     Args:
         job: the agent's.
@@ -82,7 +84,11 @@ def export(job: RLJob, checkpoints: Path, target: Path, *, best: bool = False) -
     """
     saved = chosen(checkpoints, best=best)
     acts = policy(job, saved.model).eval()
-    program = torch.export.export(acts, (_example(job),), dynamic_shapes=({0: Dim("N")},), strict=False)
+    shown = [_example(job)]
+    if isinstance(acts, RecurrentPolicy):
+        shown.append(acts.initial.repeat(len(shown[0]), 1))
+    shapes = ({0: Dim("N")},) * len(shown)
+    program = torch.export.export(acts, tuple(shown), dynamic_shapes=shapes, strict=False)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from dlsys.errors import DlsysError
 from dlsys.rl import environments
-from dlsys.rl.agent import Agent
+from dlsys.rl.agent import Acting, Agent
 from dlsys.spec.rl import Environment
 
 _FRAMES = 200  # of an animation; longer episodes leave frames out
@@ -79,7 +79,7 @@ def _play(
     agent: Agent, env: gymnasium.Env[Any, Any], seed: int
 ) -> tuple[list[Image.Image], list[float], list[float]]:
     """Frames, the values of what was seen, and the rewards that followed."""
-    worth = getattr(agent, "values", None)
+    act, worth = Acting(agent), getattr(agent, "values", None)
     frames, values, rewards = [], [], []
     seen, _ = env.reset(seed=seed)
     ended = False
@@ -90,7 +90,7 @@ def _play(
         batch = np.asarray(seen)[None]
         if worth is not None and (value := worth(batch)) is not None:
             values.append(float(value[0]))
-        seen, reward, terminated, truncated, _ = env.step(agent.act(batch)[0])
+        seen, reward, terminated, truncated, _ = env.step(act([0], batch)[0])
         rewards.append(float(reward))
         ended = terminated or truncated
     return frames, values, rewards

@@ -155,6 +155,36 @@ class Replay:
             self._columns[name][: len(values)] = values
 
 
+class Sequences(Replay):
+    """A memory that draws sequences of what was seen, as recurrent models learn from them."""
+
+    def sequences(self, count: int, length: int) -> dict[str, NDArray[Any]]:
+        """Draws sequences, each from a random step on; after an episode's end it goes on at another step.
+
+        Returns:
+            Columns [count, length, …]: `obs`; `actions` that followed (of an episode's last observation,
+            any); `rewards` that came with the observation (0 where `is_first`); `is_first`, where nothing
+            before it is known; `is_terminated`.
+        """
+        column, size = self._columns, len(self)
+        rows = self.rng.integers(size, size=count)
+        rewards, first, last = np.zeros(count, np.float32), np.ones(count, bool), np.zeros(count, bool)
+        found: list[tuple[NDArray[Any], ...]] = []
+        for _ in range(length):
+            # A row stands for its step's first observation; the last one of an episode for its second, too.
+            seen = column["obs"][rows]
+            seen[last] = column["new_obs"][rows[last]]
+            found.append((seen, column["actions"][rows], rewards, first, last & column["terminateds"][rows]))
+            following = column["next"][rows]
+            rewards = np.where(last, np.float32(0), column["rewards"][rows])
+            first, last = last, ~last & (following < 0)
+            rows = np.where(last, rows, following)
+            rows = np.where(first, self.rng.integers(size, size=count), rows)
+        names = ("obs", "actions", "rewards", "is_first", "is_terminated")
+        columns = (np.stack(steps, axis=1) for steps in zip(*found, strict=True))
+        return dict(zip(names, columns, strict=True))
+
+
 def _plain(values: Any) -> NDArray[Any]:
     array = np.asarray(values)
     return array.astype(np.float32) if array.dtype == np.float64 else array

@@ -37,7 +37,7 @@ from dlsys.registry import ALGORITHMS
 from dlsys.rl.agent import Iteration
 from dlsys.rl.environments import Made, make
 from dlsys.rl.plain import decode, encode
-from dlsys.rl.policy import Policy
+from dlsys.rl.policy import Policy, RecurrentPolicy, policy_of
 from dlsys.rl.runner import LeanEnvRunner
 from dlsys.spec.rl import RLJob
 from dlsys.train.seeding import seed_all
@@ -120,12 +120,22 @@ class RllibAgent:
     @property
     def policy(self) -> Policy:
         """What acts, with the newest weights."""
-        return Policy(self._algorithm.get_module(), self._actions).eval()
+        return policy_of(self._algorithm.get_module(), self._actions).eval()
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
             actions = self.policy(torch.as_tensor(observations, dtype=torch.float32))
         return np.asarray(actions.cpu().numpy())
+
+    def memory(self) -> NDArray[Any] | None:
+        policy = self.policy
+        return policy.initial.cpu().numpy() if isinstance(policy, RecurrentPolicy) else None
+
+    def recall(self, observations: NDArray[Any], memories: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        seen, before = (torch.as_tensor(values, dtype=torch.float32) for values in (observations, memories))
+        with torch.inference_mode():
+            actions, after = self.policy(seen, before)
+        return actions.cpu().numpy(), after.cpu().numpy()
 
     def values(self, observations: NDArray[Any]) -> NDArray[Any] | None:
         """What observations [N, …] are worth [N], for agents that know."""
@@ -204,7 +214,7 @@ def module_of(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:
     try:
         module: Any = configure(job).get_rl_module_spec(env=env, inference_only=True).build()
         module.load_state_dict(dict(weights))
-        return Policy(module, env.action_space)
+        return policy_of(module, env.action_space)
     finally:
         env.close()
 

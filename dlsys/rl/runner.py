@@ -1,9 +1,10 @@
 """Steps environments for RLlib, without its pipelines of connectors.
 
 RLlib's own runner keeps every step of every environment as Python objects and sends each through ten
-connectors and back; that takes longer than acting. For a policy without memory on plain spaces none of it
-changes anything, so here steps are rows of arrays, and episodes are cut from them when they are handed
-over. What is sampled is the same, number by number; a test holds both against each other.
+connectors and back; that takes longer than acting. On plain spaces none of it changes anything, so here
+steps are rows of arrays, and episodes are cut from them when they are handed over. What a recurrent policy
+remembers is not kept in the episodes. What is sampled is the same, number by number; a test holds both
+against each other.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from ray.rllib.utils.spaces.space_utils import unsquash_action
+from torch import Tensor
 
 _WEIGHTS = "weights_seq_no"
 
 
 class LeanEnvRunner(SingleAgentEnvRunner):
-    """As RLlib's, for steps (not whole episodes) of what has plain spaces and no memory."""
+    """As RLlib's, for steps (not whole episodes) of what has plain spaces."""
 
     env: Any
     module: Any
@@ -41,7 +43,6 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         self._plain = (
             self.env is not None
             and self.module is not None
-            and not self.module.is_stateful()
             and isinstance(self.env.single_observation_space, spaces.Box)
             and isinstance(self.env.single_action_space, spaces.Discrete | spaces.Box)
             and self.config._env_to_module_connector is None
@@ -50,6 +51,8 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         self._seen: NDArray[Any] = np.empty(0)
         # Whether an environment's next step is its reset.
         self._ended: NDArray[np.bool_] = np.empty(0, bool)
+        # What a recurrent policy remembers of each environment's episode, [envs, …] by name.
+        self._memory: dict[str, Tensor] = {}
         self._ids: list[str] = []
         self._steps: list[int] = []
 
@@ -88,6 +91,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
                 {**row, "seen": self._seen, "r": rewards, "terminated": terminated, "truncated": truncated}
             )
             taken += int(self.num_envs - self._ended.sum())
+            self._forget(self._ended)
             self._seen, self._ended = seen, terminated | truncated
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         columns["seen"] = np.concatenate([columns["seen"], self._seen[None]])
@@ -104,13 +108,24 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         self._seen, _ = self._try_env_reset(seed=seed, options=None)
         self._needs_initial_reset = False
         self._ended = np.zeros(self.num_envs, bool)
+        self._forget(~self._ended)
         self._ids = [uuid.uuid4().hex for _ in range(self.num_envs)]
         self._steps = [0] * self.num_envs
+
+    def _forget(self, which: NDArray[np.bool_]) -> None:
+        """Environments whose episodes begin now."""
+        if self.module.is_stateful() and which.any():
+            rows = torch.from_numpy(which)
+            for name, first in self.module.get_initial_state().items():
+                before = self._memory.get(name, first.new_empty(self.num_envs, *first.shape))
+                self._memory[name] = before.index_put((rows,), first.detach())
 
     @torch.no_grad()
     def _act(self, explore: bool, taken: int) -> dict[str, NDArray[Any]]:
         """The columns of one step of all environments."""
-        batch = {Columns.OBS: torch.from_numpy(np.asarray(self._seen)).to(self._device)}
+        batch: dict[str, Any] = {Columns.OBS: torch.from_numpy(np.asarray(self._seen)).to(self._device)}
+        if self._memory:
+            batch = {Columns.OBS: batch[Columns.OBS].unsqueeze(1), Columns.STATE_IN: self._memory}
         if explore:
             runners = self.config.num_env_runners or 1
             step = (self.num_env_steps_sampled_lifetime // runners + taken) * runners
@@ -118,6 +133,9 @@ class LeanEnvRunner(SingleAgentEnvRunner):
             kind = self.module.get_exploration_action_dist_cls
         else:
             out, kind = self.module._forward_inference(batch), self.module.get_inference_action_dist_cls
+        if self._memory:
+            self._memory = out.pop(Columns.STATE_OUT)
+            out = {name: value.squeeze(1) for name, value in out.items()}
         if Columns.ACTIONS not in out:
             chances = kind().from_logits(out[Columns.ACTION_DIST_INPUTS])
             if not explore:

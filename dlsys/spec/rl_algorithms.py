@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dlsys.spec.rl_models import MBPO, Genetic
+from dlsys.spec.rl_models import MBPO, DreamerV3, Genetic
 from dlsys.spec.rl_offline import BC, IQL, MARWIL
 from dlsys.spec.rl_policy import A2C, A3C, APPO, IMPALA, PPO, REINFORCE, TRPO
 from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
@@ -26,6 +26,7 @@ Algorithm = Annotated[
     | DDPG
     | TD3
     | MBPO
+    | DreamerV3
     | Genetic
     | BC
     | MARWIL

@@ -99,6 +99,13 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
                 ("algorithm", "name"),
                 f"{name} learns from {' or '.join(allowed)} {what}, and {place} has {found} ones",
             )
+    shape = env.observation_space.shape
+    if seen == "image" and algorithm.IMAGES not in (None, shape):
+        yield (
+            ("environment", "wrappers"),
+            f"{name} takes images of shape {algorithm.IMAGES}, and {place} shows {shape}: "
+            "put gymnasium's ResizeObservation around it",
+        )
 
 
 def _actions(space: spaces.Space[Any]) -> str:

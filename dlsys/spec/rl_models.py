@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from dlsys.spec.rl_section import AlgorithmSection, Deep, Share
-from dlsys.spec.section import Count, Positive
+from dlsys.spec.section import Count, NonNegative, NonNegativeInt, Positive
 
 
 class MBPO(Deep):
@@ -51,6 +51,43 @@ class MBPO(Deep):
     """The share of the environment's own steps in the policy's batches."""
     memory: Count = 1_000_000
     """Steps of the environment that are kept."""
+
+
+class DreamerV3(AlgorithmSection):
+    """DreamerV3 (Hafner et al. 2023); RLlib's. It learns a recurrent model of the environment, and to act
+    in what that model imagines. Its policy remembers what it has seen in an episode."""
+
+    IMAGES: ClassVar[tuple[int, ...] | None] = (64, 64, 3)
+
+    name: Literal["dreamerv3"]
+    size: Literal["nano", "micro", "mini", "XXS", "XS", "S", "M", "L", "XL"] = "micro"
+    """How large its networks are: RLlib's names for 16, 32, 64 and 128 units, and the paper's from XS, with
+    256, to XL."""
+    model_lr: Positive = 1e-3
+    """The learning rate of the model of the environment."""
+    actor_lr: Positive = 3e-4
+    """The learning rate of the policy."""
+    critic_lr: Positive = 3e-4
+    """The learning rate of the value function."""
+    batch_size: Count = 16
+    """Sequences that one update learns from."""
+    length: Annotated[Count, Field(ge=2)] = 16
+    """Steps of each of them."""
+    horizon: Count = 15
+    """Steps that are imagined from each step of a batch."""
+    updates: Positive = 0.25
+    """Updates for each step of the environment, over all environments. The paper's training ratio is this
+    times batch_size and length."""
+    trace: Share = 0.95
+    """The λ of the returns of what is imagined."""
+    entropy: NonNegative = 3e-4
+    """The weight of the policy's entropy."""
+    capacity: Count = 100_000
+    """Steps that the memory keeps; then new ones take the place of the oldest."""
+    starts: NonNegativeInt = 500
+    """Steps of the environment before the first update."""
+    fragment: Count = 8
+    """Steps that each environment takes between rounds of updates."""
 
 
 class Genetic(AlgorithmSection):

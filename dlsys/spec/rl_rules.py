@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dlsys.errors import DlsysError
 from dlsys.spec.metrics import metric_exists
 from dlsys.spec.rl import RLJob
+from dlsys.spec.rl_models import DreamerV3
 from dlsys.spec.rl_offline import Offline
 from dlsys.spec.rl_value import DQN, Replayed
 from dlsys.spec.rules import Found, experiment_is_plain, own_code, stop_is_given
@@ -110,7 +111,7 @@ def _metrics_exist(job: RLJob) -> Found:
 @_rule("algorithm", "resources")
 def _memory_has_room(job: RLJob) -> Found:
     told, needs = job.algorithm, job.resources
-    if isinstance(told, Replayed):
+    if isinstance(told, Replayed | DreamerV3):
         least = 2 * told.fragment * needs.envs * max(needs.env_runners, 1)
         if told.capacity < least:
             yield (

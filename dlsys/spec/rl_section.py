@@ -16,6 +16,8 @@ class AlgorithmSection(Section):
 
     ACTIONS: ClassVar[tuple[str, ...]] = ("discrete", "continuous")
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat", "image")
+    # The one shape of images that its networks take.
+    IMAGES: ClassVar[tuple[int, ...] | None] = None
     # Whether its entry in the registry makes RLlib's configuration, or an agent of our own; and whether
     # that needs Ray.
     RLLIB: ClassVar[bool] = True
