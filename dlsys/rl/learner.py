@@ -162,10 +162,11 @@ class _Told:
         self.figures: dict[str, Any] = {}
 
     def log_value(self, key: tuple[str, str], value: Any, **how: Any) -> None:
-        self.figures[key[-1]] = value
+        self.figures[key[-1]] = value.detach() if isinstance(value, Tensor) else value
 
     def log_dict(self, values: dict[str, Any], key: str, **how: Any) -> None:
-        self.figures.update(values)
+        for name, value in values.items():
+            self.log_value((key, name), value)
 
 
 def _valid(batch: Any) -> Rows:

@@ -135,7 +135,7 @@ class Replay:
     def prioritize(self, rows: NDArray[np.int64], errors: NDArray[Any] | Tensor) -> None:
         """Tells the temporal-difference errors δ of the steps of these rows."""
         if self._draw == "prioritized":
-            known = errors.detach().cpu().numpy() if isinstance(errors, Tensor) else errors
+            known = errors.cpu().numpy() if isinstance(errors, Tensor) else errors
             priority = np.abs(known) + _LEAST
             self._columns["priority"][rows] = priority
             self._highest = max(self._highest, float(priority.max()))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from runner import AGENT, Folder
 
 
@@ -14,3 +15,11 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     (made.path / "agent.yaml").write_text(AGENT)
     yield made
     made.clean()
+
+
+@pytest.fixture(scope="package")
+def one_ray() -> Iterator[None]:
+    """Ray in this process, for agents that tests drive themselves."""
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()

@@ -17,14 +17,7 @@ from ray.rllib.utils.metrics import LEARNER_RESULTS
 from dlsys.rl.rllib import RllibAgent
 from dlsys.spec.rl import RLJob
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 
 
 @pytest.fixture

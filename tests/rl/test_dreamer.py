@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-import ray
 import torch
 from by_hand import ByHand
 from gymnasium import spaces
@@ -288,16 +286,9 @@ def test_a_file_says_what_does_not_suit_it(tmp_path: Path) -> None:
     check_suits(told().algorithm, told("test_dreamer:Picture").environment)
 
 
-@pytest.fixture(scope="module")
-def started() -> Iterator[None]:
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.ray
 @pytest.mark.parametrize("environment", ["CartPole-v1", "test_dreamer:Picture"])
-def test_an_agent_that_is_resumed_goes_on_as_one_that_is_not(environment: str, started: None) -> None:
+def test_an_agent_that_is_resumed_goes_on_as_one_that_is_not(environment: str, one_ray: None) -> None:
     first = RllibAgent(told(environment))
     assert first.iterate().steps >= 250
     saved = encode(first.state())
@@ -326,7 +317,7 @@ def _goes_on(agent: RllibAgent) -> list[tuple[int, list[float], dict[str, float]
 
 
 @pytest.mark.ray
-def test_what_is_exported_plays_as_the_agent(started: None, tmp_path: Path) -> None:
+def test_what_is_exported_plays_as_the_agent(one_ray: None, tmp_path: Path) -> None:
     of = told()
     agent = RllibAgent(of)
     agent.iterate()

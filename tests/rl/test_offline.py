@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from rl_models import job
 from scripted import Balancer, SwingUp
 
@@ -20,14 +18,7 @@ from dlsys.rl.plain import decode, encode
 from dlsys.rl.rllib import RllibAgent
 from dlsys.spec.rl import Environment, RLJob
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_ray() -> Iterator[None]:
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 
 @pytest.fixture(scope="module")

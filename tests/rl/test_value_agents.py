@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.rllib import RllibAgent, module_of
 from dlsys.spec.rl import RLJob
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module", autouse=True)
-def started() -> Iterator[None]:
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 
 def _agent(name: str, environment: str, **options: Any) -> RllibAgent:

@@ -171,9 +171,9 @@ class Learner(LeanUpdates, WholeState, DQNTorchLearner):
             logits = fwd_out[QF_LOGITS][rows, actions]  # rows of following states come after these
             each = errors = nn.functional.cross_entropy(logits, wanted, reduction="none")
         loss = (batch["weights"] * each).mean()
-        self.metrics.log_value((module_id, TD_ERROR_KEY), errors.detach(), reduce="item_series")
+        self.metrics.log_value((module_id, TD_ERROR_KEY), errors, reduce="item_series")
         told = {QF_LOSS_KEY: loss, QF_MEAN_KEY: values.mean(), TD_ERROR_MEAN_KEY: errors.mean()}
-        self.metrics.log_dict({name: value.detach() for name, value in told.items()}, key=module_id, window=1)
+        self.metrics.log_dict(told, key=module_id, window=1)
         return loss
 
 
