@@ -63,19 +63,19 @@ class DreamerV3(AlgorithmSection):
     size: Literal["nano", "micro", "mini", "XXS", "XS", "S", "M", "L", "XL"] = "micro"
     """How large its networks are: RLlib's names for 16, 32, 64 and 128 units, and the paper's from XS, with
     256, to XL."""
-    model_lr: Positive = 1e-3
+    model_lr: Positive = 1.5e-3
     """The learning rate of the model of the environment."""
-    actor_lr: Positive = 3e-4
+    actor_lr: Positive = 4e-4
     """The learning rate of the policy."""
-    critic_lr: Positive = 3e-4
+    critic_lr: Positive = 1e-3
     """The learning rate of the value function."""
     batch_size: Count = 16
     """Sequences that one update learns from."""
     length: Annotated[Count, Field(ge=2)] = 16
     """Steps of each of them."""
-    horizon: Count = 15
+    horizon: Count = 10
     """Steps that are imagined from each step of a batch."""
-    updates: Positive = 0.25
+    updates: Positive = 0.15
     """Updates for each step of the environment, over all environments. The paper's training ratio is this
     times batch_size and length."""
     trace: Share = 0.95

@@ -246,6 +246,18 @@ def test_what_it_learns_from_is_what_rllib_computes(
             torch.testing.assert_close(found[name], value, msg=name)
 
 
+def test_dreams_end_by_chances() -> None:
+    module = by_hand().module
+    start = {"h": torch.zeros(3, 16), "z": torch.zeros(3, 4, 4)}
+    ended = torch.tensor([0.0, 1.0, 0.0])
+    dreams = module.dreamer_model.dream_trajectory(start, ended, 4, gamma=0.5)
+    continues = dreams["continues_dreamed_t0_to_H_BxT"]
+    assert continues[0].tolist() == [1, 0, 1]
+    assert ((continues[1:] > 0) & (continues[1:] < 1)).all()
+    weights = dreams["dream_loss_weights_t0_to_H_BxT"]
+    torch.testing.assert_close(weights[2], 0.25 * continues[0] * continues[1] * continues[2])
+
+
 def test_returns_that_hardly_differ_are_not_scaled_up() -> None:
     learns = by_hand().learner
     actor = learns.module[DEFAULT_MODULE_ID].actor

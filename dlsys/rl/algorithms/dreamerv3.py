@@ -1,7 +1,7 @@
 """DreamerV3 (Hafner et al. 2023): https://arxiv.org/abs/2301.04104
 
-RLlib's networks and losses, on our memory of steps. Where RLlib scales returns up, since they hardly differ,
-this follows the paper and leaves them.
+RLlib's networks and losses, on our memory of steps, but for two things: returns that hardly differ are not
+scaled up, as in the paper, and dreams end by chances, as in the authors' later code.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ray.rllib.algorithms import dreamerv3 as rllib
 from ray.rllib.algorithms.dreamerv3.dreamerv3_catalog import DreamerV3Catalog
 from ray.rllib.algorithms.dreamerv3.torch.dreamerv3_torch_learner import DreamerV3TorchLearner
 from ray.rllib.algorithms.dreamerv3.torch.dreamerv3_torch_rl_module import DreamerV3TorchRLModule
+from ray.rllib.algorithms.dreamerv3.torch.models.components.continue_predictor import ContinuePredictor
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -45,6 +46,18 @@ _FIGURES = {
 }
 
 
+class Continues(ContinuePredictor):
+    """RLlib's, with the chance that an episode goes on, as in the authors' later code.
+
+    RLlib asks whether the chance is above a half. An end whose exact step is uncertain, such as that of a
+    slow drift out of bounds, would never come in a dream.
+    """
+
+    def forward(self, h: Tensor, z: Tensor, return_distribution: bool = False) -> Any:
+        _, chances = super().forward(h, z, return_distribution=True)
+        return (chances.probs, chances) if return_distribution else chances.probs
+
+
 class Module(DreamerV3TorchRLModule):
     """RLlib's networks: where an episode begins, the state it is given says so."""
 
@@ -56,6 +69,9 @@ class Module(DreamerV3TorchRLModule):
 
     def setup(self) -> None:
         super().setup()
+        self.world_model.continue_predictor = Continues(
+            input_size=self.actor.input_size, model_size=self.model_config["model_size"]
+        )
         # Registered once is enough: a checkpoint would hold a copy for each name.
         for name in _PARTS:
             object.__setattr__(self, name, self._modules.pop(name))
