@@ -157,5 +157,6 @@ ALGORITHMS = Registry(
         "bc": "dlsys.rl.algorithms.rllib_offline:bc",
         "marwil": "dlsys.rl.algorithms.rllib_offline:marwil",
         "iql": "dlsys.rl.algorithms.rllib_offline:iql",
+        "cql": "dlsys.rl.algorithms.cql:cql",
     },
 )

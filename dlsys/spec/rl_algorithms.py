@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dlsys.spec.rl_models import MBPO, DreamerV3, Genetic
-from dlsys.spec.rl_offline import BC, IQL, MARWIL
+from dlsys.spec.rl_offline import BC, CQL, IQL, MARWIL
 from dlsys.spec.rl_policy import A2C, A3C, APPO, IMPALA, PPO, REINFORCE, TRPO
 from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
 from dlsys.spec.rl_value import DDPG, DQN, SAC, TD3, Rainbow
@@ -31,6 +31,7 @@ Algorithm = Annotated[
     | BC
     | MARWIL
     | IQL
+    | CQL
     | QLearning
     | QValueIteration
     | TDLearning

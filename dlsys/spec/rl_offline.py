@@ -68,3 +68,26 @@ class IQL(Offline):
     τ of the paper."""
     weight: Annotated[Share, Field(gt=0)] = 1.0
     """How much more the better actions count, the β of the paper; RLlib takes up to 1."""
+
+
+class CQL(Offline):
+    """Conservative Q-learning (Kumar et al. 2020): presses down what actions seem to be worth that were not
+    recorded; SAC's policy and networks."""
+
+    ACTIONS: ClassVar[tuple[str, ...]] = ("continuous",)
+
+    name: Literal["cql"]
+    lr: Positive = 1e-3
+    """The learning rate of the policy, the values and the temperature."""
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] = (128, 128)
+    """The widths of the hidden layers of each network."""
+    activation: Literal["tanh", "relu", "silu"] = "relu"
+    """Between them."""
+    average: Annotated[Share, Field(gt=0)] = 0.01
+    """How far the target values move to the learned ones at each update, the τ of SAC."""
+    weight: NonNegative = 0.3
+    """How hard values are pressed down, the α of the paper, where the recorded returns have a standard
+    deviation of 10: rewards are given this unit first. With 0 it is SAC, which believes what it cannot
+    know."""
+    samples: Count = 4
+    """Actions drawn uniformly for each step, and as many from the policy, that stand for all there are."""

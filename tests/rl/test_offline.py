@@ -10,6 +10,7 @@ import pytest
 from rl_models import job
 from scripted import Balancer, SwingUp
 
+from dlsys.errors import DataError
 from dlsys.rl.agent import Iteration
 from dlsys.rl.engine import build
 from dlsys.rl.episodes import record
@@ -46,7 +47,7 @@ def test_it_does_what_was_done(name: str, recorded: Path) -> None:
     agent.close()
 
 
-@pytest.mark.parametrize("name", ["bc", "marwil", "iql"])
+@pytest.mark.parametrize("name", ["bc", "marwil", "iql", "cql"])
 def test_it_goes_on_exactly(name: str, recorded: Path) -> None:
     whole = build(told(name, recorded))
     assert isinstance(whole, RllibAgent)
@@ -63,6 +64,12 @@ def test_it_goes_on_exactly(name: str, recorded: Path) -> None:
     assert other.state()["sampled"] == whole.state()["sampled"] == 192
     whole.close()
     other.close()
+
+
+def test_episodes_of_another_environment_are_refused(recorded: Path) -> None:
+    wrong = str(recorded / "CartPole-v1.parquet")
+    with pytest.raises(DataError, match="observations should be 3 numbers"):
+        build(told("cql", recorded, episodes=wrong))
 
 
 def _learned(did: Iteration) -> dict[str, float]:

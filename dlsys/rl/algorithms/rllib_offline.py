@@ -30,7 +30,7 @@ _LEARNED = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
 _NORMS = "moving_avg_sqd_adv_norms_per_module"
 
 
-class _Recorded:
+class FromEpisodes:
     """Makes an algorithm of RLlib learn from random rows of the recorded steps."""
 
     config: Any
@@ -80,25 +80,25 @@ class _Recorded:
             getattr(self.learner_group._learner, _NORMS).update(state["norms"])
 
 
-class _BC(_Recorded, rllib_bc.BC):
+class _BC(FromEpisodes, rllib_bc.BC):
     pass
 
 
-class _MARWIL(_Recorded, rllib_marwil.MARWIL):
+class _MARWIL(FromEpisodes, rllib_marwil.MARWIL):
     pass
 
 
-class _IQL(_Recorded, rllib_iql.IQL):
+class _IQL(FromEpisodes, rllib_iql.IQL):
     pass
 
 
 def bc(told: BC) -> AlgorithmConfig:
-    made: AlgorithmConfig = _common(rllib_bc.BCConfig, _BC, told).training(lr=told.lr)
+    made: AlgorithmConfig = offline(rllib_bc.BCConfig, _BC, told).training(lr=told.lr)
     return made
 
 
 def marwil(told: MARWIL) -> AlgorithmConfig:
-    made: AlgorithmConfig = _common(rllib_marwil.MARWILConfig, _MARWIL, told).training(
+    made: AlgorithmConfig = offline(rllib_marwil.MARWILConfig, _MARWIL, told).training(
         lr=told.lr,
         beta=told.weight,
         vf_coeff=told.value_weight,
@@ -107,7 +107,7 @@ def marwil(told: MARWIL) -> AlgorithmConfig:
 
 
 def iql(told: IQL) -> AlgorithmConfig:
-    made = _common(rllib_iql.IQLConfig, _IQL, told)
+    made = offline(rllib_iql.IQLConfig, _IQL, told)
     made.lr = None
     done: AlgorithmConfig = made.training(
         actor_lr=told.lr,
@@ -123,7 +123,8 @@ def iql(told: IQL) -> AlgorithmConfig:
     return done
 
 
-def _common(config: Any, algorithm: type, told: Offline) -> Any:
+def offline(config: Any, algorithm: type, told: Offline) -> Any:
+    """The options that all of them share, on RLlib's configuration of one."""
     made = config(algorithm)
     made.told = told
     # It needs the environment's spaces, and has a module that acts where an env runner does.

@@ -37,7 +37,7 @@ def dqn(told: DQN) -> AlgorithmConfig:
     return done
 
 
-class _Module(DefaultSACTorchRLModule):
+class SoftModule(DefaultSACTorchRLModule):
     """RLlib's, whose best continuous action is squashed as those that it samples are."""
 
     def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class _SACConfig(sac.SACConfig):
         self.replay_options: dict[str, Any] = {}
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        return RLModuleSpec(module_class=_Module, catalog_class=Catalog)
+        return RLModuleSpec(module_class=SoftModule, catalog_class=Catalog)
 
     def get_default_learner_class(self) -> type[_Learner]:
         return _Learner
