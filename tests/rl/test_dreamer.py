@@ -193,17 +193,17 @@ def test_acting_without_exploration_draws_nothing_and_depends_on_the_past() -> N
 def test_its_latents_and_actions_are_the_most_likely_ones() -> None:
     policy = made()
     module: Module = policy.module
-    state = {name: value[None] for name, value in module.get_initial_state().items()}
-    batch = {"obs": torch.randn(1, 1, 4), "state_in": state}
+    count = 20_000
+    state = {name: torch.stack([value] * count) for name, value in module.get_initial_state().items()}
+    batch = {"obs": torch.randn(4).expand(count, 1, 4), "state_in": state}
     best = module.forward_inference(batch)["state_out"]
-    torch.manual_seed(0)
-    drawn = torch.cat([module.forward_exploration(batch)["state_out"]["z"] for _ in range(2000)])
+    drawn = module.forward_exploration(batch)["state_out"]["z"]
     common = drawn.mean(0).argmax(-1)
     sure = drawn.mean(0).sort(-1).values
-    clear = sure[:, -1] - sure[:, -2] > 0.1
+    clear = sure[:, -1] - sure[:, -2] > 0.03
     assert clear.any()
     assert torch.equal(best["z"][0].argmax(-1)[clear], common[clear])
-    assert torch.equal(best["z"].sum(-1), torch.ones(1, 4))
+    assert torch.equal(best["z"].sum(-1), torch.ones(count, 4))
 
 
 def by_hand(environment: str = "CartPole-v1", **more: Any) -> ByHand:
