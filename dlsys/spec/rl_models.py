@@ -29,11 +29,11 @@ class MBPO(Deep):
     """Between them."""
     clip_norm: Positive | None = None
     """Scales the whole gradient of a network down to this norm."""
-    batch_size: Count = 256
+    batch_size: Count = 128
     """Rows of one update, of the policy and of the models."""
-    updates: Count = 8
+    updates: Count = 20
     """The policy's updates for each step of the environment."""
-    average: Annotated[Share, Field(gt=0)] = 0.01
+    average: Annotated[Share, Field(gt=0)] = 0.03
     """How far the target value functions move to the learned ones at each update, the τ of SAC."""
     start: Count = 200
     """Steps with random actions, before anything is learned."""
@@ -43,9 +43,9 @@ class MBPO(Deep):
     """Networks of the ensemble; each step of a rollout is a random one's."""
     model_lr: Positive = 1e-3
     """Their learning rate."""
-    horizon: Count = 3
+    horizon: Count = 10
     """Steps of each rollout."""
-    rollouts: Count = 5000
+    rollouts: Count = 1500
     """Rollouts of an iteration."""
     real: Share = 0.1
     """The share of the environment's own steps in the policy's batches."""

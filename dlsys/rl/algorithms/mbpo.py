@@ -27,10 +27,12 @@ from dlsys.spec.rl_environments import Env
 from dlsys.spec.rl_models import MBPO
 from dlsys.train.seeding import seed_all
 
-# A tenth of the steps, at most _HOLDOUT, says when the models have learned enough: when for so many passes
-# none of them has got better at these by a hundredth, or all are as good as they need to be.
+# A tenth of the steps, at most _HOLDOUT, says when the models have learned enough: when for _PATIENCE rounds
+# none of them has got better at these by a hundredth, or all are as good as they need to be. A round is as
+# many batches as the steps make, and at least _ROUND: a few steps would make a single one.
 _HOLDOUT = 1000
-_PATIENCE = 10
+_ROUND = 20
+_PATIENCE = 5
 _BETTER = 0.99
 _ENOUGH = 1e-3
 
@@ -50,8 +52,7 @@ class Models(nn.Module):
         self.std: Tensor
         inputs, outputs = observations + actions, observations + 1
         self._told, self._inputs, self._outputs = told, inputs, outputs
-        self.network = networks(told.models, inputs, 2 * outputs, told.hidden, told.activation)
-        self.ends = networks(told.models, inputs, 1, told.hidden, told.activation)
+        self.network = networks(told.models, inputs, 2 * outputs + 1, told.hidden, told.activation)
         # What variances lie between is learned (Chua et al. 2018, appendix A.1).
         self.log_variances = nn.Parameter(torch.tensor([[-10.0], [0.5]]).repeat(1, outputs))
         self.register_buffer("mean", torch.zeros(inputs + outputs))
@@ -63,17 +64,17 @@ class Models(nn.Module):
 
         All of them are scaled.
         """
-        mean, raw = self.network(inputs).chunk(2, -1)
+        mean, raw, ends = self.network(inputs).split([self._outputs, self._outputs, 1], -1)
         low, high = self.log_variances
         log_variance = high - functional.softplus(high - raw)
-        return mean, low + functional.softplus(log_variance - low), self.ends(inputs).squeeze(-1)
+        return mean, low + functional.softplus(log_variance - low), ends.squeeze(-1)
 
     def fit(self, steps: Steps, generator: Generator) -> dict[str, float]:
         """Learns until steps that are held out are no longer predicted better.
 
         Returns:
             what is wrong there: the mean squared error of scaled changes and rewards, and the
-            cross-entropy of ends; and the passes that it took.
+            cross-entropy of ends; and the rounds that it took.
         """
         changes = steps.following - steps.observations
         columns = (steps.observations, steps.actions, changes, steps.rewards[:, None])
@@ -84,10 +85,11 @@ class Models(nn.Module):
         rows = rows[torch.randperm(len(rows), generator=generator)]
         held = rows[: min(len(rows) // 10, _HOLDOUT)].expand(self._told.models, -1, -1)
         rows = rows[held.shape[1] :]
-        best, left, passes = torch.full((2, self._told.models), torch.inf), _PATIENCE, 0
+        shape = self._told.models, self._told.batch_size
+        best, left, rounds = torch.full((2, self._told.models), torch.inf), _PATIENCE, 0
         while left:
-            order = torch.rand(self._told.models, len(rows), generator=generator).argsort(1)
-            for index in torch.split(order, self._told.batch_size, 1):
+            for _ in range(max(len(rows) // shape[1], _ROUND)):
+                index = torch.randint(len(rows), shape, generator=generator)
                 self._optimizer.zero_grad()
                 likely, _, ends = self._losses(rows[index])
                 bounds = self.log_variances[1].sum() - self.log_variances[0].sum()
@@ -96,12 +98,12 @@ class Models(nn.Module):
                 self._optimizer.step()
             with torch.no_grad():
                 wrong = torch.stack(self._losses(held)[1:])
-            passes += 1
+            rounds += 1
             better = (wrong < _BETTER * best) & (best > _ENOUGH)
             left = _PATIENCE if bool(better.any()) else left - 1
             best = torch.minimum(best, wrong)
         errors, ends = wrong.mean(1).tolist()
-        return {"model_error": errors, "model_end_loss": ends, "model_passes": float(passes)}
+        return {"model_error": errors, "model_end_loss": ends, "model_rounds": float(rounds)}
 
     def _losses(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Each model's losses on rows [E, N, O + A + O + 1 + 1].
