@@ -146,7 +146,8 @@ class RllibAgent:
             if hasattr(module, "compute_values"):
                 found = module.compute_values(batch)
             elif hasattr(module, "compute_q_values") and isinstance(self._actions, spaces.Discrete):
-                found = module.compute_q_values(batch)[QF_PREDS].max(dim=-1).values
+                values = module.compute_q_values(batch)  # of DQN among others, of SAC alone
+                found = (values[QF_PREDS] if isinstance(values, dict) else values).max(dim=-1).values
             else:
                 return None
         return np.asarray(found.cpu().numpy())

@@ -95,7 +95,8 @@ class Rainbow(DQN):
 
 
 class SAC(Replayed):
-    """Soft actor-critic with a learned temperature (Haarnoja et al. 2018); RLlib's."""
+    """Soft actor-critic with a learned temperature (Haarnoja et al. 2018), and its form for discrete actions
+    (Christodoulou 2019); RLlib's."""
 
     name: Literal["sac"]
     clip_norm: Positive | None = None
@@ -111,7 +112,8 @@ class SAC(Replayed):
     temperature: Positive = 1.0
     """The first weight α of the policy's entropy."""
     entropy: Number | None = None
-    """The entropy that the temperature aims at; by default minus the number of the actions' parts."""
+    """The entropy that the temperature aims at; by default minus the number of the actions' parts, and for
+    n discrete actions half of log n."""
 
 
 class DDPG(Replayed):

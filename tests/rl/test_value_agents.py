@@ -37,6 +37,7 @@ def _agent(name: str, environment: str, **options: Any) -> RllibAgent:
         ("rainbow", "CartPole-v1", {"capacity": 1500, "atoms": 11}),
         ("dqn", "CartPole-v1", {"double": True, "epsilon_steps": 3000}),
         ("sac", "Pendulum-v1", {}),
+        ("sac", "CartPole-v1", {}),
         ("td3", "Pendulum-v1", {}),
     ],
 )
@@ -70,7 +71,10 @@ def _goes_on(agent: RllibAgent) -> list[tuple[int, list[float], dict[str, Any]]]
     return seen
 
 
-@pytest.mark.parametrize(("name", "environment"), [("rainbow", "CartPole-v1"), ("sac", "Pendulum-v1")])
+@pytest.mark.parametrize(
+    ("name", "environment"),
+    [("rainbow", "CartPole-v1"), ("sac", "Pendulum-v1"), ("sac", "CartPole-v1")],
+)
 def test_what_is_exported_acts_as_the_agent(name: str, environment: str) -> None:
     agent = _agent(name, environment)
     try:
@@ -80,5 +84,8 @@ def test_what_is_exported_acts_as_the_agent(name: str, environment: str) -> None
         alone = module_of(agent._job, weights).eval()
         with torch.inference_mode():
             np.testing.assert_array_equal(alone(torch.as_tensor(seen)).numpy(), agent.act(seen))
+        values = agent.values(seen)
+        assert (values is None) == (environment == "Pendulum-v1")
+        assert values is None or values.shape == (3,)
     finally:
         agent.close()

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from gymnasium import spaces
 from ray.rllib.algorithms import AlgorithmConfig, sac
+from ray.rllib.algorithms.sac.sac_learner import (
+    ACTION_LOG_PROBS,
+    ACTION_LOG_PROBS_NEXT,
+    ACTION_PROBS,
+    ACTION_PROBS_NEXT,
+    QF_PREDS,
+    QF_TWIN_PREDS,
+)
 from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
 from ray.rllib.algorithms.sac.torch.sac_torch_learner import SACTorchLearner
 from ray.rllib.core.columns import Columns
@@ -18,6 +27,9 @@ from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState, replayed
 from dlsys.rl.algorithms.rllib import network
 from dlsys.rl.learner import LeanUpdates
 from dlsys.spec.rl_value import DQN, SAC
+
+# The share of the highest entropy, log n, that a policy of n actions aims at.
+_OF_HIGHEST = 0.5
 
 
 def dqn(told: DQN) -> AlgorithmConfig:
@@ -38,7 +50,8 @@ def dqn(told: DQN) -> AlgorithmConfig:
 
 
 class SoftModule(DefaultSACTorchRLModule):
-    """RLlib's, whose best continuous action is squashed as those that it samples are."""
+    """RLlib's, whose best continuous action is squashed as those that it samples are, and whose discrete
+    actions may become as unlikely as they like."""
 
     def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
         out: dict[str, Any] = super()._forward_inference(batch)
@@ -50,9 +63,26 @@ class SoftModule(DefaultSACTorchRLModule):
         out: dict[str, Any] = super()._forward_inference(batch)
         return out
 
+    def _forward_train_discrete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        out: dict[str, Any] = super()._forward_train_discrete(batch)
+        for probabilities, logarithms in (
+            (ACTION_PROBS, ACTION_LOG_PROBS),
+            (ACTION_PROBS_NEXT, ACTION_LOG_PROBS_NEXT),
+        ):  # RLlib's of 0 is -inf, and 0 times it no number
+            found = out[probabilities]
+            out[logarithms] = found.clamp_min(torch.finfo(found.dtype).tiny).log()
+        out.setdefault(QF_TWIN_PREDS, out[QF_PREDS])  # RLlib's loss asks for it in any case
+        return out
+
 
 class _Learner(LeanUpdates, WholeState, SACTorchLearner):
-    """RLlib's loss."""
+    """RLlib's loss, which aims at an entropy that discrete actions can have."""
+
+    def _get_target_entropy(self, module_id: str) -> Any:
+        actions = self.module[module_id].action_space
+        if isinstance(actions, spaces.Discrete) and self.config.target_entropy == "auto":
+            return _OF_HIGHEST * math.log(actions.n)
+        return super()._get_target_entropy(module_id)
 
 
 class _SAC(OffPolicy, sac.SAC):
