@@ -12,6 +12,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -35,11 +36,13 @@ from torch import Tensor
 
 from dlsys.registry import ALGORITHMS
 from dlsys.rl.agent import Iteration
+from dlsys.rl.algorithms.rllib import convolutions
 from dlsys.rl.environments import Made, make
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.policy import Policy, RecurrentPolicy, policy_of
 from dlsys.rl.runner import LeanEnvRunner
 from dlsys.spec.rl import RLJob
+from dlsys.spec.rl_section import Deep
 from dlsys.train.seeding import seed_all
 
 _RETURNS, _LENGTHS = "dlsys_returns", "dlsys_lengths"
@@ -71,7 +74,7 @@ class RllibAgent:
         env = make(job.environment)
         self._actions = env.action_space
         env.close()
-        self._algorithm: Any = configure(job).build_algo()
+        self._algorithm: Any = configure(job, env.observation_space).build_algo()
         self._seconds: dict[str, float] = {}
         self._time("learn", self._algorithm.learner_group, "update")
         self._time("sync", self._algorithm.env_runner_group, "sync_weights")
@@ -213,17 +216,22 @@ def module_of(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:
     _quiet()
     env = make(job.environment)
     try:
-        module: Any = configure(job).get_rl_module_spec(env=env, inference_only=True).build()
+        module: Any = (
+            configure(job, env.observation_space).get_rl_module_spec(env=env, inference_only=True).build()
+        )
         module.load_state_dict(dict(weights))
         return policy_of(module, env.action_space)
     finally:
         env.close()
 
 
-def configure(job: RLJob) -> AlgorithmConfig:
-    """RLlib's configuration of a job."""
+def configure(job: RLJob, seen: spaces.Space[Any]) -> AlgorithmConfig:
+    """RLlib's configuration of a job, for what its networks see."""
     needs, algorithm = job.resources, job.algorithm
     config: Any = ALGORITHMS.load(algorithm.name)(algorithm)
+    if isinstance(algorithm, Deep) and seen.shape and len(seen.shape) == 3:
+        height, width, _ = seen.shape
+        config.rl_module(model_config=replace(config._model_config, **convolutions(algorithm, height, width)))
     if config.env_runner_cls in (None, SingleAgentEnvRunner):
         config.env_runners(env_runner_cls=LeanEnvRunner)
     done: AlgorithmConfig = (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium import error as problems
 from gymnasium import spaces
 
@@ -24,7 +25,8 @@ def make(told: Environment, *, flat: bool = True, render: bool = False) -> Env:
 
     Args:
         told: the section.
-        flat: makes one vector of discrete, dictionary and tuple observations, as networks take them.
+        flat: observations are float32, as networks take them: one vector of what is discrete, a dictionary
+            or a tuple; images of whole numbers in 0 to 1, and [height, width, 1] where they are of one color.
         render: draws frames.
 
     Raises:
@@ -35,8 +37,19 @@ def make(told: Environment, *, flat: bool = True, render: bool = False) -> Env:
     env = _own(told, options) if ":" in told.name else _known(told, options)
     for wrapper in told.wrappers:
         env = _wrap(env, wrapper.name, wrapper.options)
-    if flat and not isinstance(env.observation_space, spaces.Box):
-        env = gymnasium.wrappers.FlattenObservation(env)
+    return _plain(env) if flat else env
+
+
+def _plain(env: Env) -> Env:
+    wrappers, seen = gymnasium.wrappers, env.observation_space
+    if not isinstance(seen, spaces.Box):
+        env = wrappers.FlattenObservation(env)
+    elif len(seen.shape) == 2:
+        env = wrappers.ReshapeObservation(env, (*seen.shape, 1))
+    if env.observation_space.dtype != np.float32:
+        env = wrappers.DtypeObservation(env, np.float32)
+    if _observations(seen) == "image" and np.issubdtype(seen.dtype, np.integer):
+        env = wrappers.RescaleObservation(env, np.float32(0), np.float32(1))
     return env
 
 

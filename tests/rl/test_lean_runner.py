@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
+from dlsys.rl.environments import make
 from dlsys.rl.rllib import configure
 from dlsys.rl.runner import LeanEnvRunner
 from dlsys.spec.rl import RLJob
@@ -26,7 +27,8 @@ def runner(kind: type, environment: str, envs: int) -> Any:
         }
     )
     seed_all(7)
-    made = kind(config=configure(job), worker_index=0)
+    seen = make(job.environment).observation_space
+    made = kind(config=configure(job, seen), worker_index=0)
     seed_all(7)
     return made
 

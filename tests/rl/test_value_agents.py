@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from dlsys.rl.evaluate import play
+from dlsys.rl.pictures import draw
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.rllib import RllibAgent, module_of
 from dlsys.spec.rl import RLJob
@@ -15,14 +18,14 @@ from dlsys.spec.rl import RLJob
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 
-def _agent(name: str, environment: str, **options: Any) -> RllibAgent:
+def _agent(name: str, environment: str, made: dict[str, Any] | None = None, **options: Any) -> RllibAgent:
     few = {"starts": 200, "updates": 0.05, "batch_size": 16, "hidden": (16,), "n_step": 3}
     return RllibAgent(
         RLJob.model_validate(
             {
                 "kind": "rl",
                 "name": "agent",
-                "environment": {"name": environment},
+                "environment": {"name": environment, "options": made or {}},
                 "algorithm": {"name": name, **few, **options},
                 "resources": {"envs": 3},
                 "stop": {"epochs": 1},
@@ -89,3 +92,25 @@ def test_what_is_exported_acts_as_the_agent(name: str, environment: str) -> None
         assert values is None or values.shape == (3,)
     finally:
         agent.close()
+
+
+def test_pixels_of_a_users_own_environment_are_learned_from_and_drawn(tmp_path: Path) -> None:
+    told = {
+        "lr": 3e-3,
+        "gamma": 0.9,
+        "updates": 0.25,
+        "batch_size": 64,
+        "hidden": (32,),
+        "epsilon_steps": 1500,
+    }
+    agent = _agent("dqn", "pixels:Catch", {"side": 6}, **told)
+    try:
+        for _ in range(3):
+            agent.iterate()
+        environment = agent._job.environment
+        played = play(agent, environment, 50, flat=True, seed=0, split="valid")
+        assert played.summary()["return"] >= 0.8, "who waits in the middle catches one ball in six"
+        assert not draw(agent, environment, tmp_path, gamma=0.9, seed=0, flat=True)
+    finally:
+        agent.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"episode.gif", "strip.png", "values.png"}

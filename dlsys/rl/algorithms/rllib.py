@@ -12,6 +12,9 @@ from dlsys.rl.learner import LeanPPOLearner
 from dlsys.spec.rl_policy import PPO
 from dlsys.spec.rl_section import Deep
 
+# The side of an image that is not halved again.
+_SMALL = 5
+
 
 def network(told: Deep, **more: Any) -> DefaultModelConfig:
     """The networks of an algorithm's options."""
@@ -21,6 +24,18 @@ def network(told: Deep, **more: Any) -> DefaultModelConfig:
         head_fcnet_hiddens=[],
         **more,
     )
+
+
+def convolutions(told: Deep, height: int, width: int) -> dict[str, Any]:
+    """What networks of images have instead: convolutions that halve them until few numbers are left, and
+    then the hidden layers, which are convolutions of all that is left."""
+    found: list[Any] = []
+    while min(height, width) > _SMALL:
+        found.append([min(16 * 2 ** len(found), 64), 3, 2])
+        height, width = -(-height // 2), -(-width // 2)
+    first, *others = told.hidden
+    found += [[first, [height, width], 1, "valid"], *([each, 1, 1, "valid"] for each in others)]
+    return {"conv_filters": found, "conv_activation": told.activation}
 
 
 def ppo(told: PPO) -> AlgorithmConfig:
