@@ -79,10 +79,12 @@ def rllib(job: Any, steps: int) -> None:
     from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
     from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
+    from dlsys.rl.environments import make
     from dlsys.rl.rllib import configure
 
     start_ray(1)
-    config: Any = configure(job).env_runners(env_runner_cls=SingleAgentEnvRunner)
+    seen = make(job.environment).observation_space
+    config: Any = configure(job, seen).env_runners(env_runner_cls=SingleAgentEnvRunner)
     if job.algorithm.name == "dqn":
         theirs = dqn.DQNConfig()
         config.algo_class = theirs.algo_class

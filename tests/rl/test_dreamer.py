@@ -79,7 +79,7 @@ def made(environment: str = "CartPole-v1", seed: int = 0) -> RecurrentPolicy:
     """A policy of random weights."""
     seed_all(seed)
     env = gymnasium.make(environment)
-    module: Any = configure(told(environment)).get_rl_module_spec(env=env).build()
+    module: Any = configure(told(environment), env.observation_space).get_rl_module_spec(env=env).build()
     acts = module_of(told(environment), module.state_dict())
     assert isinstance(acts, RecurrentPolicy)
     return acts
@@ -154,7 +154,8 @@ def test_sequences_of_a_full_memory_hold_together() -> None:
 
 def runner(kind: type, environment: str) -> Any:
     seed_all(7)
-    runs = kind(config=configure(told(environment)), worker_index=0)
+    seen = gymnasium.make(environment).observation_space
+    runs = kind(config=configure(told(environment), seen), worker_index=0)
     seed_all(7)
     return runs
 

@@ -46,17 +46,17 @@ def test_both_reach_the_same_weights(environment: str, algorithm: dict[str, Any]
             "stop": {"epochs": 1},
         }
     )
-    lean = configure(job).get_default_learner_class()
+    env = make(Environment(name=environment))
+    lean = configure(job, env.observation_space).get_default_learner_class()
     updates = {"update": Learner.update, "register_optimizer": Learner.register_optimizer}
     if algorithm["name"] == "dqn":
         updates["compute_loss_for_module"] = DQNTorchLearner.compute_loss_for_module
     whole = type("Whole", (lean,), updates)
     weights, told, before = [], [], {}
     for kind in (lean, whole):
-        config = configure(job).copy(copy_frozen=False).learners(learner_class=kind)
-        env = make(Environment(name=environment))
+        config = configure(job, env.observation_space).copy(copy_frozen=False)
         seed_all(3)
-        learner = config.build_learner(env=env)
+        learner = config.learners(learner_class=kind).build_learner(env=env)
         before = _state(learner)
         random = np.random.default_rng(0)
         for update in range(1, 6):

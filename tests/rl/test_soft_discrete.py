@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from dlsys.registry import ALGORITHMS
@@ -39,8 +39,8 @@ def _update(learner: Any, now: int) -> None:
         "n_step": np.ones(64, np.float32),
         "weights": np.ones(64, np.float32),
     }
-    batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(rows)}, 64)
-    learner.update(batch=batch, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: now})
+    batch = TrainingData(batch={DEFAULT_MODULE_ID: rows})
+    learner.update(training_data=batch, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: now})
 
 
 @pytest.mark.parametrize("twin", [True, False])
