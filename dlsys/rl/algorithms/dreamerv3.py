@@ -147,10 +147,9 @@ class Module(DreamerV3TorchRLModule):
         return {Columns.ACTIONS: actions.unsqueeze(1), Columns.STATE_OUT: {"h": h, "z": z, "a": a}}
 
     def _seen(self, batch: dict[str, Any]) -> Tensor:
-        """What the encoder takes and the decoder should say, of observations [N, T, …]: [N × T, …]."""
-        seen, space = batch[Columns.OBS].float().flatten(0, 1), self.observation_space
-        if len(space.shape) == 3 and space.dtype == np.uint8:
-            return seen / 127.5 - 1
+        """What the encoder takes and the decoder should say, of observations [N, T, …]: [N × T, …].
+        Images are numbers in 0 to 1 already."""
+        seen = batch[Columns.OBS].flatten(0, 1)
         return symlog(seen) if self.world_model.symlog_obs else seen
 
 
