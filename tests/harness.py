@@ -117,16 +117,25 @@ def train(
     return Trained(result, recorder.points, recorder.notes, weights)
 
 
+# gloo leaves threads behind with each process group, which look for work a hundred times a second: after some
+# hundred calls they take a core from the tests that follow.
+_RENEWED_AFTER = 25
+
+
 class _Pool:
     """Processes that stay, because importing torch takes longer than most tests."""
 
     def __init__(self) -> None:
         self._context = mp.get_context("spawn")
         self._members: list[tuple[Any, Any]] = []
+        self._calls = 0
 
     def call(
         self, size: int, function: Callable[..., Any], arguments: tuple[Any, ...], mortal: bool
     ) -> list[Any]:
+        self._calls += 1
+        if self._calls % _RENEWED_AFTER == 0:
+            self.close()
         while len(self._members) < size:
             ours, theirs = self._context.Pipe()
             member = self._context.Process(target=_member, args=(theirs,), daemon=True)
