@@ -29,7 +29,7 @@ from dlsys.rl.engine import build
 from dlsys.rl.evaluate import play
 from dlsys.rl.rllib import RllibAgent
 from dlsys.spec.load import load
-from dlsys.spec.rl import RLJob
+from dlsys.spec.rl.job import RLJob
 
 _JOBS = Path(__file__).parents[1] / "jobs" / "rl"
 

@@ -26,7 +26,7 @@ from dlsys.plan.fifo import FifoPolicy
 from dlsys.plan.halving import SuccessiveHalvingPolicy, rungs_between
 from dlsys.plan.policy import Policy
 from dlsys.plan.simulate import simulate
-from dlsys.spec import space
+from dlsys.spec.sweep import space
 
 EPOCHS, REDUCTION, BRACKET = 256, 4, 256
 RUNGS = rungs_between(1, EPOCHS, REDUCTION)

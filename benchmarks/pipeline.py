@@ -33,12 +33,12 @@ from dlsys.data.dataset import Batch
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.jobs.launch.resources import bind_cores
 from dlsys.spec import yaml
+from dlsys.spec.card import Shape
 from dlsys.spec.load import check
 from dlsys.train.regularize import Regularizers
 from dlsys.train.strategies.base import Parts
 from dlsys.train.strategies.pipeline import PipelineStrategy
 from dlsys.train.world import World
-from dlsys.zoo.card import Shape
 from dlsys.zoo.workload import Carry, Loss, NoOptions, Workload
 
 _STAGES = 2

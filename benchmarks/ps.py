@@ -25,7 +25,7 @@ import torch.distributed as dist
 from side_by_side import compare, report
 from torch import Tensor
 
-from dlsys.spec.job import TrainJob
+from dlsys.spec.train.job import TrainJob
 from dlsys.train.ps.client import Client
 from dlsys.train.ps.server import Server
 from dlsys.train.ps.shards import share_out

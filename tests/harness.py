@@ -19,8 +19,8 @@ import torch.multiprocessing as mp
 from parameter_servers import serving
 
 from dlsys.spec import yaml
-from dlsys.spec.job import TrainJob
 from dlsys.spec.load import apply_overrides, check
+from dlsys.spec.train.job import TrainJob
 from dlsys.train import stop
 from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.engine import Surroundings, run_worker

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dlsys.spec.job import TrainJob
-from dlsys.spec.strategy import PS
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.strategy import PS
 from dlsys.train.ps.server import Server
 from dlsys.train.ps.wire import Servers
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness import QUICK, job
 
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep.sweep import Sweep
 from dlsys.tune import ledger
 from dlsys.tune.director import Director, Order
 

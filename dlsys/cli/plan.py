@@ -18,8 +18,8 @@ from dlsys.errors import UsageError
 if TYPE_CHECKING:
     from dlsys.plan.compare import Costs
     from dlsys.spec import LoadedSweep
-    from dlsys.spec.cluster import Cluster
-    from dlsys.spec.job import Resources
+    from dlsys.spec.cluster.providers import Cluster
+    from dlsys.spec.train.job import Resources
 
 
 def plan(
@@ -112,7 +112,7 @@ def _workers(loaded: LoadedSweep) -> int:
 
 def _size(loaded: LoadedSweep) -> Resources:
     """What a trial takes; an agent's processes count as workers."""
-    from dlsys.spec.job import Resources
+    from dlsys.spec.train.job import Resources
 
     needs = loaded.job.job.resources
     if isinstance(needs, Resources):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dlsys.paths import RunPaths
-from dlsys.spec.rl import Job, RLJob
+from dlsys.spec.rl.job import Job, RLJob
 from dlsys.track.spool import records
 
 _LINE_EVERY = 5.0

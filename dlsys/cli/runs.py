@@ -105,7 +105,7 @@ def export(
     if target.suffix == ".pt2":
         from dlsys.rl.export import export as write_policy
         from dlsys.spec.load import load
-        from dlsys.spec.rl import RLJob
+        from dlsys.spec.rl.job import RLJob
 
         job = load(paths.spec).job
         if not isinstance(job, RLJob):

@@ -18,7 +18,7 @@ from dlsys.cluster.places import ClusterPaths, Endpoint
 from dlsys.cluster.provider import DESK_PORT, Finding, cluster_text
 from dlsys.errors import DlsysError, RunError, UsageError
 from dlsys.spec import yaml
-from dlsys.spec.cluster import Cloud
+from dlsys.spec.cluster.providers import Cloud
 
 # Seconds until the queue of jobs must answer, once Ray's launcher is done.
 PATIENCE = 120.0

@@ -23,7 +23,7 @@ from dlsys.cluster.machine import bring_up, keeper_of, take_down
 from dlsys.cluster.places import ClusterPaths
 from dlsys.errors import DlsysError, UsageError
 from dlsys.paths import read_json
-from dlsys.spec.cluster import Ssh, node_name
+from dlsys.spec.cluster.providers import Ssh, node_name
 from dlsys.spec.load import load_cluster
 
 

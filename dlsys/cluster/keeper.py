@@ -38,7 +38,7 @@ from dlsys.cluster.places import ClusterPaths
 from dlsys.cluster.ray_node import CLUSTER_MARK, RayNode, environment
 from dlsys.errors import DlsysError
 from dlsys.paths import read_json
-from dlsys.spec.cluster import Cluster, Host, Local, LocalNode, Ssh, node_name
+from dlsys.spec.cluster.providers import Cluster, Host, Local, LocalNode, Ssh, node_name
 from dlsys.spec.load import load_cluster
 
 _LOOK = 0.5

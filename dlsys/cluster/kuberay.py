@@ -18,7 +18,7 @@ from dlsys.cluster.places import ClusterPaths, Endpoint
 from dlsys.cluster.provider import DESK_PORT, Finding, cluster_text
 from dlsys.errors import DlsysError, RunError, UsageError
 from dlsys.spec import yaml
-from dlsys.spec.cluster import KubeRay
+from dlsys.spec.cluster.providers import KubeRay
 
 # Stands for the token, and for whose it is, until `up` knows them.
 _BY_UP = "made-by-up"

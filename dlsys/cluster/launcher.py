@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from dlsys.spec.cluster import Cloud, Machine
+from dlsys.spec.cluster.providers import Cloud, Machine
 
 Values = dict[str, Any]
 

@@ -14,7 +14,7 @@ from dlsys.cluster.places import ClusterPaths, Endpoint
 from dlsys.cluster.provider import Finding
 from dlsys.errors import RunError, UsageError
 from dlsys.spec import yaml
-from dlsys.spec.cluster import Local
+from dlsys.spec.cluster.providers import Local
 from dlsys.spec.load import load_cluster
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from dlsys.cluster.provider import DESK_PORT, cluster_text
-from dlsys.spec.cluster import KubeRay, Pod
+from dlsys.spec.cluster.providers import KubeRay, Pod
 
 Object = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from dlsys.cluster.places import Endpoint
 from dlsys.spec import yaml
-from dlsys.spec.cluster import Cluster
+from dlsys.spec.cluster.providers import Cluster
 
 # Where the queue of jobs listens on a head that is a machine of its own.
 DESK_PORT = 8266

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from dlsys.cluster.places import ClusterPaths, choose
 from dlsys.cluster.provider import Provider
-from dlsys.spec.cluster import Cluster
+from dlsys.spec.cluster.providers import Cluster
 from dlsys.spec.load import load_cluster
 
 _CLASSES = {

@@ -24,7 +24,7 @@ from dlsys.cluster.slurm_script import script
 from dlsys.errors import DlsysError, RunError, UsageError
 from dlsys.paths import read_json
 from dlsys.spec import yaml
-from dlsys.spec.cluster import Slurm
+from dlsys.spec.cluster.providers import Slurm
 from dlsys.spec.load import load_cluster
 
 # Seconds between two looks at Slurm, which asks its users not to look often.

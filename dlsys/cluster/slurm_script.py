@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
-from dlsys.spec.cluster import Slurm
+from dlsys.spec.cluster.providers import Slurm
 
 # The queue of jobs; the cluster's folder follows.
 DESK = ("python3", "-P", "-m", "dlsys.jobs.desk")

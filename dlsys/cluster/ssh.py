@@ -24,7 +24,7 @@ from dlsys.cluster.commands import run, ssh_command, ssh_tunnel
 from dlsys.cluster.places import ClusterPaths, Endpoint
 from dlsys.cluster.provider import Finding, cluster_text
 from dlsys.errors import DlsysError, RunError, UsageError
-from dlsys.spec.cluster import Ssh
+from dlsys.spec.cluster.providers import Ssh
 from dlsys.spec.load import load_cluster
 
 # Seconds: a host's keeper gives up before that.

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dlsys.data import rowwise
 from dlsys.errors import DataError
-from dlsys.spec.regularizer import DataAugmentation
+from dlsys.spec.train.regularizer import DataAugmentation
 
 # Streams of a row's random numbers that are augmentation's own.
 _SHIFT, _FLIP, _NOISE = 16, 17, 18

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from dlsys.data.dataset import Splits
 from dlsys.data.split import split_rows, tensor_splits
+from dlsys.spec.card import Shape
 from dlsys.spec.data import BreastCancer, Digits
-from dlsys.zoo.card import Shape
 
 
 def digits(options: Digits, folder: Path) -> Splits:  # noqa: ARG001

@@ -19,8 +19,8 @@ from dlsys.data.files import listed, read_bytes
 from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.registry import did_you_mean
+from dlsys.spec.card import Shape
 from dlsys.spec.data import IDXFiles, ImageFolder
-from dlsys.zoo.card import Shape
 
 
 class _ByteImages:

@@ -10,8 +10,8 @@ import torch
 from dlsys.data import rowwise
 from dlsys.data.dataset import Splits
 from dlsys.data.split import split_rows, tensor_splits
+from dlsys.spec.card import Shape
 from dlsys.spec.data import GaussianRing, Piecewise, SyntheticCTR
-from dlsys.zoo.card import Shape
 
 # Criteo's layout: 13 counts and 26 categories, and about a quarter of the rows are clicks.
 _NUMBERS, _CATEGORIES, _CLICKS = 13, 26, 0.25

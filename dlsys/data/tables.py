@@ -19,8 +19,8 @@ from dlsys.data.files import listed, read_bytes
 from dlsys.data.split import split_rows, tensor_splits
 from dlsys.errors import DataError
 from dlsys.registry import did_you_mean
+from dlsys.spec.card import Shape
 from dlsys.spec.data import CSVFile
-from dlsys.zoo.card import Shape
 
 # More columns than this from one column is an identifier, which one-hot codes can't carry.
 _MOST_CATEGORIES = 1000

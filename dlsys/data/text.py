@@ -10,8 +10,8 @@ import torch
 from dlsys.data.dataset import Splits, TensorDataset
 from dlsys.data.files import read_bytes
 from dlsys.errors import DataError
+from dlsys.spec.card import Shape
 from dlsys.spec.data import Pydoc, TextFile
-from dlsys.zoo.card import Shape
 
 # Token 0: any character that the training part does not have.
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"

@@ -8,8 +8,8 @@ from typing import Any
 
 from dlsys.paths import RunPaths, read_json
 from dlsys.plan.cost import Cost, Stay, cost, first_met, part, within
-from dlsys.spec.cluster import Cluster
-from dlsys.spec.rl import Job
+from dlsys.spec.cluster.providers import Cluster
+from dlsys.spec.rl.job import Job
 from dlsys.track.spool import Spool, records
 
 # Figures go to MLflow each time the run has become longer by this share, at most so often.

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from dlsys.jobs.desk.queue import fits
-from dlsys.spec import rules
-from dlsys.spec.job import TrainJob
-from dlsys.spec.strategy import DDP, Single
+from dlsys.spec.train import rules
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.strategy import DDP, Single
 
 Free = Callable[[], Sequence[dict[str, float]]]
 

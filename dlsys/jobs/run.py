@@ -36,10 +36,10 @@ from dlsys.jobs.ownership import Ownership
 from dlsys.jobs.straggler import Stragglers
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
-from dlsys.spec.job import TrainJob
 from dlsys.spec.load import Loaded
-from dlsys.spec.rl import Job
-from dlsys.spec.strategy import Pipeline
+from dlsys.spec.rl.job import Job
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.strategy import Pipeline
 from dlsys.track import record as provenance
 from dlsys.track.spool import records
 

@@ -12,7 +12,7 @@ from dlsys.jobs import run as runs
 from dlsys.jobs.submission import Options, common, new_id
 from dlsys.paths import RunPaths
 from dlsys.spec.load import Loaded, LoadedSweep
-from dlsys.spec.rl import Job, RLJob
+from dlsys.spec.rl.job import Job, RLJob
 from dlsys.track.record import default_uri
 
 

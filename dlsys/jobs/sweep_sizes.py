@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dlsys.jobs.launch.resources import check_machine
-from dlsys.spec import space
-from dlsys.spec.job import Resources
 from dlsys.spec.load import LoadedSweep
-from dlsys.spec.rl import RLResources
+from dlsys.spec.rl.job import RLResources
+from dlsys.spec.sweep import space
+from dlsys.spec.train.job import Resources
 
 
 def check_here(loaded: LoadedSweep) -> None:

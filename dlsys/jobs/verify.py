@@ -20,12 +20,12 @@ from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.ownership import Ownership
 from dlsys.paths import RunPaths, new_run_id, write_json
 from dlsys.registry import STRATEGIES, WORKLOADS
-from dlsys.spec.job import TrainJob
+from dlsys.spec.card import DATA_PARALLEL
 from dlsys.spec.load import Loaded, load
-from dlsys.spec.strategy import approximates
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.strategy import approximates
 from dlsys.track import record as provenance
 from dlsys.track.spool import Spool, records
-from dlsys.zoo.card import DATA_PARALLEL
 
 _NEVER = "999999999 steps"
 # With `all`, an option that makes another strategy of one is a case of its own; it takes 4 workers.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from dlsys.errors import UsageError
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep.sweep import Sweep
 from dlsys.tune.searchers import Told
 
 

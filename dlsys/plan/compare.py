@@ -15,9 +15,10 @@ from dlsys.errors import UsageError
 from dlsys.plan.curves import Bank, Curves, Recorded, Shuffled
 from dlsys.plan.policies import policy_of
 from dlsys.plan.simulate import Timeline, simulate
-from dlsys.spec import LoadedSweep, space
+from dlsys.spec import LoadedSweep
 from dlsys.spec.section import Interval
-from dlsys.spec.sweep import Fifo, Halving, Sweep
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.sweep import Fifo, Halving, Sweep
 
 # In how many orders, and how many trials that may come to before there are fewer.
 _ORDERS, _MOST_TRIALS = 15, 20_000

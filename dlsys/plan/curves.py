@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 from dlsys.errors import UsageError
-from dlsys.spec import space
-from dlsys.spec.space import Space
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.space import Space
 
 
 class Curves(Protocol):

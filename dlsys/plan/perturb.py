@@ -11,9 +11,9 @@ import random
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from dlsys.spec import space
-from dlsys.spec.entries import Choice, Range, Uniform, Whole
-from dlsys.spec.space import Node, Space
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.entries import Choice, Range, Uniform, Whole
+from dlsys.spec.sweep.space import Node, Space
 
 _FACTORS = (0.8, 1.2)
 

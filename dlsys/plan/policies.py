@@ -8,7 +8,7 @@ from dlsys.plan.halving import HyperbandPolicy, SuccessiveHalvingPolicy, rungs_b
 from dlsys.plan.median import MedianPolicy
 from dlsys.plan.policy import Policy
 from dlsys.plan.population import PBTPolicy
-from dlsys.spec.sweep import PBT, Fifo, Halving, Median, Sweep
+from dlsys.spec.sweep.sweep import PBT, Fifo, Halving, Median, Sweep
 
 _HALVING: dict[str, type[SuccessiveHalvingPolicy] | type[HyperbandPolicy] | type[AshaPolicy]] = {
     "successive-halving": SuccessiveHalvingPolicy,

@@ -6,8 +6,8 @@ from typing import Any
 
 from dlsys.errors import UsageError
 from dlsys.plan.cost import part
-from dlsys.spec.cluster import Cluster
-from dlsys.spec.job import Resources
+from dlsys.spec.cluster.providers import Cluster
+from dlsys.spec.train.job import Resources
 
 
 def price_of(cluster: Cluster, need: Resources) -> float:

@@ -10,8 +10,8 @@ from dlsys.registry import ALGORITHMS
 from dlsys.rl import environments
 from dlsys.rl.agent import Agent
 from dlsys.rl.loop import Loop
-from dlsys.spec.rl import RLJob
-from dlsys.spec.rl_offline import Offline
+from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl.offline import Offline
 from dlsys.train.engine import Surroundings
 from dlsys.train.loop import Result
 

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlsys.errors import DlsysError, UsageError, WorkloadError
-from dlsys.spec import rl_environments
-from dlsys.spec.rl import Environment
-from dlsys.spec.rl_section import AlgorithmSection
+from dlsys.spec.rl import environments as spec
+from dlsys.spec.rl.job import Environment
+from dlsys.spec.rl.section import AlgorithmSection
 from dlsys.zoo.load import user_traceback
 
 
-def make(told: Environment, *, flat: bool = True, render: bool = False) -> rl_environments.Env:
-    """As `dlsys.spec.rl_environments.make`, in a process that runs the user's code too.
+def make(told: Environment, *, flat: bool = True, render: bool = False) -> spec.Env:
+    """As `dlsys.spec.rl.environments.make`, in a process that runs the user's code too.
 
     Raises:
         UsageError: there is no such environment or wrapper, or it does not take its options.
@@ -24,7 +24,7 @@ def make(told: Environment, *, flat: bool = True, render: bool = False) -> rl_en
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return rl_environments.make(told, flat=flat, render=render)
+        return spec.make(told, flat=flat, render=render)
     except DlsysError:
         raise
     except Exception as error:
@@ -49,5 +49,5 @@ class Made:
 
 def check_suits(algorithm: AlgorithmSection, told: Environment) -> None:
     """Raises UsageError when an algorithm cannot learn in an environment."""
-    for path, text in rl_environments.unsuited(algorithm, make(told, flat=False), told.name):
+    for path, text in spec.unsuited(algorithm, make(told, flat=False), told.name):
         raise UsageError(f"{'.'.join(map(str, path))}: {text}")

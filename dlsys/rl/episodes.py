@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from dlsys.errors import DataError
 from dlsys.rl import environments
 from dlsys.rl.agent import Acting, Agent
-from dlsys.spec.rl import Environment
-from dlsys.spec.rl_environments import Env
+from dlsys.spec.rl.environments import Env
+from dlsys.spec.rl.job import Environment
 
 _COLUMNS = ("eps_id", "t", "obs", "actions", "rewards", "new_obs", "terminateds", "truncateds")
 

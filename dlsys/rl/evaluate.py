@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dlsys.rl import environments
 from dlsys.rl.agent import Acting, Agent
-from dlsys.spec.rl import Environment
+from dlsys.spec.rl.job import Environment
 
 # At once: what acts answers for many about as fast as for one.
 _TOGETHER = 32

@@ -17,8 +17,8 @@ from dlsys.errors import UsageError
 from dlsys.registry import ALGORITHMS, import_string
 from dlsys.rl import environments
 from dlsys.rl.policy import RecurrentPolicy
-from dlsys.spec.rl import RLJob
-from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
+from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl.tabular import QLearning, QValueIteration, TDLearning, ValueIteration
 from dlsys.train.checkpoint.export import chosen
 
 

@@ -16,7 +16,7 @@ from dlsys.errors import CheckpointError, NonFiniteError
 from dlsys.rl.agent import Agent, Iteration
 from dlsys.rl.evaluate import Played, play
 from dlsys.rl.plain import decode, encode
-from dlsys.spec.rl import RLJob
+from dlsys.spec.rl.job import RLJob
 from dlsys.spec.section import Interval
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.engine import Surroundings

@@ -17,7 +17,7 @@ from PIL import Image
 from dlsys.errors import DlsysError
 from dlsys.rl import environments
 from dlsys.rl.agent import Acting, Agent
-from dlsys.spec.rl import Environment
+from dlsys.spec.rl.job import Environment
 
 _FRAMES = 200  # of an animation; longer episodes leave frames out
 _IN_STRIP = 8

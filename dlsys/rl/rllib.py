@@ -41,8 +41,8 @@ from dlsys.rl.environments import Made, make
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.policy import Policy, RecurrentPolicy, policy_of
 from dlsys.rl.runner import LeanEnvRunner
-from dlsys.spec.rl import RLJob
-from dlsys.spec.rl_section import Deep
+from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl.section import Deep
 from dlsys.train.seeding import seed_all
 
 _RETURNS, _LENGTHS = "dlsys_returns", "dlsys_lengths"

@@ -13,14 +13,19 @@ from pydantic import BaseModel, ValidationError
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.registry import did_you_mean
-from dlsys.spec import cluster_rules, rl_rules, rules, sweep_rules, sweep_trials, yaml
-from dlsys.spec.cluster import PROVIDERS, Cluster
+from dlsys.spec import yaml
+from dlsys.spec.cluster import rules as cluster_rules
+from dlsys.spec.cluster.providers import PROVIDERS, Cluster
 from dlsys.spec.explain import explain
-from dlsys.spec.job import TrainJob
 from dlsys.spec.overrides import apply_overrides, as_given, changed
-from dlsys.spec.rl import Job, RLJob
+from dlsys.spec.rl import rules as rl_rules
+from dlsys.spec.rl.job import Job, RLJob
 from dlsys.spec.section import show
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep import rules as sweep_rules
+from dlsys.spec.sweep import trials as sweep_trials
+from dlsys.spec.sweep.sweep import Sweep
+from dlsys.spec.train import rules
+from dlsys.spec.train.job import TrainJob
 
 KINDS = ("train", "rl", "sweep", "cluster")
 _JOBS = ("train", "rl")

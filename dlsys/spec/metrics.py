@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dlsys.registry import WORKLOADS, did_you_mean
-from dlsys.spec.job import TrainJob
-from dlsys.spec.rl import Job, RLJob
+from dlsys.spec.rl.job import Job, RLJob
 from dlsys.spec.section import show
+from dlsys.spec.train.job import TrainJob
 from dlsys.spec.yaml import Path
 
 # What evaluation episodes tell: of their undiscounted returns the mean, the deviation and the least,

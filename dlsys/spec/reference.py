@@ -14,13 +14,13 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from dlsys.registry import WORKLOADS
-from dlsys.spec import space
-from dlsys.spec.cluster import PROVIDERS
-from dlsys.spec.entries import ENTRIES
-from dlsys.spec.job import TrainJob
-from dlsys.spec.rl import RLJob
+from dlsys.spec.cluster.providers import PROVIDERS
+from dlsys.spec.rl.job import RLJob
 from dlsys.spec.section import Interval, Section
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.entries import ENTRIES
+from dlsys.spec.sweep.sweep import Sweep
+from dlsys.spec.train.job import TrainJob
 
 _TAGS = ("name", "source", "provider")
 _HEAD = """\

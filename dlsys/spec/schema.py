@@ -15,12 +15,12 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from dlsys.registry import WORKLOADS
-from dlsys.spec.cluster import PROVIDERS
-from dlsys.spec.entries import ENTRIES
-from dlsys.spec.job import TrainJob
-from dlsys.spec.rl import RLJob
+from dlsys.spec.cluster.providers import PROVIDERS
+from dlsys.spec.rl.job import RLJob
 from dlsys.spec.section import Condition, Interval, Section
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep.entries import ENTRIES
+from dlsys.spec.sweep.sweep import Sweep
+from dlsys.spec.train.job import TrainJob
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -17,7 +17,7 @@ import psutil
 from dlsys import __version__
 from dlsys.paths import home
 from dlsys.spec.load import Loaded
-from dlsys.spec.rl import Job, RLJob
+from dlsys.spec.rl.job import Job, RLJob
 from dlsys.track.mask import mask, mask_settings
 
 _PACKAGES = ("torch", "ray", "mlflow", "deepspeed", "numpy", "safetensors")

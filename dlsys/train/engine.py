@@ -23,8 +23,8 @@ from dlsys.data.order import Order
 from dlsys.errors import UsageError
 from dlsys.registry import STRATEGIES, did_you_mean
 from dlsys.spec.data import Source
-from dlsys.spec.job import TrainJob
-from dlsys.spec.rules import total_steps
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.rules import total_steps
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.checkpoint.snapshot import distribute
 from dlsys.train.loop import Loop, Recorder, Result

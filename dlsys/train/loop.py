@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from dlsys.data.loader import Loader
 from dlsys.errors import NonFiniteError
-from dlsys.spec.job import TrainJob
+from dlsys.spec.train.job import TrainJob
 from dlsys.train.checkpoint import CheckpointStore, Position
 from dlsys.train.checkpoint.snapshot import collect
 from dlsys.train.evaluate import evaluate

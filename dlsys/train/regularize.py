@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from dlsys.errors import UsageError
-from dlsys.spec import regularizer as spec
 from dlsys.spec.section import Section
+from dlsys.spec.train import regularizer as spec
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 _Spec = TypeVar("_Spec", bound=Section)

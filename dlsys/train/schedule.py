@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR
 
 from dlsys.errors import UsageError
 from dlsys.registry import did_you_mean
-from dlsys.spec import schedule as spec
+from dlsys.spec.train import schedule as spec
 
 
 class Schedule:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from dlsys.spec.rl import Job
+from dlsys.spec.rl.job import Job
 from dlsys.spec.section import Interval
 from dlsys.train.checkpoint import Position
 from dlsys.train.world import World

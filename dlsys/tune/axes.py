@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dlsys.spec import space
-from dlsys.spec.entries import Choice, LogUniform, Range, Whole
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.entries import Choice, LogUniform, Range, Whole
 
 Kind = Literal["choice", "log", "linear"]
 # `optimizer.lr` may be drawn under several options of `optimizer`: on one scale, that is one axis.

@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 from dlsys.plan.perturb import perturb
 from dlsys.plan.policies import policy_of
 from dlsys.plan.policy import Leg
-from dlsys.spec import space
-from dlsys.spec.rl import Job
-from dlsys.spec.sweep import PBT, Grid, Sweep
+from dlsys.spec.rl.job import Job
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.sweep import PBT, Grid, Sweep
 from dlsys.tune.ledger import Ledger
 from dlsys.tune.searchers import Told, searcher_of
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlsys.spec.sweep import Halving
+from dlsys.spec.sweep.sweep import Halving
 from dlsys.tune import summary
 from dlsys.tune.director import Director, Trial
 from dlsys.tune.importance import Importance

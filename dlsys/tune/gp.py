@@ -20,8 +20,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from threadpoolctl import threadpool_limits
 
-from dlsys.spec import space
-from dlsys.spec.sweep import GP, Sweep
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.sweep import GP, Sweep
 from dlsys.tune.learner import Learner, Point
 from dlsys.tune.searchers import Settings
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from dlsys.spec import space
+from dlsys.spec.sweep import space
 from dlsys.tune.axes import Key, columns
 from dlsys.tune.director import Director, Report
 

@@ -13,8 +13,8 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dlsys.spec import space
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.sweep import Sweep
 from dlsys.tune.searchers import Searcher, Settings, Told
 
 # A place in the unit cube of the space; two settings that mean the same have the same.

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dlsys.spec import space
+from dlsys.spec.sweep import space
 from dlsys.tune import axes, summary
 from dlsys.tune.axes import Axis, Key
 from dlsys.tune.director import Director

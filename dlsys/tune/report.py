@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlsys.spec import space, yaml
+from dlsys.spec import yaml
+from dlsys.spec.sweep import space
 from dlsys.tune import axes, figures, summary
 from dlsys.tune.axes import short
 from dlsys.tune.director import Director, Trial

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dlsys.spec.job import Resources
-from dlsys.spec.rl import RLResources
+from dlsys.spec.rl.job import RLResources
+from dlsys.spec.train.job import Resources
 from dlsys.tune.director import Director, Order
 
 # Told to Tune before it is imported.

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from dlsys.spec import space
-from dlsys.spec.sweep import GP, TPE, Grid, Random, Sweep
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.sweep import GP, TPE, Grid, Random, Sweep
 
 Settings = dict[str, Any]
 

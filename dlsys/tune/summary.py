@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dlsys.plan.halving import rungs_between
-from dlsys.spec.sweep import Halving
+from dlsys.spec.sweep.sweep import Halving
 from dlsys.tune.director import Director, Trial
 
 _MOST_RUNGS = 8

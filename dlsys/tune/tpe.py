@@ -18,9 +18,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from dlsys.spec import space
-from dlsys.spec.entries import Choice, Range
-from dlsys.spec.sweep import TPE, Sweep
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.entries import Choice, Range
+from dlsys.spec.sweep.sweep import TPE, Sweep
 from dlsys.tune.learner import Learner, Point
 from dlsys.tune.searchers import Settings
 

@@ -10,8 +10,8 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from dlsys.errors import DlsysError
-from dlsys.spec.job import Resources
-from dlsys.spec.rl import RLResources
+from dlsys.spec.rl.job import RLResources
+from dlsys.spec.train.job import Resources
 from dlsys.tune.director import Director, Order
 
 # A trial's work in a process of Ray's: from what it is told to what it tells.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlsys.errors import UsageError
-from dlsys.zoo.card import Shape
+from dlsys.spec.card import Shape
 from dlsys.zoo.metrics import correct
 from dlsys.zoo.workload import Batch, Carry, Loss, Workload, log_mean_probability, rows_of
 

@@ -1,6 +1,6 @@
 """What layers cost, without torch: the arithmetic behind the cards.
 
-The rules are `dlsys.zoo.card.Card`'s: 2 floating-point operations for each multiply-add of a
+The rules are `dlsys.spec.card.Card`'s: 2 floating-point operations for each multiply-add of a
 matrix product or convolution; kept for backward are the outputs of layers with parameters and of
 activations, 4 bytes each. All figures are for one row.
 """

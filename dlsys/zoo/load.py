@@ -18,8 +18,8 @@ from torch import nn
 import dlsys
 from dlsys.errors import DlsysError, UsageError, WorkloadError
 from dlsys.registry import WORKLOADS, did_you_mean, import_string
+from dlsys.spec.card import Shape
 from dlsys.spec.section import Section
-from dlsys.zoo.card import Shape
 from dlsys.zoo.imported import PlainModel
 from dlsys.zoo.workload import Workload
 

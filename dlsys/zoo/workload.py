@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from dlsys.data.dataset import Batch as Batch  # users import it from here
+from dlsys.spec.card import Card, Shape
+from dlsys.spec.card import Cut as Cut  # users import it from here
 from dlsys.spec.section import Section
-from dlsys.zoo.card import Card, Shape
-from dlsys.zoo.card import Cut as Cut  # users import it from here
 
 # State carried from one batch to the next of the same stream: tensors, rows first, in nested
 # dicts or tuples; None at the start of an epoch and for workloads without state.

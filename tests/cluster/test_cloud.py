@@ -24,7 +24,7 @@ from dlsys.cluster import cloud
 from dlsys.cluster.cloud import CloudProvider
 from dlsys.cluster.places import ClusterPaths
 from dlsys.errors import RunError, UsageError
-from dlsys.spec.cluster import Cloud
+from dlsys.spec.cluster.providers import Cloud
 from dlsys.spec.load import check_cluster, load_cluster
 from dlsys.spec.yaml import read
 

@@ -19,7 +19,7 @@ from dlsys.cluster import kuberay, manifests
 from dlsys.cluster.kuberay import KubeRayProvider
 from dlsys.cluster.places import ClusterPaths
 from dlsys.errors import RunError, UsageError
-from dlsys.spec.cluster import KubeRay
+from dlsys.spec.cluster.providers import KubeRay
 from dlsys.spec.load import check_cluster, load_cluster
 from dlsys.spec.yaml import read
 

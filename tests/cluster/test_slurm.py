@@ -25,7 +25,7 @@ from dlsys.cluster.provider import Provider
 from dlsys.cluster.slurm import SlurmProvider
 from dlsys.errors import RunError, UsageError
 from dlsys.spec import load_cluster, yaml
-from dlsys.spec.cluster import Slurm
+from dlsys.spec.cluster.providers import Slurm
 from dlsys.spec.load import check_cluster
 
 ROOT = Path(__file__).parents[2]

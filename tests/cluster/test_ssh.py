@@ -24,7 +24,7 @@ from dlsys.cluster.places import ClusterPaths
 from dlsys.cluster.ssh import SshProvider
 from dlsys.errors import RunError, UsageError
 from dlsys.spec import yaml
-from dlsys.spec.cluster import Ssh
+from dlsys.spec.cluster.providers import Ssh
 from dlsys.spec.load import check_cluster
 
 NASTY = "/mnt/a b'\"`touch pwned`$(touch pwned);touch pwned # \\ %j"

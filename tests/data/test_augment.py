@@ -7,7 +7,7 @@ import torch
 from dlsys.data import rowwise
 from dlsys.data.augment import augment
 from dlsys.errors import DataError
-from dlsys.spec.regularizer import DataAugmentation
+from dlsys.spec.train.regularizer import DataAugmentation
 
 
 def options(**given: object) -> DataAugmentation:

@@ -14,7 +14,7 @@ from test_ddp_equals_single import JOBS, STEPS, spec
 
 from dlsys.errors import NonFiniteError
 from dlsys.registry import STRATEGIES
-from dlsys.spec.job import TrainJob
+from dlsys.spec.train.job import TrainJob
 from dlsys.train.ps.shards import share_out
 from dlsys.train.ps.wire import Servers
 from dlsys.train.strategies import ps as strategy

@@ -19,11 +19,11 @@ from dlsys import data
 from dlsys.errors import NonFiniteError, UsageError
 from dlsys.registry import STRATEGIES, WORKLOADS
 from dlsys.spec import TrainJob
+from dlsys.spec.card import uneven
 from dlsys.train.strategies import tensor
 from dlsys.train.strategies.cut import local
 from dlsys.train.strategies.tensor import TensorStrategy
 from dlsys.train.world import World
-from dlsys.zoo.card import uneven
 from dlsys.zoo.classifier import Classifier
 from dlsys.zoo.load import load_workload
 from dlsys.zoo.workload import Cut

@@ -23,7 +23,7 @@ from dlsys.data import load
 from dlsys.errors import NonFiniteError, UsageError
 from dlsys.registry import WORKLOADS
 from dlsys.spec import TrainJob
-from dlsys.spec.strategy_rules import suits_workload
+from dlsys.spec.train.strategy_rules import suits_workload
 from dlsys.train.strategies import tensor
 from dlsys.train.strategies.cut import local
 from dlsys.train.strategies.tensor import TensorStrategy

@@ -19,7 +19,7 @@ from test_fsdp_equals_single import assert_same_form
 from dlsys.errors import NonFiniteError, SpecError, UsageError
 from dlsys.registry import STRATEGIES
 from dlsys.spec import TrainJob
-from dlsys.spec.strategy import approximates
+from dlsys.spec.train.strategy import approximates
 from dlsys.train.strategies.zero import ZeroStrategy
 from dlsys.train.trace import Trace, compare
 from dlsys.train.world import World

@@ -10,7 +10,7 @@ from typing import Any
 
 from dlsys.plan.policies import policy_of
 from dlsys.plan.policy import Leg, Policy
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep.sweep import Sweep
 
 EPOCHS = 27
 HALVING = {"max": "27 epochs", "grace": "1 epoch", "reduction": 3}

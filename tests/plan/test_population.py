@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dlsys.plan.perturb import perturb
 from dlsys.plan.policies import policy_of
 from dlsys.plan.policy import Leg, Policy
-from dlsys.spec import space
+from dlsys.spec.sweep import space
 
 SPACE = {
     "optimizer.lr": {"log_uniform": [1e-4, 1.0]},

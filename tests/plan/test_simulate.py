@@ -15,7 +15,7 @@ from dlsys.errors import UsageError
 from dlsys.plan.curves import Bank, Recorded, Shuffled, recorded
 from dlsys.plan.halving import SuccessiveHalvingPolicy, rungs_between
 from dlsys.plan.simulate import simulate
-from dlsys.spec import space
+from dlsys.spec.sweep import space
 
 SPACE, _ = space.parse({f"x{i}": {"uniform": [0, 1]} for i in range(6)})
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "asha_simulated.py"

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from dlsys.rl.agent import Agent
 from dlsys.rl.plain import decode, encode
-from dlsys.spec.rl import RLJob
+from dlsys.spec.rl.job import RLJob
 
 
 class Point(gymnasium.Env[Any, Any]):

@@ -12,7 +12,7 @@ from ray.rllib.core.columns import Columns
 
 from dlsys.rl.algorithms.a3c import a3c
 from dlsys.rl.algorithms.actor_critic import a2c
-from dlsys.spec.rl_policy import A2C, A3C
+from dlsys.spec.rl.policy import A2C, A3C
 
 GAMMA = 0.9
 

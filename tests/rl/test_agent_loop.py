@@ -16,7 +16,7 @@ from dlsys.errors import NonFiniteError
 from dlsys.rl.agent import Iteration
 from dlsys.rl.evaluate import play
 from dlsys.rl.loop import Loop
-from dlsys.spec.rl import RLJob
+from dlsys.spec.rl.job import RLJob
 from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.engine import Surroundings
 

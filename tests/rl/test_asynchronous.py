@@ -15,7 +15,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import LEARNER_RESULTS
 
 from dlsys.rl.rllib import RllibAgent
-from dlsys.spec.rl import RLJob
+from dlsys.spec.rl.job import RLJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 

@@ -14,7 +14,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from dlsys.registry import ALGORITHMS
 from dlsys.rl.algorithms.cql import soft_maximum
-from dlsys.spec.rl_offline import CQL
+from dlsys.spec.rl.offline import CQL
 
 # Wider than ±1, in which networks choose.
 SEEN, ACTIONS = spaces.Box(-1, 1, (2,), np.float32), spaces.Box(-3, 3, (1,), np.float32)

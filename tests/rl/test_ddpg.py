@@ -14,7 +14,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from dlsys.registry import ALGORITHMS
 from dlsys.rl.plain import decode, encode
-from dlsys.spec.rl_value import DDPG, SAC, TD3
+from dlsys.spec.rl.value import DDPG, SAC, TD3
 
 SEEN, ACTIONS = spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,), np.float32)
 KINDS = {"ddpg": DDPG, "td3": TD3, "sac": SAC}

@@ -16,7 +16,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from dlsys.registry import ALGORITHMS
 from dlsys.rl.algorithms.dqn import NoisyLinear, QNetwork, projected
 from dlsys.rl.plain import decode, encode
-from dlsys.spec.rl_value import DQN, Rainbow
+from dlsys.spec.rl.value import DQN, Rainbow
 
 SEEN, ACTIONS = spaces.Box(-1, 1, (4,), np.float32), spaces.Discrete(3)
 

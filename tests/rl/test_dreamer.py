@@ -29,7 +29,7 @@ from dlsys.rl.replay import Sequences
 from dlsys.rl.rllib import RllibAgent, configure, module_of
 from dlsys.rl.runner import LeanEnvRunner
 from dlsys.spec.load import load
-from dlsys.spec.rl import RLJob
+from dlsys.spec.rl.job import RLJob
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.seeding import seed_all
 

@@ -13,7 +13,7 @@ from scripted import Balancer, SwingUp
 from dlsys.errors import DataError, SpecError
 from dlsys.rl.episodes import Recorded, read, record
 from dlsys.spec.load import load
-from dlsys.spec.rl import Environment
+from dlsys.spec.rl.job import Environment
 
 CARTPOLE, PENDULUM = Environment(name="CartPole-v1"), Environment(name="Pendulum-v1")
 

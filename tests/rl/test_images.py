@@ -14,8 +14,8 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from dlsys.rl.algorithms.rllib import convolutions
 from dlsys.rl.environments import make
 from dlsys.rl.rllib import configure
-from dlsys.spec.rl import Environment, RLJob
-from dlsys.spec.rl_policy import PPO
+from dlsys.spec.rl.job import Environment, RLJob
+from dlsys.spec.rl.policy import PPO
 
 
 class Seen(gymnasium.Env[Any, Any]):

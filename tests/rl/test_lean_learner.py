@@ -14,7 +14,7 @@ from test_lean_runner import runner
 from dlsys.rl.environments import make
 from dlsys.rl.learner import LeanPPOLearner
 from dlsys.rl.runner import LeanEnvRunner
-from dlsys.spec.rl import Environment
+from dlsys.spec.rl.job import Environment
 from dlsys.train.seeding import seed_all
 
 FIGURES = ("policy_loss", "vf_loss", "entropy", "total_loss", "gradients_default_optimizer_global_norm")

@@ -11,7 +11,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from dlsys.rl.environments import make
 from dlsys.rl.rllib import configure
 from dlsys.rl.runner import LeanEnvRunner
-from dlsys.spec.rl import RLJob
+from dlsys.spec.rl.job import RLJob
 from dlsys.train.seeding import seed_all
 
 

@@ -17,7 +17,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, TD_ERROR_KEY
 
 from dlsys.rl.environments import make
 from dlsys.rl.rllib import configure
-from dlsys.spec.rl import Environment, RLJob
+from dlsys.spec.rl.job import Environment, RLJob
 from dlsys.train.seeding import seed_all
 
 ROWS = 32

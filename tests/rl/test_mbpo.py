@@ -14,7 +14,7 @@ from dlsys.rl.algorithms.mbpo import MBPOAgent, Models, policy
 from dlsys.rl.algorithms.soft import Actor, Steps
 from dlsys.rl.evaluate import play
 from dlsys.spec.load import load
-from dlsys.spec.rl_models import MBPO
+from dlsys.spec.rl.models import MBPO
 
 SMALL: dict[str, Any] = {
     "name": "mbpo",

@@ -17,7 +17,7 @@ from dlsys.rl.episodes import record
 from dlsys.rl.evaluate import play
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.rllib import RllibAgent
-from dlsys.spec.rl import Environment, RLJob
+from dlsys.spec.rl.job import Environment, RLJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 

@@ -11,7 +11,7 @@ from by_hand import ByHand
 from torch.nn.utils import parameters_to_vector
 
 from dlsys.rl.algorithms.reinforce import reinforce
-from dlsys.spec.rl_policy import REINFORCE
+from dlsys.spec.rl.policy import REINFORCE
 
 
 def _rows(agent: ByHand, episodes: list[Any]) -> Any:

@@ -14,7 +14,7 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from dlsys.registry import ALGORITHMS
-from dlsys.spec.rl_value import SAC
+from dlsys.spec.rl.value import SAC
 
 SEEN, ACTIONS = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(4)
 

@@ -15,7 +15,7 @@ from dlsys.rl.tabular.agent import QLearningAgent, TDLearningAgent
 from dlsys.rl.tabular.env import MDPEnv
 from dlsys.rl.tabular.gridworld import GridWorld
 from dlsys.rl.tabular.td_learning import random_walk
-from dlsys.spec.rl_tabular import QLearning, TDLearning
+from dlsys.spec.rl.tabular import QLearning, TDLearning
 
 
 def on_lake(seed: int = 0, **options: object) -> QLearningAgent:

@@ -15,7 +15,7 @@ from dlsys.rl.agent import Agent, Iteration
 from dlsys.rl.tabular.agent import QValueIterationAgent, ValueIterationAgent
 from dlsys.rl.tabular.env import MDPEnv
 from dlsys.rl.tabular.gridworld import GridWorld
-from dlsys.spec.rl_tabular import QValueIteration, ValueIteration
+from dlsys.spec.rl.tabular import QValueIteration, ValueIteration
 
 
 def toy(name: str) -> gymnasium.Env:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from dlsys.spec.rl_algorithms import Algorithm
+from dlsys.spec.rl.algorithms import Algorithm
 
 SECTIONS = TypeAdapter(Algorithm)
 NAMES = ("value-iteration", "q-value-iteration", "td-learning", "q-learning")

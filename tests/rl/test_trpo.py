@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 
 from dlsys.rl.algorithms import trpo as module_of
 from dlsys.rl.algorithms.trpo import TRPOLearner, conjugate_gradient, trpo
-from dlsys.spec.rl_policy import TRPO
+from dlsys.spec.rl.policy import TRPO
 
 
 def test_conjugate_gradients_solve_a_positive_definite_system() -> None:

@@ -13,7 +13,7 @@ from dlsys.rl.evaluate import play
 from dlsys.rl.pictures import draw
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.rllib import RllibAgent, module_of
-from dlsys.spec.rl import RLJob
+from dlsys.spec.rl.job import RLJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 

@@ -15,7 +15,7 @@ from spec_values import values
 
 from dlsys.errors import SpecError, UsageError
 from dlsys.spec import Cluster, LoadedCluster, load, load_any, load_cluster, yaml
-from dlsys.spec.cluster import PROVIDERS, Local, Slurm
+from dlsys.spec.cluster.providers import PROVIDERS, Local, Slurm
 from dlsys.spec.load import check_cluster
 from dlsys.spec.schema import cluster_schema
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dlsys.spec import space
+from dlsys.spec.sweep import space
 
 CONDITIONAL = {
     "optimizer": {

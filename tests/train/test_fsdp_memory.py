@@ -17,7 +17,7 @@ from dlsys.data.loader import Loader, StepBatch
 from dlsys.data.order import Order
 from dlsys.registry import STRATEGIES
 from dlsys.spec import TrainJob
-from dlsys.spec.strategy_rules import data_shares
+from dlsys.spec.train.strategy_rules import data_shares
 from dlsys.train.regularize import Regularizers
 from dlsys.train.strategies import Parts
 from dlsys.train.strategies.single import SingleStrategy

@@ -16,7 +16,7 @@ from dlsys.data.augment import augment
 from dlsys.data.rowwise import keys
 from dlsys.errors import NonFiniteError, UsageError
 from dlsys.spec import TrainJob
-from dlsys.spec.regularizer import DataAugmentation
+from dlsys.spec.train.regularizer import DataAugmentation
 from dlsys.train import stop as stopping
 from dlsys.zoo.load import load_workload
 

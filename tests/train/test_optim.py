@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from dlsys.spec.optimizer import Optimizer
+from dlsys.spec.train.optimizer import Optimizer
 from dlsys.train import optim
 
 NAMES = ["gd", "sgd", "minibatch-sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta"]

@@ -22,7 +22,7 @@ from dlsys.data.dataset import Batch
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import NonFiniteError, UsageError
 from dlsys.spec import TrainJob
-from dlsys.spec.strategy import Pipeline, stage_blocks
+from dlsys.spec.train.strategy import Pipeline, stage_blocks
 from dlsys.train.regularize import Regularizers
 from dlsys.train.strategies.base import Parts
 from dlsys.train.strategies.pipeline import PipelineStrategy

@@ -11,8 +11,8 @@ from harness import Trained, assert_equal, in_workers, job, train, train_worker
 from parameter_servers import serving
 
 from dlsys.registry import STRATEGIES
-from dlsys.spec.job import TrainJob
 from dlsys.spec.load import SpecError
+from dlsys.spec.train.job import TrainJob
 from dlsys.train.ps.wire import Servers
 from dlsys.train.strategies.ps import PSStrategy
 from dlsys.train.world import World

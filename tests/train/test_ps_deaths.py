@@ -16,7 +16,7 @@ from harness import Trained, in_workers, job, train, train_worker
 from parameter_servers import serving
 
 from dlsys.registry import STRATEGIES
-from dlsys.spec.job import TrainJob
+from dlsys.spec.train.job import TrainJob
 from dlsys.train import evaluate as evaluate_module
 from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.meter import Meter

@@ -19,7 +19,7 @@ from parameter_servers import serving
 from torch import Tensor
 
 from dlsys.errors import RunError, WorkerDiedError
-from dlsys.spec.job import TrainJob
+from dlsys.spec.train.job import TrainJob
 from dlsys.train.ps import client as client_module
 from dlsys.train.ps.client import Client
 from dlsys.train.ps.server import Server

@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from dlsys.errors import UsageError
-from dlsys.spec.regularizer import Regularizer
+from dlsys.spec.train.regularizer import Regularizer
 from dlsys.train.regularize import Regularizers, clip
 
 

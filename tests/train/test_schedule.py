@@ -15,8 +15,8 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from dlsys.errors import UsageError
-from dlsys.spec import optimizer as optimizer_spec
-from dlsys.spec import schedule as spec
+from dlsys.spec.train import optimizer as optimizer_spec
+from dlsys.spec.train import schedule as spec
 from dlsys.train import optim
 from dlsys.train.schedule import Schedule, apply
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep.sweep import Sweep
 from dlsys.tune.searchers import Searcher, Told, searcher_of
 
 CONDITIONAL = {

@@ -12,7 +12,7 @@ import pytest
 from harness import QUICK, job
 
 from dlsys.errors import UsageError
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep.sweep import Sweep
 from dlsys.tune.director import Director, Order, Trial
 from dlsys.tune.ledger import Ledger
 from dlsys.tune.searchers import Told

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sweeps import CONDITIONAL, search, sweep_of
 
-from dlsys.spec import space
-from dlsys.spec.sweep import Sweep
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.sweep import Sweep
 from dlsys.tune.learner import Learner, Point
 from dlsys.tune.searchers import Settings, Told, searcher_of
 

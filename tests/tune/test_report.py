@@ -119,13 +119,13 @@ def test_axes_are_shared_by_name_and_scale() -> None:
 
 
 def direct_space(told: dict[str, Any]) -> Any:
-    from dlsys.spec import space
+    from dlsys.spec.sweep import space
 
     return space.parse(told)[0]
 
 
 def test_columns_are_those_of_the_cube() -> None:
-    from dlsys.spec import space
+    from dlsys.spec.sweep import space
 
     tree = direct_space(CONDITIONAL)
     owners = axes.columns(tree)

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sweeps import CONDITIONAL, search, sweep_of
 
-from dlsys.spec import space
+from dlsys.spec.sweep import space
 from dlsys.tune.searchers import Searcher, Told, searcher_of
 
 SEARCHERS = ["random", "grid", "tpe", "gp"]

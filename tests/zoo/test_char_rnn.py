@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dlsys.data.text import pydoc
 from dlsys.spec import load
+from dlsys.spec.card import Shape
 from dlsys.spec.data import Pydoc
-from dlsys.zoo.card import Shape
 from dlsys.zoo.language.cards import CHAR_RNN, CharRNNOptions
 from dlsys.zoo.language.char_rnn import SAMPLE_LENGTH, CharModel, CharRNN
 

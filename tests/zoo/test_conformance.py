@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dlsys.data import rowwise
 from dlsys.registry import WORKLOADS
+from dlsys.spec.card import Shape
 from dlsys.spec.data import Source
-from dlsys.zoo.card import Shape
 from dlsys.zoo.load import load_workload
 from dlsys.zoo.workload import Batch, Workload, rows_of
 

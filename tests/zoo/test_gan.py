@@ -8,7 +8,7 @@ import torch
 
 from dlsys.data import rowwise
 from dlsys.errors import UsageError
-from dlsys.zoo.card import Shape
+from dlsys.spec.card import Shape
 from dlsys.zoo.generate.cards import GANOptions
 from dlsys.zoo.generate.gan import GAN
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dlsys.errors import UsageError, WorkloadError
-from dlsys.zoo.card import Shape
+from dlsys.spec.card import Shape
 from dlsys.zoo.imported import PlainModel
 from dlsys.zoo.load import load_workload, user_traceback
 from dlsys.zoo.vision.lenet import LeNet5

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dlsys import paths
 from dlsys.registry import WORKLOADS
-from dlsys.zoo.card import Shape
+from dlsys.spec.card import Shape
 from dlsys.zoo.experts import MixtureOfExperts
 from dlsys.zoo.load import load_workload
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from dlsys.errors import UsageError
-from dlsys.zoo.card import Shape
+from dlsys.spec.card import Shape
 from dlsys.zoo.load import load_workload
 from dlsys.zoo.vision.cards import ResNetOptions
 

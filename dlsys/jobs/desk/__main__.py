@@ -31,7 +31,7 @@ from dlsys.jobs.desk.keeping import Keeping
 from dlsys.jobs.desk.ray_api import RayApi
 from dlsys.jobs.mirror.recall import recall
 from dlsys.paths import home, write_json
-from dlsys.spec.cluster import Cluster
+from dlsys.spec.cluster.providers import Cluster
 from dlsys.spec.load import load_cluster
 
 

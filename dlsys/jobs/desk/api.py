@@ -33,7 +33,7 @@ from dlsys.jobs.desk.book import ENDED, Job
 from dlsys.jobs.desk.dispatcher import VERBS, Dispatcher
 from dlsys.jobs.desk.keeping import Keeping
 from dlsys.paths import RUN_ID, RunPaths, write_json
-from dlsys.spec.cluster import Cluster
+from dlsys.spec.cluster.providers import Cluster
 from dlsys.track.record import default_uri
 
 _PACKAGE = re.compile(r"[0-9a-f]{64}\.zip")

@@ -26,7 +26,7 @@ from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report
 from dlsys.jobs.launch.beacon import Beacon, beacon_of
 from dlsys.jobs.launch.presence import Place, Presence, here
-from dlsys.spec.rl import job_of
+from dlsys.spec.rl.job import job_of
 
 # Workers that lost a dead one tell so within this time; then they are ended.
 _LAST_WORDS = 1.0

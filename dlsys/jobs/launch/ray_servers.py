@@ -22,8 +22,8 @@ import ray
 
 from dlsys.jobs.launch.assignment import Assignment
 from dlsys.jobs.launch.ray_actors import wait_for
-from dlsys.spec.job import TrainJob
-from dlsys.spec.strategy import PS
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.strategy import PS
 
 
 @contextmanager

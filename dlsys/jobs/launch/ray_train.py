@@ -28,8 +28,8 @@ from dlsys.jobs.launch.resources import check_fits
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.ownership import Ownership
 from dlsys.paths import read_json
-from dlsys.spec.job import Resources
-from dlsys.spec.rl import RLResources
+from dlsys.spec.rl.job import RLResources
+from dlsys.spec.train.job import Resources
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from dlsys.errors import ResourceError
-from dlsys.spec.job import Resources
-from dlsys.spec.rl import RLResources
+from dlsys.spec.rl.job import RLResources
+from dlsys.spec.train.job import Resources
 
 
 def check_fits(need: Resources | RLResources, *, cpus: float, gpus: float, place: str) -> None:

@@ -17,7 +17,7 @@ from dlsys.errors import DlsysError, RunError, WorkerDiedError, WorkloadError
 from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report, report_error
 from dlsys.jobs.ownership import check_fence, driver_alive
-from dlsys.spec.rl import RLJob, job_of
+from dlsys.spec.rl.job import RLJob, job_of
 from dlsys.track.spool import Spool
 from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.engine import Surroundings, run_worker

@@ -21,7 +21,7 @@ from ray.rllib.utils.torch_utils import convert_to_torch_tensor
 
 from dlsys.rl.algorithms.actor_critic import actor_critic
 from dlsys.rl.runner import LeanEnvRunner
-from dlsys.spec.rl_policy import A3C
+from dlsys.spec.rl.policy import A3C
 
 # Seconds to wait for a gradient before looking for dead env runners.
 _PATIENCE = 5.0

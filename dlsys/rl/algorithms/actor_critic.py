@@ -13,7 +13,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
 from dlsys.rl.algorithms.rllib import network
-from dlsys.spec.rl_policy import A2C, A3C
+from dlsys.spec.rl.policy import A2C, A3C
 
 # Steps of one iteration at least: it does several updates, since each is small.
 _STEPS = 2000

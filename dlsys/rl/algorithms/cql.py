@@ -26,7 +26,7 @@ from dlsys.rl.algorithms.off_policy import WholeState
 from dlsys.rl.algorithms.rllib import network
 from dlsys.rl.algorithms.rllib_offline import FromEpisodes, offline
 from dlsys.rl.algorithms.rllib_value import SoftModule
-from dlsys.spec.rl_offline import CQL
+from dlsys.spec.rl.offline import CQL
 
 _SOFT_MAXIMA = "soft_maxima"
 # The standard deviation of what recorded steps returned, in the unit of the values.

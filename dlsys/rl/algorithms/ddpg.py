@@ -34,7 +34,7 @@ from dlsys.rl.algorithms.catalog import Catalog
 from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState, replayed
 from dlsys.rl.algorithms.rllib import network
 from dlsys.rl.learner import LeanUpdates
-from dlsys.spec.rl_value import DDPG as Section
+from dlsys.spec.rl.value import DDPG as Section
 
 _Q_POLICY, _Q_NEXT = "q_of_policy", "q_target_next"
 

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from dlsys.rl.algorithms.off_policy import OffPolicy
 from dlsys.rl.replay import Sequences
-from dlsys.spec.rl_models import DreamerV3
+from dlsys.spec.rl.models import DreamerV3
 
 # Parts of RLlib's module that are in its `dreamer_model` too.
 _PARTS = ("encoder", "decoder", "world_model", "actor", "critic")

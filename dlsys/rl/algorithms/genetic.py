@@ -21,9 +21,9 @@ from dlsys.rl import environments
 from dlsys.rl.agent import Iteration
 from dlsys.rl.networks import networks
 from dlsys.rl.policy import Policy
-from dlsys.spec.rl import Environment, RLJob
-from dlsys.spec.rl_environments import Env
-from dlsys.spec.rl_models import Genetic
+from dlsys.spec.rl.environments import Env
+from dlsys.spec.rl.job import Environment, RLJob
+from dlsys.spec.rl.models import Genetic
 from dlsys.train.seeding import seed_all
 
 

@@ -22,9 +22,9 @@ from dlsys.rl.agent import Iteration
 from dlsys.rl.algorithms.soft import Actor, SoftActorCritic, Steps
 from dlsys.rl.networks import networks
 from dlsys.rl.policy import Policy
-from dlsys.spec.rl import RLJob
-from dlsys.spec.rl_environments import Env
-from dlsys.spec.rl_models import MBPO
+from dlsys.spec.rl.environments import Env
+from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl.models import MBPO
 from dlsys.train.seeding import seed_all
 
 # A tenth of the steps, at most _HOLDOUT, says when the models have learned enough: when for _PATIENCE rounds

@@ -17,7 +17,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from dlsys.rl.replay import Replay
-from dlsys.spec.rl_value import Replayed
+from dlsys.spec.rl.value import Replayed
 
 
 class OffPolicy:

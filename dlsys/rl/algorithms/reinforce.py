@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlsys.rl.algorithms.critic import POLICY, CriticLearner, Rows
 from dlsys.rl.algorithms.rllib import network
-from dlsys.spec.rl_policy import REINFORCE
+from dlsys.spec.rl.policy import REINFORCE
 
 
 def reinforce(told: REINFORCE) -> AlgorithmConfig:

@@ -9,8 +9,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 from dlsys.rl.learner import LeanPPOLearner
-from dlsys.spec.rl_policy import PPO
-from dlsys.spec.rl_section import Deep
+from dlsys.spec.rl.policy import PPO
+from dlsys.spec.rl.section import Deep
 
 # The side of an image that is not halved again.
 _SMALL = 5

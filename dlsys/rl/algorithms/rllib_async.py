@@ -9,7 +9,7 @@ from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
 
 from dlsys.rl.algorithms.rllib import network
-from dlsys.spec.rl_policy import APPO, IMPALA
+from dlsys.spec.rl.policy import APPO, IMPALA
 
 # Steps of one iteration at least: it does several updates, since each is small.
 _STEPS = 2000

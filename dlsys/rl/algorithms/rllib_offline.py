@@ -23,7 +23,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV
 
 from dlsys.rl.algorithms.rllib import network
 from dlsys.rl.episodes import read
-from dlsys.spec.rl_offline import BC, IQL, MARWIL, Offline
+from dlsys.spec.rl.offline import BC, IQL, MARWIL, Offline
 
 _LEARNED = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
 # What MARWIL's learner keeps beside modules and optimizers, and leaves out of its state.

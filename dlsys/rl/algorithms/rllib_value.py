@@ -26,7 +26,7 @@ from dlsys.rl.algorithms.dqn import DQNConfig
 from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState, replayed
 from dlsys.rl.algorithms.rllib import network
 from dlsys.rl.learner import LeanUpdates
-from dlsys.spec.rl_value import DQN, SAC
+from dlsys.spec.rl.value import DQN, SAC
 
 # The share of the highest entropy, log n, that a policy of n actions aims at.
 _OF_HIGHEST = 0.5

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.utils import clip_grad_norm_
 
 from dlsys.rl.networks import networks
-from dlsys.spec.rl_section import Deep
+from dlsys.spec.rl.section import Deep
 
 _LOG_STD = (-5.0, 2.0)
 

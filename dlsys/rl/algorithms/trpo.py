@@ -22,7 +22,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from dlsys.rl.algorithms.critic import CriticLearner, Rows
 from dlsys.rl.algorithms.rllib import network
-from dlsys.spec.rl_policy import TRPO
+from dlsys.spec.rl.policy import TRPO
 
 
 def trpo(told: TRPO) -> AlgorithmConfig:

@@ -21,8 +21,8 @@ from dlsys.rl.tabular.episode import Episode
 from dlsys.rl.tabular.mdp import MDP, Env, from_gym, name_of
 from dlsys.rl.tabular.q_learning import QTable
 from dlsys.rl.tabular.td_learning import TDPrediction
-from dlsys.spec import rl_tabular as spec
-from dlsys.spec.rl import RLJob
+from dlsys.spec.rl import tabular as spec
+from dlsys.spec.rl.job import RLJob
 
 EnvFactory = Callable[[], Env]
 

@@ -30,7 +30,7 @@ from dlsys.registry import did_you_mean
 from dlsys.rl.tabular.mdp import MDP, TOLERANCE, absorb, empty
 from dlsys.spec import yaml
 from dlsys.spec.explain import explain
-from dlsys.spec.rl_tabular import MDPFile
+from dlsys.spec.rl.tabular import MDPFile
 
 _Wrong = Iterator[tuple[yaml.Path, str]]
 

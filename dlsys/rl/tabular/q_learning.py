@@ -9,7 +9,7 @@ import random
 
 from dlsys.rl.tabular.episode import Episode
 from dlsys.rl.tabular.mdp import Env
-from dlsys.spec.rl_tabular import QLearning
+from dlsys.spec.rl.tabular import QLearning
 
 
 class QTable:

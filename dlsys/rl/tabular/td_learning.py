@@ -11,7 +11,7 @@ import numpy as np
 
 from dlsys.rl.tabular.episode import Episode
 from dlsys.rl.tabular.mdp import MDP, Env, absorb, empty
-from dlsys.spec.rl_tabular import TDLearning
+from dlsys.spec.rl.tabular import TDLearning
 
 
 class TDPrediction:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from dlsys.spec.optimizer import Optimizer
+from dlsys.spec.train.optimizer import Optimizer
 from dlsys.train.optim.yogi import Yogi
 
 # The sections' fields carry torch's own argument names.

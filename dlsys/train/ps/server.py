@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlsys.spec.job import TrainJob
-from dlsys.spec.strategy import PS
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.strategy import PS
 from dlsys.train.checkpoint.tree import flatten, unflatten
 from dlsys.train.ps.parts import receive_parts, receive_tree, send_parts, send_tree
 from dlsys.train.ps.service import Lost, Service

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dlsys.spec.job import TrainJob
-from dlsys.spec.strategy import PS
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.strategy import PS
 from dlsys.train.checkpoint.tree import flatten, unflatten
 from dlsys.train.optim import build as build_optimizer
 from dlsys.train.ps.parts import Part, part, touched

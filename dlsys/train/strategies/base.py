@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dlsys.data.loader import Loader, MicroBatch, StepBatch
-from dlsys.spec.job import TrainJob
+from dlsys.spec.train.job import TrainJob
 from dlsys.train.ps.wire import Servers
 from dlsys.train.regularize import Regularizers
 from dlsys.train.world import World

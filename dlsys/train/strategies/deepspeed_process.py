@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dlsys.errors import UsageError
-from dlsys.spec.optimizer import Adam, AdamW, Optimizer
+from dlsys.spec.train.optimizer import Adam, AdamW, Optimizer
 from dlsys.train.strategies.traffic import Traffic
 from dlsys.train.world import World, backends
 

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 from dlsys.data.loader import MicroBatch, StepBatch
-from dlsys.spec.strategy import FSDP
+from dlsys.spec.train.strategy import FSDP
 from dlsys.train.strategies.base import State, StepResult
 from dlsys.train.strategies.shards import Shards, blocks_of, gather_state, gathered_as, require_dims
 from dlsys.train.strategies.single import SingleStrategy

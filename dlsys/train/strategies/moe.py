@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from dlsys.errors import UsageError
-from dlsys.spec.strategy import MoE
+from dlsys.spec.train.strategy import MoE
 from dlsys.train.strategies.cut import CutStrategy, is_cut, local
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.zoo.experts import Experts

@@ -22,7 +22,7 @@ from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe, ScheduleIn
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import UsageError
-from dlsys.spec.strategy import Pipeline
+from dlsys.spec.train.strategy import Pipeline
 from dlsys.train import regularize
 from dlsys.train.strategies.base import State
 from dlsys.train.strategies.phase import TrainedPhase

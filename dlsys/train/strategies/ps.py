@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from dlsys.data.loader import Loader, MicroBatch, StepBatch
 from dlsys.errors import NonFiniteError, UsageError
 from dlsys.spec.section import Interval
-from dlsys.spec.strategy import PS
+from dlsys.spec.train.strategy import PS
 from dlsys.train.ps.client import Client
 from dlsys.train.ps.meeting import ElasticWorld, Meetings, open_meetings
 from dlsys.train.ps.shards import share_out

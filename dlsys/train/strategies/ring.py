@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dlsys.data.loader import StepBatch
-from dlsys.spec.strategy import Ring
+from dlsys.spec.train.strategy import Ring
 from dlsys.train.collectives import RingAllReduce
 from dlsys.train.strategies.base import StepResult
 from dlsys.train.strategies.phase import TrainedPhase

@@ -24,9 +24,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map_only
 
 from dlsys.errors import UsageError
+from dlsys.spec.card import Card
 from dlsys.train.strategies.base import Parts, State
 from dlsys.train.strategies.traffic import Traffic
-from dlsys.zoo.card import Card
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

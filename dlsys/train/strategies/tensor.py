@@ -27,13 +27,13 @@ from torch.distributed.tensor.parallel.style import ParallelStyle
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import UsageError
-from dlsys.spec import strategy as spec
+from dlsys.spec.card import Cut, uneven
+from dlsys.spec.train import strategy as spec
 from dlsys.train import seeding
 from dlsys.train.strategies.base import State, StepResult
 from dlsys.train.strategies.cut import CutStrategy, local
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.shards import Shards, blocks_of, gather_state, gathered_as, require_dims
-from dlsys.zoo.card import Cut, uneven
 from dlsys.zoo.workload import Carry, Workload
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d

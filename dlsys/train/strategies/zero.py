@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import NonFiniteError, UsageError
-from dlsys.spec.strategy import Zero
+from dlsys.spec.train.strategy import Zero
 from dlsys.train.schedule import apply
 from dlsys.train.strategies.base import Parts, State, StepResult
 from dlsys.train.strategies.deepspeed_process import compiled_adam, hold_less, prepare, start

@@ -6,8 +6,8 @@ import math
 
 from pydantic import ValidationInfo, field_validator
 
+from dlsys.spec.card import DATA_PARALLEL, Card, Cut, Shape
 from dlsys.spec.section import Count, NonNegative, Positive, Section
-from dlsys.zoo.card import DATA_PARALLEL, Card, Cut, Shape
 from dlsys.zoo.cost import Cost, activation, dense
 
 

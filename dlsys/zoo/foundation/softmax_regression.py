@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from dlsys.zoo.card import Shape
+from dlsys.spec.card import Shape
 from dlsys.zoo.classifier import Classifier
 from dlsys.zoo.foundation.cards import SOFTMAX_REGRESSION, SoftmaxRegressionOptions, input_field
 

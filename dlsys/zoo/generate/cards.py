@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dlsys.spec.card import DATA_PARALLEL, Card, Shape
 from dlsys.spec.section import Count, Positive, Section
-from dlsys.zoo.card import DATA_PARALLEL, Card, Shape
 from dlsys.zoo.cost import Cost, perceptron
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from dlsys.data import rowwise
 from dlsys.errors import UsageError
-from dlsys.zoo.card import Shape
+from dlsys.spec.card import Shape
 from dlsys.zoo.generate.cards import GAN as CARD
 from dlsys.zoo.generate.cards import GANOptions, gan_widths
 from dlsys.zoo.workload import Batch, Carry, Loss, Phase, Workload, rows_of

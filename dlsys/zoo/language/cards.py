@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from dlsys.spec.card import Card, Shape
 from dlsys.spec.section import Count, Fraction, Section
-from dlsys.zoo.card import Card, Shape
 from dlsys.zoo.cost import Cost, dense
 
 

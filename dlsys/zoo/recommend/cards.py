@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dlsys.spec.card import DATA_PARALLEL, Card, Cut, Shape
 from dlsys.spec.section import Count, Section
-from dlsys.zoo.card import DATA_PARALLEL, Card, Cut, Shape
 from dlsys.zoo.cost import Cost, activation, perceptron
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dlsys.spec.card import Shape
 from dlsys.zoo import metrics
-from dlsys.zoo.card import Shape
 from dlsys.zoo.recommend.cards import DLRM as CARD
 from dlsys.zoo.recommend.cards import DLRMOptions, dlrm_widths
 from dlsys.zoo.workload import Batch, Carry, Loss, Workload, rows_of

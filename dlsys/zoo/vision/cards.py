@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import field_validator
 
+from dlsys.spec.card import DATA_PARALLEL, Card, Cut, Shape
 from dlsys.spec.section import Count, Fraction, Positive, Section
-from dlsys.zoo.card import DATA_PARALLEL, Card, Cut, Shape
 from dlsys.zoo.cost import Cost, activation, convolution, dense
 
 

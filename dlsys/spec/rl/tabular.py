@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dlsys.spec.rl_section import AlgorithmSection, Share
+from dlsys.spec.rl.section import AlgorithmSection, Share
 from dlsys.spec.section import Count, Int, NonNegative, Number, Positive, Section, Text
 
 Rate = Annotated[Number, Field(gt=0, le=1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from dlsys.spec.rl_section import Deep, Share
+from dlsys.spec.rl.section import Deep, Share
 from dlsys.spec.section import Bool, Count, NonNegative, Positive
 
 

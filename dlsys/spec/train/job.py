@@ -7,9 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from dlsys.spec.data import Source
-from dlsys.spec.optimizer import SGD, Optimizer
-from dlsys.spec.regularizer import Regularizer
-from dlsys.spec.schedule import Constant, Schedule
 from dlsys.spec.section import (
     Bound,
     Count,
@@ -24,7 +21,10 @@ from dlsys.spec.section import (
     Section,
     Text,
 )
-from dlsys.spec.strategy import PS, Strategy
+from dlsys.spec.train.optimizer import SGD, Optimizer
+from dlsys.spec.train.regularizer import Regularizer
+from dlsys.spec.train.schedule import Constant, Schedule
+from dlsys.spec.train.strategy import PS, Strategy
 
 
 class Gradient(Section):

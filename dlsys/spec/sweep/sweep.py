@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from dlsys.spec.job import Tracking
 from dlsys.spec.section import (
     Count,
     Every,
@@ -22,6 +21,7 @@ from dlsys.spec.section import (
     Section,
     Text,
 )
+from dlsys.spec.train.job import Tracking
 
 
 def _in_epochs(value: Interval) -> Interval:

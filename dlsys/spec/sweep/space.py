@@ -31,9 +31,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlsys.registry import did_you_mean
-from dlsys.spec.entries import ENTRIES, Choice, Range
 from dlsys.spec.explain import explain
 from dlsys.spec.section import show
+from dlsys.spec.sweep.entries import ENTRIES, Choice, Range
 from dlsys.spec.yaml import Path
 
 # A part of the tree: an entry, a mapping or a list of parts, or a plain value.

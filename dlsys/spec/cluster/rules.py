@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from dlsys.spec.cluster import Cloud, Cluster, KubeRay, Local, Slurm, Ssh, node_name
+from dlsys.spec.cluster.providers import Cloud, Cluster, KubeRay, Local, Slurm, Ssh, node_name
 from dlsys.spec.rules import Found
 from dlsys.spec.section import show
 from dlsys.spec.yaml import Path

@@ -8,34 +8,20 @@ when the run starts.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
 
 from dlsys.errors import DlsysError
 from dlsys.spec.metrics import metric_exists
-from dlsys.spec.rl import RLJob
-from dlsys.spec.rl_models import DreamerV3
-from dlsys.spec.rl_offline import Offline
-from dlsys.spec.rl_value import DQN, Replayed
-from dlsys.spec.rules import Found, experiment_is_plain, own_code, stop_is_given
+from dlsys.spec.own_code import own_code
+from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl.models import DreamerV3
+from dlsys.spec.rl.offline import Offline
+from dlsys.spec.rl.value import DQN, Replayed
+from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
 
-_RULES: list[tuple[frozenset[str], Callable[[RLJob], Found]]] = []
-
-
-def _rule(*sections: str) -> Callable[[Callable[[RLJob], Found]], Callable[[RLJob], Found]]:
-    def add(function: Callable[[RLJob], Found]) -> Callable[[RLJob], Found]:
-        _RULES.append((frozenset(sections), function))
-        return function
-
-    return add
+_RULES: Rules[RLJob] = Rules()
 
 
-def check(job: RLJob | None, broken: set[str]) -> Found:
-    """Every broken rule whose sections are sound, as (path, sentence)."""
-    if job is None:
-        return
-    for sections, function in _RULES:
-        if not sections & broken:
-            yield from function(job)
+check = _RULES.check
 
 
 def missing_files(job: RLJob, folder: pathlib.Path) -> Found:
@@ -44,17 +30,17 @@ def missing_files(job: RLJob, folder: pathlib.Path) -> Found:
         yield ("algorithm", "episodes"), f"no such file: {folder / job.algorithm.episodes}"
 
 
-@_rule("stop")
+@_RULES.on("stop")
 def _ends(job: RLJob) -> Found:
     yield from stop_is_given(job.stop)
 
 
-@_rule("tracking")
+@_RULES.on("tracking")
 def _experiment_is_plain(job: RLJob) -> Found:
     yield from experiment_is_plain(job.tracking)
 
 
-@_rule("environment")
+@_RULES.on("environment")
 def _environment_exists(job: RLJob) -> Found:
     told = job.environment
     if ":" in told.name:
@@ -64,7 +50,7 @@ def _environment_exists(job: RLJob) -> Found:
             yield from own_code(wrapper.name, ("environment", "wrappers", index, "name"))
 
 
-@_rule("failure", "checkpoint")
+@_RULES.on("failure", "checkpoint")
 def _nothing_elastic(job: RLJob) -> Found:
     if job.failure.elastic is not None:
         yield (
@@ -73,7 +59,7 @@ def _nothing_elastic(job: RLJob) -> Found:
         )
 
 
-@_rule("algorithm", "resources")
+@_RULES.on("algorithm", "resources")
 def _runners_suit_algorithm(job: RLJob) -> Found:
     name = getattr(job.algorithm, "name", "")
     if job.algorithm.ASYNCHRONOUS and job.resources.env_runners == 0:
@@ -89,7 +75,7 @@ def _runners_suit_algorithm(job: RLJob) -> Found:
         )
 
 
-@_rule("resources", "algorithm")
+@_RULES.on("resources", "algorithm")
 def _resources_are_used(job: RLJob) -> Found:
     algorithm, needs = job.algorithm, job.resources
     if not algorithm.RLLIB and needs.gpus:
@@ -98,7 +84,7 @@ def _resources_are_used(job: RLJob) -> Found:
         yield ("resources", "env_runners"), f"{algorithm.name} acts in its own process: leave it out"
 
 
-@_rule("stop", "expect", "checkpoint", "algorithm")
+@_RULES.on("stop", "expect", "checkpoint", "algorithm")
 def _metrics_exist(job: RLJob) -> Found:
     for name in job.expect:
         yield from metric_exists(job, ("expect", name), name, ("train", "valid", "test"))
@@ -108,7 +94,7 @@ def _metrics_exist(job: RLJob) -> Found:
         yield from metric_exists(job, ("checkpoint", "best"), job.checkpoint.best, ("valid",))
 
 
-@_rule("algorithm", "resources")
+@_RULES.on("algorithm", "resources")
 def _memory_has_room(job: RLJob) -> Found:
     told, needs = job.algorithm, job.resources
     if isinstance(told, Replayed | DreamerV3):
@@ -121,7 +107,7 @@ def _memory_has_room(job: RLJob) -> Found:
             )
 
 
-@_rule("algorithm")
+@_RULES.on("algorithm")
 def _returns_have_a_range(job: RLJob) -> Found:
     told = job.algorithm
     if isinstance(told, DQN) and told.atoms > 1 and told.v_min >= told.v_max:
@@ -131,12 +117,12 @@ def _returns_have_a_range(job: RLJob) -> Found:
         )
 
 
-@_rule("environment", "algorithm")
+@_RULES.on("environment", "algorithm")
 def _algorithm_suits_environment(job: RLJob) -> Found:
     if ":" in job.environment.name or any(":" in wrapper.name for wrapper in job.environment.wrappers):
         return
     # gymnasium takes a while to import, and nothing else here needs it.
-    from dlsys.spec.rl_environments import make, unsuited
+    from dlsys.spec.rl.environments import make, unsuited
 
     try:
         yield from unsuited(job.algorithm, make(job.environment, flat=False), job.environment.name)

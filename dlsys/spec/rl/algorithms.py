@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dlsys.spec.rl_models import MBPO, DreamerV3, Genetic
-from dlsys.spec.rl_offline import BC, CQL, IQL, MARWIL
-from dlsys.spec.rl_policy import A2C, A3C, APPO, IMPALA, PPO, REINFORCE, TRPO
-from dlsys.spec.rl_tabular import QLearning, QValueIteration, TDLearning, ValueIteration
-from dlsys.spec.rl_value import DDPG, DQN, SAC, TD3, Rainbow
+from dlsys.spec.rl.models import MBPO, DreamerV3, Genetic
+from dlsys.spec.rl.offline import BC, CQL, IQL, MARWIL
+from dlsys.spec.rl.policy import A2C, A3C, APPO, IMPALA, PPO, REINFORCE, TRPO
+from dlsys.spec.rl.tabular import QLearning, QValueIteration, TDLearning, ValueIteration
+from dlsys.spec.rl.value import DDPG, DQN, SAC, TD3, Rainbow
 
 Algorithm = Annotated[
     PPO

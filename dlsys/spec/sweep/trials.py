@@ -14,12 +14,12 @@ from itertools import islice
 from typing import Any
 
 from dlsys.errors import Problem, SpecError
-from dlsys.spec import space
-from dlsys.spec.entries import Choice, Range
 from dlsys.spec.metrics import metric_exists
-from dlsys.spec.rl import Job
+from dlsys.spec.rl.job import Job
 from dlsys.spec.rules import Found
-from dlsys.spec.sweep import Grid, Sweep
+from dlsys.spec.sweep import space
+from dlsys.spec.sweep.entries import Choice, Range
+from dlsys.spec.sweep.sweep import Grid, Sweep
 from dlsys.spec.yaml import COMMAND_LINE, MAX_PROBLEMS, Path
 
 # Draws that are tried on the job besides the ends: rules such as divisibility bite in between.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from dlsys.registry import did_you_mean
-from dlsys.spec import space, sweep_trials
 from dlsys.spec.metrics import best, metric_exists, modes
-from dlsys.spec.rl import RLJob
-from dlsys.spec.rules import Found
+from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rules import Found, Rules
 from dlsys.spec.section import show
-from dlsys.spec.sweep import PBT, Grid, Halving, Sweep
-from dlsys.spec.sweep_trials import Base, Facts
+from dlsys.spec.sweep import space, trials
+from dlsys.spec.sweep.sweep import PBT, Grid, Halving, Sweep
+from dlsys.spec.sweep.trials import Base, Facts
 
 _THE_SWEEPS_OWN = ("kind", "name", "tracking", "expect")
 # What a resumed run may change, as far as it is a matter of degree.
@@ -19,15 +17,7 @@ _WHILE_TRAINING = ("optimizer.", "schedule.", "regularize.", "gradient.clip_", "
 # Of an agent, what its networks are made of.
 _BEFORE_TRAINING = ("algorithm.hidden", "algorithm.activation")
 
-_RULES: list[tuple[frozenset[str], Callable[[Facts], Found]]] = []
-
-
-def _rule(*sections: str) -> Callable[[Callable[[Facts], Found]], Callable[[Facts], Found]]:
-    def add(function: Callable[[Facts], Found]) -> Callable[[Facts], Found]:
-        _RULES.append((frozenset(sections), function))
-        return function
-
-    return add
+_RULES: Rules[Facts] = Rules()
 
 
 def check(sweep: Sweep, base: Base | None, broken: set[str]) -> Found:
@@ -44,9 +34,7 @@ def check(sweep: Sweep, base: Base | None, broken: set[str]) -> Found:
     broken = broken | ({"space"} if wrong else set()) | ({"job"} if base is None else set())
     # A rule that reads no job gets none: "job" stands among the sections of all others.
     facts = Facts(sweep, base, tree)  # type: ignore[arg-type]
-    for sections, function in _RULES:
-        if not sections & broken:
-            yield from function(facts)
+    yield from _RULES.check(facts, broken)
 
 
 def resolve(sweep: Sweep, base: Base) -> Sweep:
@@ -61,7 +49,7 @@ def resolve(sweep: Sweep, base: Base) -> Sweep:
     )
 
 
-@_rule("metric", "job")
+@_RULES.on("metric", "job")
 def _metric_is_of_validation(facts: Facts) -> Found:
     metric = facts.sweep.metric
     split, _, name = metric.partition("/")
@@ -75,7 +63,7 @@ def _metric_is_of_validation(facts: Facts) -> Found:
         yield from metric_exists(facts.base.job, ("metric",), metric, ("valid",))
 
 
-@_rule("metric", "mode", "job")
+@_RULES.on("metric", "mode", "job")
 def _mode_suits_metric(facts: Facts) -> Found:
     sweep, known = facts.sweep, best(facts.base.job, facts.sweep.metric)
     measured = modes(facts.base.job)
@@ -93,7 +81,7 @@ def _mode_suits_metric(facts: Facts) -> Found:
         yield ("mode",), f"the {extreme} {show(sweep.metric)} is the best: say {known}, or leave mode out"
 
 
-@_rule("space", "overrides")
+@_RULES.on("space", "overrides")
 def _each_key_stands_once(facts: Facts) -> Found:
     keys, given = list(facts.tree), list(facts.sweep.overrides)
     for key in keys:
@@ -112,14 +100,14 @@ def _inside(key: str, other: str) -> bool:
     return f"{key}.".startswith(f"{other}.")
 
 
-@_rule("space")
+@_RULES.on("space")
 def _keys_are_a_trials_own(facts: Facts) -> Found:
     for key in facts.tree:
         if key.partition(".")[0] in _THE_SWEEPS_OWN:
             yield ("space", key), f"cannot vary: all trials share {', '.join(_THE_SWEEPS_OWN)}"
 
 
-@_rule("searcher", "scheduler")
+@_RULES.on("searcher", "scheduler")
 def _searcher_suits_scheduler(facts: Facts) -> Found:
     if facts.sweep.searcher.name in ("tpe", "gp") and facts.sweep.scheduler.name == "pbt":
         yield (
@@ -129,7 +117,7 @@ def _searcher_suits_scheduler(facts: Facts) -> Found:
         )
 
 
-@_rule("searcher", "space", "points", "trials")
+@_RULES.on("searcher", "space", "points", "trials")
 def _trials_suffice(facts: Facts) -> Found:
     sweep, points = facts.sweep, len(facts.sweep.points)
     if isinstance(sweep.searcher, Grid):
@@ -144,7 +132,7 @@ def _trials_suffice(facts: Facts) -> Found:
         yield ("trials",), f"points alone has {points}: say at least {points}, got {sweep.trials}"
 
 
-@_rule("scheduler", "space", "job")
+@_RULES.on("scheduler", "space", "job")
 def _halving_suits_job(facts: Facts) -> Found:
     scheduler, stop = facts.sweep.scheduler, facts.base.job.stop
     if not isinstance(scheduler, Halving):
@@ -165,7 +153,7 @@ def _halving_suits_job(facts: Facts) -> Found:
             yield ("space", key), f"cannot vary: {scheduler.name} decides how long a trial trains"
 
 
-@_rule("scheduler", "space", "job")
+@_RULES.on("scheduler", "space", "job")
 def _rungs_are_measured(facts: Facts) -> Found:
     scheduler, evaluate = facts.sweep.scheduler, facts.base.job.evaluate
     match scheduler:
@@ -183,7 +171,7 @@ def _rungs_are_measured(facts: Facts) -> Found:
         )
 
 
-@_rule("scheduler", "space")
+@_RULES.on("scheduler", "space")
 def _mutated_keys_can_change(facts: Facts) -> Found:
     scheduler = facts.sweep.scheduler
     if not isinstance(scheduler, PBT):
@@ -201,7 +189,7 @@ def _mutated_keys_can_change(facts: Facts) -> Found:
             )
 
 
-@_rule("points", "space")
+@_RULES.on("points", "space")
 def _points_are_in_space(facts: Facts) -> Found:
     for index, point in enumerate(facts.sweep.points):
         for key, value in point.items():
@@ -213,7 +201,7 @@ def _points_are_in_space(facts: Facts) -> Found:
                 yield ("points", index, key), f"{show(value)} is not in {facts.tree[key]}"
 
 
-@_rule("space", "job")
+@_RULES.on("space", "job")
 def _rates_have_an_effect(facts: Facts) -> Found:
     job = facts.base.job
     if (
@@ -234,6 +222,6 @@ def _rates_have_an_effect(facts: Facts) -> Found:
                 )
 
 
-@_rule("space", "searcher", "seed", "points", "job")
+@_RULES.on("space", "searcher", "seed", "points", "job")
 def _trials_are_sound(facts: Facts) -> Found:
-    yield from sweep_trials.are_sound(facts)
+    yield from trials.are_sound(facts)

@@ -6,8 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dlsys.spec.job import Checkpoint, Failure, Store, TrainJob, amounts
-from dlsys.spec.rl_algorithms import Algorithm
+from dlsys.spec.rl.algorithms import Algorithm
 from dlsys.spec.section import (
     Bool,
     Bound,
@@ -21,6 +20,7 @@ from dlsys.spec.section import (
     Section,
     Text,
 )
+from dlsys.spec.train.job import Checkpoint, Failure, Store, TrainJob, amounts
 
 
 class Wrapper(Section):

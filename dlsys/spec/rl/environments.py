@@ -12,8 +12,8 @@ from gymnasium import spaces
 
 from dlsys.errors import UsageError
 from dlsys.registry import did_you_mean, import_string
-from dlsys.spec.rl import Environment
-from dlsys.spec.rl_section import AlgorithmSection
+from dlsys.spec.rl.job import Environment
+from dlsys.spec.rl.section import AlgorithmSection
 from dlsys.spec.section import show
 from dlsys.spec.yaml import Path
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dlsys.spec.rl_section import Deep, Share
+from dlsys.spec.rl.section import Deep, Share
 from dlsys.spec.section import Count, Fraction, NonNegative, Positive, Text
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from dlsys.spec.job import TrainJob
+from dlsys.spec.rules import Found
 from dlsys.spec.section import Section
-from dlsys.spec.strategy import DDP, FSDP, MoE, Pipeline, Single, Tensor, Zero, approximates, stage_blocks
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.strategy import (
+    DDP,
+    FSDP,
+    MoE,
+    Pipeline,
+    Single,
+    Tensor,
+    Zero,
+    approximates,
+    stage_blocks,
+)
 from dlsys.spec.yaml import Path
 
-Found = Iterator[tuple[Path, str]]
 # What one worker may say too: zero for its offload, the others because they then do as single does.
 _ALONE = ("single", "ddp", "ps", "zero")
 

@@ -1,0 +1,1 @@
+"""The sections of a cluster, one class a provider, and the rules between them."""

@@ -1,0 +1,38 @@
+"""Sources of text. Reading itself is in `dlsys.data`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from dlsys.spec.data.section import SourceSection
+from dlsys.spec.section import Count, Fraction, NonNegativeInt, Text
+
+
+class Pydoc(SourceSection):
+    """Python's own help texts: 465,000 characters of English prose, as characters."""
+
+    source: Literal["pydoc"]
+    window: Count = 64
+    """Characters in a row; `targets` are the same ones shifted by one."""
+    valid: Fraction = 0.05
+    """The share at the text's end that is kept for validation."""
+    test: Fraction = 0.05
+    """The share behind it that is kept for the test."""
+    limit: NonNegativeInt = 0
+    """Characters read; 0 reads all."""
+
+
+class TextFile(SourceSection):
+    """A text file, as characters."""
+
+    source: Literal["text"]
+    path: Text
+    """The file; a relative path starts at the job file's folder."""
+    encoding: Text = "utf-8"
+    """The file's encoding."""
+    window: Count = 64
+    """Characters in a row."""
+    valid: Fraction = 0.05
+    """The share at the text's end that is kept for validation."""
+    test: Fraction = 0.05
+    """The share behind it that is kept for the test."""

@@ -1,0 +1,74 @@
+"""Whether a user's `module:attribute` exists, without running it: a user's file may import anything."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+
+from dlsys.registry import did_you_mean
+from dlsys.spec.rules import Found
+from dlsys.spec.section import show
+from dlsys.spec.yaml import Path
+
+
+def own_code(target: str, path: Path) -> Found:
+    """Looks for `module:attribute` without running it: a user's file would import torch."""
+    module, _, attribute = target.partition(":")
+    if not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
+        yield path, f"{show(target)} is not package.module:Class or module:function"
+        return
+    source = find_source(module)
+    if source is None:
+        yield (
+            path,
+            (
+                f"no module {show(module)} in {os.getcwd()} or among the installed packages: "
+                "run dlsys in the folder that holds it"
+            ),
+        )
+        return
+    if source.suffix != ".py":
+        return
+    try:
+        tree = ast.parse(source.read_bytes())
+    except (SyntaxError, ValueError, OSError, RecursionError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+        yield path, f"{source}{line}: cannot be read: {error}"
+        return
+    names = set(_top_level_names(tree))
+    if attribute not in names and "*" not in names:
+        near = did_you_mean(attribute, names)
+        yield path, f"{source} defines no {attribute!r}.{near}"
+
+
+def find_source(module: str) -> FilePath | None:
+    """The file of a module, searched in the working directory first; imports nothing of it."""
+    first, *rest = module.split(".")
+    try:
+        # Of a top-level name this imports nothing, and it knows editable installs.
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):  # ValueError: __main__
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for base in [FilePath(root, first) for root in (os.getcwd(), *sys.path)] + [*map(FilePath, folders)]:
+        for candidate in (base.joinpath(*rest).with_suffix(".py"), base.joinpath(*rest, "__init__.py")):
+            with contextlib.suppress(OSError):  # a name too long for a file
+                if candidate.is_file():
+                    return candidate
+    return FilePath(spec.origin) if spec and spec.origin and not rest else None
+
+
+def _top_level_names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                yield (alias.asname or alias.name).split(".")[0]

@@ -1,0 +1,1 @@
+"""The sections of an agent's job, and the rules between them."""

@@ -1,0 +1,1 @@
+"""The sections of a sweep, what its space may say, and the rules between them."""

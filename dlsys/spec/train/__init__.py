@@ -1,0 +1,1 @@
+"""The sections of a training job, and the rules between them."""

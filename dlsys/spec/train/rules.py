@@ -1,0 +1,244 @@
+"""Rules between the sections of a job, and against the facts on the workload's card."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+from pydantic import ValidationError
+
+from dlsys.registry import WORKLOADS
+from dlsys.spec.explain import explain
+from dlsys.spec.metrics import card_of, metric_exists
+from dlsys.spec.own_code import own_code
+from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
+from dlsys.spec.train import strategy_rules
+from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.schedule import NEEDS_TOTAL
+from dlsys.spec.train.strategy import DDP, Single
+
+_RULES: Rules[TrainJob] = Rules()
+check = _RULES.check
+
+
+def resolve(job: TrainJob) -> TrainJob:
+    """The job with the defaults that depend on other fields filled in."""
+    update: dict[str, Any] = {}
+    if job.strategy is None:
+        update["strategy"] = Single(name="single") if job.resources.workers == 1 else DDP(name="ddp")
+    if card := card_of(job):
+        update["model"] = card.options.model_validate(job.model).model_dump(mode="json")
+    return job.model_copy(update=update)
+
+
+@_RULES.on("resources", "batch_size", "gradient", "strategy")
+def _batch_divides(job: TrainJob) -> Found:
+    if job.batch_size == "all":
+        return
+    workers, accumulate = strategy_rules.data_shares(job), job.gradient.accumulate
+    parts = workers * accumulate
+    if job.batch_size % parts:
+        below, above = job.batch_size // parts * parts, -(-job.batch_size // parts) * parts
+        near = f"{below} or {above}" if below else str(above)
+        who = "worker" if workers == job.resources.workers else "replica"
+        shares = f"{workers} {who}{'s' if workers > 1 else ''}"
+        if accumulate > 1:
+            shares += f" × {accumulate} micro-batches = {parts}"
+        yield (
+            ("batch_size",),
+            f"{job.batch_size} rows cannot be shared equally by {shares}: "
+            f"use a multiple of {parts}, such as {near}",
+        )
+
+
+@_RULES.on("strategy", "resources")
+def _strategy_suits_workers(job: TrainJob) -> Found:
+    yield from strategy_rules.suits_workers(job)
+
+
+@_RULES.on("strategy", "optimizer", "precision", "expect")
+def _strategy_options_fit(job: TrainJob) -> Found:
+    yield from strategy_rules.options_fit(job)
+
+
+@_RULES.on("failure", "resources", "strategy")
+def _elastic_suits(job: TrainJob) -> Found:
+    elastic, workers = job.failure.elastic, job.resources.workers
+    if elastic is None:
+        return
+    if not elastic.min <= workers <= elastic.max:
+        yield (
+            ("failure", "elastic"),
+            f"resources.workers ({workers}) must be from min ({elastic.min}) to max ({elastic.max})",
+        )
+    if job.strategy is not None and job.strategy.name == "ps" and job.strategy.mode == "async":
+        yield (
+            ("failure", "elastic"),
+            "an asynchronous parameter server goes on by itself without a dead worker",
+        )
+
+
+@_RULES.on("stop")
+def _stop_is_given(job: TrainJob) -> Found:
+    yield from stop_is_given(job.stop)
+
+
+@_RULES.on("optimizer", "batch_size")
+def _gd_takes_all(job: TrainJob) -> Found:
+    if job.optimizer.name == "gd" and job.batch_size != "all":
+        yield (
+            ("optimizer", "name"),
+            "gd takes the gradient of the whole training set: say batch_size: all, or optimizer sgd",
+        )
+
+
+@_RULES.on("optimizer")
+def _nesterov_has_momentum(job: TrainJob) -> Found:
+    optimizer = job.optimizer
+    if getattr(optimizer, "nesterov", False) and (
+        not getattr(optimizer, "momentum", 0) or getattr(optimizer, "dampening", 0)
+    ):
+        yield ("optimizer", "nesterov"), "needs a momentum above 0 and no dampening"
+
+
+@_RULES.on("schedule", "stop")
+def _curve_needs_end(job: TrainJob) -> Found:
+    if job.schedule.name in NEEDS_TOTAL and not (job.stop.epochs or job.stop.steps):
+        yield (
+            ("schedule", "name"),
+            f"{job.schedule.name} is drawn over the whole run: give stop.epochs or stop.steps",
+        )
+
+
+@_RULES.on("schedule")
+def _piecewise_fits(job: TrainJob) -> Found:
+    schedule = job.schedule
+    if schedule.name == "piecewise-schedule":
+        if len(schedule.factors) != len(schedule.boundaries) + 1:
+            yield (
+                ("schedule", "factors"),
+                f"needs one factor more than boundaries: {len(schedule.boundaries) + 1}, "
+                f"got {len(schedule.factors)}",
+            )
+        if list(schedule.boundaries) != sorted(set(schedule.boundaries)):
+            yield ("schedule", "boundaries"), "must rise from one to the next"
+
+
+@_RULES.on("schedule", "optimizer")
+def _rate_below_peak(job: TrainJob) -> Found:
+    if job.schedule.name == "cyclical-lr" and job.schedule.max_lr <= job.optimizer.lr:
+        yield (
+            ("schedule", "max_lr"),
+            f"optimizer.lr < max_lr must hold, but got {job.optimizer.lr:g} and {job.schedule.max_lr:g}",
+        )
+
+
+@_RULES.on("gradient", "regularize")
+def _one_clip(job: TrainJob) -> Found:
+    clips = [r for r in job.regularize if r.name == "gradient-clipping"]
+    if clips and job.gradient.clip_norm is not None:
+        yield ("gradient", "clip_norm"), "is given twice, also by gradient-clipping: keep one"
+
+
+@_RULES.on("regularize")
+def _no_doubles(job: TrainJob) -> Found:
+    names = [r.name for r in job.regularize]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield ("regularize", index), f"{name} stands twice: keep one"
+
+
+@_RULES.on("data")
+def _splits_leave_rows(job: TrainJob) -> Found:
+    valid, test = getattr(job.data, "valid", 0.0), getattr(job.data, "test", 0.0)
+    if valid + test >= 1:
+        yield (
+            ("data", "valid"),
+            f"valid + test must leave rows to train on, but got {valid:g} + {test:g}",
+        )
+    path = getattr(job.data, "path", None)
+    if path is not None and (not path or "\0" in path):
+        yield ("data", "path"), "must be a path"
+
+
+@_RULES.on("tracking")
+def _experiment_is_plain(job: TrainJob) -> Found:
+    yield from experiment_is_plain(job.tracking)
+
+
+@_RULES.on("workload")
+def _workload_exists(job: TrainJob) -> Found:
+    if ":" in job.workload:
+        yield from own_code(job.workload, ("workload",))
+    elif job.workload not in WORKLOADS:
+        yield ("workload",), WORKLOADS.unknown(job.workload) + ", or your own package.module:Class"
+
+
+@_RULES.on("workload", "model")
+def _options_suit_workload(job: TrainJob) -> Found:
+    if card := card_of(job):
+        try:
+            card.options.model_validate(job.model)
+        except ValidationError as error:
+            for path, text in explain(error, card.options, owner=job.workload):
+                yield ("model", *path), text
+
+
+@_RULES.on("workload", "data")
+def _data_suits_workload(job: TrainJob) -> Found:
+    card = card_of(job)
+    if card and job.data.source not in card.sources:
+        yield (
+            ("data", "source"),
+            f"{job.workload} cannot train on {job.data.source}; it takes: {', '.join(card.sources)}",
+        )
+
+
+@_RULES.on("workload", "strategy", "resources")
+def _strategy_suits_workload(job: TrainJob) -> Found:
+    yield from strategy_rules.suits_workload(job, card_of(job))
+
+
+@_RULES.on("workload", "strategy", "resources", "model")
+def _layers_are_cut_evenly(job: TrainJob) -> Found:
+    with contextlib.suppress(ValidationError):  # another rule tells what is wrong with the options
+        yield from strategy_rules.cuts_evenly(job, card_of(job))
+
+
+@_RULES.on("workload", "expect")
+def _expected_metrics_exist(job: TrainJob) -> Found:
+    for name in job.expect:
+        yield from metric_exists(job, ("expect", name), name, ("train", "valid", "test"))
+
+
+@_RULES.on("workload", "stop")
+def _target_metrics_exist(job: TrainJob) -> Found:
+    for name in job.stop.target:
+        yield from metric_exists(job, ("stop", "target", name), name, ("train", "valid"))
+
+
+@_RULES.on("workload", "checkpoint")
+def _best_metric_exists(job: TrainJob) -> Found:
+    if job.checkpoint.best is not None:
+        yield from metric_exists(job, ("checkpoint", "best"), job.checkpoint.best, ("train", "valid"))
+
+
+@_RULES.on("workload", "schedule")
+def _watched_metric_exists(job: TrainJob) -> Found:
+    if job.schedule.name == "performance-schedule":
+        yield from metric_exists(job, ("schedule", "metric"), job.schedule.metric, ("train", "valid"))
+
+
+@_RULES.on("regularize", "workload")
+def _dropout_has_layers(job: TrainJob) -> Found:
+    card = card_of(job)
+    for index, regularizer in enumerate(job.regularize):
+        if card and regularizer.name in ("dropout", "mc-dropout") and not card.has_dropout:
+            yield ("regularize", index), f"{job.workload} has no dropout layer to set"
+
+
+def total_steps(job: TrainJob, steps_per_epoch: int) -> float:
+    """Optimizer updates until `stop` ends the run at the latest; infinity without a bound."""
+    by_epochs = job.stop.epochs * steps_per_epoch if job.stop.epochs else math.inf
+    return min(by_epochs, job.stop.steps or math.inf)
