@@ -33,8 +33,8 @@ from dlsys.data.dataset import Batch
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.jobs.launch.resources import bind_cores
 from dlsys.spec import yaml
-from dlsys.spec.card import Shape
 from dlsys.spec.load import check
+from dlsys.spec.rows import Shape
 from dlsys.train.regularize import Regularizers
 from dlsys.train.strategies.base import Parts
 from dlsys.train.strategies.pipeline import PipelineStrategy

@@ -23,6 +23,11 @@ def home() -> Path:
     return Path(os.environ.get("DLSYS_HOME") or ".dlsys").absolute()
 
 
+def cache() -> Path:
+    """The folder of what can be made again: `dlsys` in XDG_CACHE_HOME, or in .cache of the user's home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlsys"
+
+
 def node_home() -> Path | None:
     """Where this node keeps its copies of runs from an object store, if not where the driver's node does."""
     told = os.environ.get("DLSYS_NODE_HOME")

@@ -2,7 +2,7 @@
 
 One class, and explicit tables: importing dlsys runs nobody's registration code. Installed
 packages add their own names through entry points in the groups `dlsys.workloads` and
-`dlsys.sources`.
+`dlsys.sources`. The catalogue of workloads is `dlsys.spec.catalogue`'s.
 """
 
 from __future__ import annotations
@@ -22,6 +22,37 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     spelled = {text.lower(): text for text in known}
     near = difflib.get_close_matches(str(name).lower(), list(spelled), n=1, cutoff=0.6)
     return f" Did you mean {spelled[near[0]]!r}?" if near else ""
+
+
+# So many names are read at a glance; of more, a message tells those that are like the one given.
+_FEW = 8
+_NEAREST = 5
+
+
+def known(name: str, names: Iterable[str], *, more: str = "") -> str:
+    """What a message about an unknown name ends with: what was probably meant, and what there is.
+
+    Args:
+        name: the unknown one.
+        names: all that there are, in the order in which a few of them are told.
+        more: how to see all of many, such as a command.
+    """
+    every = list(names)
+    text = did_you_mean(name, every)
+    if len(every) <= _FEW:
+        return f"{text} Known: {', '.join(every) or 'none'}"
+    text += f" Nearest: {', '.join(like(name, every)[:_NEAREST])}"
+    return f"{text}. More of {len(every)}: {more}" if more else f"{text} and {len(every) - _NEAREST} more"
+
+
+def like(name: str, names: Iterable[str]) -> list[str]:
+    """The names, those most like `name` first: that hold it or its parts, then by their letters."""
+
+    def distance(other: str) -> tuple[bool, float, str]:
+        a, b = str(name).lower(), other.lower()
+        return a not in b, -difflib.SequenceMatcher(a=a, b=b).ratio(), other
+
+    return sorted(names, key=distance)
 
 
 def import_string(target: str) -> Any:
@@ -61,13 +92,14 @@ class Registry:
         return sorted(self._table)
 
     def __contains__(self, name: object) -> bool:
+        # Ours first: reading other packages' entry points takes longer than most commands.
         return name in self._own or name in self._table
 
     def target(self, name: str) -> str:
         """The `module:attr` behind a name.
 
         Raises:
-            UsageError: unknown name; the message lists the known ones and the nearest.
+            UsageError: unknown name; the message tells the nearest ones.
         """
         found = self._own.get(name) or self._table.get(name)
         if found is None:
@@ -78,39 +110,23 @@ class Registry:
         return import_string(self.target(name))
 
     def unknown(self, name: str) -> str:
-        known = self.names()
-        return f"unknown {self.kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}"
+        return f"unknown {self.kind} {name!r}.{known(name, self.names())}"
 
-
-# A workload's name stands for its card: facts, without torch.
-WORKLOADS = Registry(
-    "workload",
-    {
-        "softmax-regression": "dlsys.zoo.foundation.cards:SOFTMAX_REGRESSION",
-        "mixture-of-experts": "dlsys.zoo.foundation.cards:MIXTURE_OF_EXPERTS",
-        "lenet-5": "dlsys.zoo.vision.cards:LENET_5",
-        "resnet": "dlsys.zoo.vision.cards:RESNET",
-        "char-rnn": "dlsys.zoo.language.cards:CHAR_RNN",
-        "dlrm": "dlsys.zoo.recommend.cards:DLRM",
-        "gan": "dlsys.zoo.generate.cards:GAN",
-    },
-    group="dlsys.workloads",
-)
 
 # A source's name stands for a function from its options to a `dlsys.data.Splits`.
 SOURCES = Registry(
     "data source",
     {
-        "digits": "dlsys.data.bundled:digits",
-        "breast_cancer": "dlsys.data.bundled:breast_cancer",
-        "pydoc": "dlsys.data.text:pydoc",
-        "text": "dlsys.data.text:text_file",
-        "csv": "dlsys.data.tables:csv_file",
-        "idx": "dlsys.data.images:idx_files",
-        "image-folder": "dlsys.data.images:image_folder",
-        "synthetic-ctr": "dlsys.data.synthetic:ctr",
-        "gaussian-ring": "dlsys.data.synthetic:gaussian_ring",
-        "piecewise": "dlsys.data.synthetic:piecewise",
+        "digits": "dlsys.data.images.digits:digits",
+        "breast_cancer": "dlsys.data.features.breast_cancer:breast_cancer",
+        "pydoc": "dlsys.data.text.pydoc:pydoc",
+        "text": "dlsys.data.text.text_file:text_file",
+        "csv": "dlsys.data.features.csv_file:csv_file",
+        "idx": "dlsys.data.images.idx:idx_files",
+        "image-folder": "dlsys.data.images.image_folder:image_folder",
+        "synthetic-ctr": "dlsys.data.clicks.synthetic_ctr:ctr",
+        "gaussian-ring": "dlsys.data.points.gaussian_ring:gaussian_ring",
+        "piecewise": "dlsys.data.features.piecewise:piecewise",
     },
     group="dlsys.sources",
 )

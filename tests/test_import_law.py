@@ -55,7 +55,7 @@ def room(module: str) -> str:
     if parts[1] == "zoo":
         # A package's own file is run whenever a card in it is imported.
         package = (ROOT.joinpath(*parts) / "__init__.py").is_file() or len(parts) == 2
-        return "cards" if package or parts[-1] in ("card", "cards", "cost") else "zoo"
+        return "cards" if package or parts[-1] in ("card", "table") else "zoo"
     return parts[1]
 
 
@@ -119,8 +119,8 @@ def test_every_room_has_a_rank() -> None:
         ("dlsys.spec.train.job", "from ...data import order"),
         ("dlsys.spec.train.job", "def f():\n    import torch.nn"),
         ("dlsys.spec.train.job", "if TYPE_CHECKING:\n    from ray import tune"),
-        ("dlsys.zoo.vision.cards", "import torch"),
-        ("dlsys.zoo.vision.cards", "from dlsys.zoo.workload import Workload"),
+        ("dlsys.zoo.vision.lenet5.card", "import torch"),
+        ("dlsys.zoo.vision.lenet5.card", "from dlsys.zoo.workload import Workload"),
         ("dlsys.data.order", "from dlsys.zoo import workload"),
         ("dlsys.train.loop", "import ray"),
         ("dlsys.train.loop", "try:\n    import mlflow\nexcept ImportError: ..."),
@@ -139,7 +139,7 @@ def test_a_broken_law_is_noticed(module: str, source: str) -> None:
         ("dlsys.data.order", "from dlsys.spec.card import Shape\nimport torch"),
         ("dlsys.track.store", "import mlflow"),
         ("dlsys.train.loop", "from dlsys.zoo.workload import Workload"),
-        ("dlsys.registry", "TARGET = 'dlsys.zoo.vision.cards:LENET_5'"),
+        ("dlsys.registry", "TARGET = 'dlsys.zoo.vision.lenet5.card:CARD'"),
     ],
 )
 def test_a_kept_law_is_not(module: str, source: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from dlsys import registry
 from dlsys.errors import UsageError
-from dlsys.registry import SOURCES, STRATEGIES, WORKLOADS, Registry, did_you_mean, import_string
+from dlsys.registry import SOURCES, STRATEGIES, Registry, did_you_mean, import_string, known, like
+from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.schema import schema
 
 TABLE = Registry("planet", {"venus": "math:pi", "earth": "os.path:join"})
@@ -69,11 +70,25 @@ def test_every_target_is_a_module_that_exists(table: Registry) -> None:
         assert attribute
 
 
+def test_of_many_names_the_nearest_are_told() -> None:
+    few, many = ["ham", "hop"], [*"abcdefgh", "resnet", "resnet-18", "resnet-50", "preresnet", "revnet"]
+    assert known("hopp", few) == " Did you mean 'hop'? Known: ham, hop"
+    assert known("x", []) == " Known: none"
+    told = " Did you mean 'resnet'? Nearest: preresnet, resnet, resnet-18, resnet-50, revnet"
+    assert sorted(known("resnt", many).partition("Nearest: ")[2].removesuffix(" and 8 more").split(", ")) == (
+        sorted(told.partition("Nearest: ")[2].split(", "))
+    )
+    assert known("resnt", many, more="dlsys zoo list").endswith(". More of 13: dlsys zoo list")
+
+
+def test_like_puts_names_that_hold_the_text_first() -> None:
+    assert like("net", ["alexa", "resnet", "tent"])[0] == "resnet"
+
+
 @pytest.mark.parametrize("name", WORKLOADS.names())
-def test_a_workloads_card_bears_its_name_and_known_sources(name: str) -> None:
+def test_a_workloads_card_bears_its_name_and_known_strategies(name: str) -> None:
     card = WORKLOADS.load(name)
     assert card.name == name
-    assert set(card.sources) <= set(SOURCES.names())
     assert set(card.strategies) <= set(STRATEGIES.names())
 
 

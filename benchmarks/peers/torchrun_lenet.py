@@ -27,8 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
-from dlsys.spec.card import Shape
-from dlsys.zoo.vision.lenet import LeNet5
+from dlsys.spec.rows import Shape
+from dlsys.zoo.vision.lenet5.model import LeNet5
 
 _BATCH = 64
 _WARM_UP = 50

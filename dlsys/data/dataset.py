@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dlsys.registry import SOURCES
-from dlsys.spec.card import Shape
+from dlsys.spec.rows import Shape
 
 # One batch: field name to tensor, rows first. Besides the source's own fields, what the loader
 # hands out always has `key`, int64 of shape (rows,): a number that only (seed, epoch, row)

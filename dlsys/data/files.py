@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def read_bytes(path: str, folder: Path) -> bytes:
         ) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def packaged(name: str) -> Path:
+    """A data file of scikit-learn's.
+
+    It is read as it lies in the package: importing scikit-learn takes a second, and every worker would
+    wait for it.
+    """
+    found = importlib.util.find_spec("sklearn")
+    assert found is not None, "scikit-learn is a dependency"
+    assert found.origin is not None, "scikit-learn is a package"
+    return Path(found.origin).parent / "datasets" / "data" / name
 
 
 def listed(items: Sequence[str], separator: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlsys.data.dataset import Splits, TensorDataset
 from dlsys.errors import DataError
-from dlsys.spec.card import Shape
+from dlsys.spec.rows import Shape
 
 
 class RowSplit(NamedTuple):

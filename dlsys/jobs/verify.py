@@ -19,9 +19,10 @@ from dlsys.jobs import run as runs
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.ownership import Ownership
 from dlsys.paths import RunPaths, new_run_id, write_json
-from dlsys.registry import STRATEGIES, WORKLOADS
+from dlsys.registry import STRATEGIES
 from dlsys.spec.card import DATA_PARALLEL
 from dlsys.spec.load import Loaded, load
+from dlsys.spec.metrics import card_of
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.strategy import approximates
 from dlsys.track import record as provenance
@@ -129,7 +130,7 @@ def cases(
 
 
 def _allowed(job: TrainJob) -> list[str]:
-    card = WORKLOADS.load(job.workload) if job.workload in WORKLOADS else None
+    card = card_of(job)
     names = [name for name in (card.strategies if card else DATA_PARALLEL) if name != "single"]
     return [*names, _MESH] if {"tensor", "fsdp"} <= {*names} else names
 
@@ -238,8 +239,8 @@ def _judge(row: Row, job: TrainJob, found: Any) -> None:
     row.verdict, row.why = ("agrees", "") if found.agrees else ("disagrees", "; ".join(found.problems))
     if found.agrees:
         return
-    card = WORKLOADS.load(job.workload) if job.workload in WORKLOADS else None
-    if card and (why := card.inexact(card.options.model_validate(job.model))):
+    card = card_of(job)
+    if card and (why := card.inexact(card.options_of(job.model))):
         row.why += f". {why[0].upper()}{why[1:]}"
     if job.model.get("dropout") or any("dropout" in chosen.name for chosen in job.regularize):
         row.why += ". Each worker draws its own dropout masks; without dropout it is exact"

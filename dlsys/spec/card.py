@@ -1,4 +1,4 @@
-"""A card: the facts of a workload, readable without torch."""
+"""A card: what is known of a workload without its code."""
 
 from __future__ import annotations
 
@@ -7,24 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dlsys.spec.section import Section
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What a data source hands out, as a workload needs to know it to build its model.
-
-    Attributes:
-        row: the shape of one row of each field, without the batch dim: `{"image": (1, 8, 8)}`.
-        classes: the number of classes of `label`; 0 where there is none.
-        cardinalities: values of each categorical column, in order.
-        vocabulary: the tokens of a text, in the order of their ids.
-    """
-
-    row: Mapping[str, tuple[int, ...]]
-    classes: int = 0
-    cardinalities: tuple[int, ...] = ()
-    vocabulary: tuple[str, ...] = ()
+from dlsys.registry import known
+from dlsys.spec.rows import Rows, Shape
+from dlsys.spec.section import Section, show
+from dlsys.spec.task import Metric, Task
 
 
 @dataclass(frozen=True)
@@ -63,52 +49,117 @@ _UNITS = {"column": "outputs", "row": "inputs", "gather": "outputs", "groups": "
 # Strategies that ask nothing of a model.
 DATA_PARALLEL = ("single", "ddp", "ring", "ps", "fsdp", "zero")
 
+# What a model may have that a strategy or a regularizer must know of:
+# `dropout`: dropout layers that a regularizer can set;
+# `carried-state`: state that goes on from batch to batch;
+# `phases`: several optimizers, each with a loss of its own;
+# `running-statistics`: buffers that training changes;
+# `sequential`: its blocks, each on what the one before gives, are the whole model.
+Trait = Literal["dropout", "carried-state", "phases", "running-statistics", "sequential"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """Options of a model so small that a test can train it in a moment.
+
+    Attributes:
+        options: the `model:` section.
+        learned: what every phase's loss falls below when it alone learns 16 rows by heart.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    learned: float = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The facts of one workload. Tests hold every figure here against the built model.
+    """What must be known of a workload before its code is loaded. Tests hold it against the built model;
+    what can be counted (parameters, FLOPs, bytes) is not written here but measured: `dlsys.zoo.measure`.
 
     Attributes:
         name: what a job file says.
+        version: of what it computes; it rises when the same options come to mean other weights.
         title: one line for a listing.
         paper: where it comes from.
         workload: `module:Class` of the code.
         options: the type of the job file's `model:` section.
-        sources: the data sources it can train on.
-        metrics: names measured on validation and test data besides `loss`, and whether the
-            largest or the smallest value is the best.
-        strategies: the strategies that it runs under.
+        task: what it is for, and what is measured.
+        takes: the rows that it learns from; by default all that its task takes.
+        extra: what it measures besides its task's metrics.
+        presets: named sizes: options each, which a job file's own go over (`model: {preset: "50"}`).
+        preset: the one that this name stands for by itself, as `resnet-20` does; empty for none.
+        published: trainable numbers by preset as the source says, on rows of the shape `at`.
+        at: see `published`.
+        traits: see `Trait`; those that it has with some options.
+        without: strategies that it does not run under, for a reason that no trait tells.
         inexact: from options to why several workers compute not quite the same as one; empty where
             they do, but for dropout.
-        has_dropout: whether the model has dropout layers that a regularizer can set.
         blocks: names of the submodules that make up the whole model. A pipeline may cut between
-            them, in this order, where `pipeline` is allowed; FSDP gathers one at a time.
+            them, in this order, where the model is `sequential`; FSDP gathers one at a time.
         tensor_plan: from options to the layers that tensor parallelism cuts, by their names in the
             model (`tables.*` names all of `tables`); the others are whole on every worker.
         experts: from options to the experts of each mixture, which expert parallelism deals out.
-        parameters: trainable numbers, from (options, shape).
-        flops: floating-point operations of one row's forward pass, from (options, shape):
-            2 for each multiply-add of a matrix product or convolution, nothing for the rest.
-        activation_bytes: bytes in fp32 that a row's forward pass keeps for backward, from
-            (options, shape): the outputs of all layers with parameters and of all activations.
+        tiny: sizes for tests; each is tested on every small shape of the rows it takes.
     """
 
     name: str
+    version: int = 1
     title: str
     paper: str
     workload: str
     options: type[Section]
-    sources: tuple[str, ...]
-    metrics: Mapping[str, Literal["max", "min"]]
-    strategies: tuple[str, ...] = DATA_PARALLEL
+    task: Task
+    takes: tuple[Rows, ...] = ()
+    extra: Mapping[str, Metric] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    preset: str = ""
+    published: Mapping[str, int] = field(default_factory=dict)
+    at: Shape | None = None
+    traits: tuple[Trait, ...] = ()
+    without: tuple[str, ...] = ()
     inexact: Callable[[Any], str] = field(default=lambda options: "", repr=False)
-    has_dropout: bool = False
     blocks: tuple[str, ...] = ()
     tensor_plan: Callable[[Any], Mapping[str, Cut]] | None = field(default=None, repr=False)
     experts: Callable[[Any], int] | None = field(default=None, repr=False)
-    parameters: Callable[[Any, Shape], int] = field(repr=False)
-    flops: Callable[[Any, Shape], int] = field(repr=False)
-    activation_bytes: Callable[[Any, Shape], int] = field(repr=False)
+    tiny: tuple[Tiny, ...] = (Tiny(),)
+
+    @property
+    def rows(self) -> tuple[Rows, ...]:
+        """The kinds of rows that it learns from."""
+        return self.takes or self.task.takes
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """What is measured on validation and test data besides `loss`."""
+        return {**self.task.metrics, **self.extra}
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """The strategies that it runs under."""
+        further = {"pipeline": "sequential" in self.traits, "tensor": self.tensor_plan, "moe": self.experts}
+        names = (*DATA_PARALLEL, *(name for name, runs in further.items() if runs))
+        # DeepSpeed has one optimizer.
+        phases = ("zero",) if "phases" in self.traits else ()
+        return tuple(name for name in names if name not in (*self.without, *phases))
+
+    def options_of(self, model: Mapping[str, Any]) -> Any:
+        """A job's `model:` section with its preset and all defaults filled in: an instance of `options`.
+
+        Raises:
+            ValidationError: unknown keys or wrong values; an unknown preset is `wrong_preset`'s to tell.
+        """
+        chosen = self.presets.get(str(model.get("preset", self.preset)), {})
+        return self.options.model_validate({**chosen, **{k: v for k, v in model.items() if k != "preset"}})
+
+    def wrong_preset(self, model: Mapping[str, Any]) -> str:
+        """Why the preset that a `model:` section names is none; empty where it names none or a known one."""
+        if "preset" not in model or str(model["preset"]) in self.presets:
+            return ""
+        if not self.presets:
+            return f"{self.name} has no presets: leave it out"
+        return (
+            f"{self.name} has no preset {show(model['preset'])}.{known(str(model['preset']), self.presets)}"
+        )
 
     def uneven_cuts(self, options: Any, size: int) -> str:
         """Why `size` workers cannot share the layers of `tensor_plan` equally; empty if they can."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dlsys.registry import did_you_mean
+from dlsys.registry import did_you_mean, known
 from dlsys.spec.section import show
 from dlsys.spec.yaml import Path
 
@@ -119,9 +119,7 @@ def _sentence(place: _Place, item: Any) -> tuple[Path, str]:
         return (*path, key), f"is required and missing. Known: {', '.join(place.tags())}"
     if kind == "union_tag_invalid":
         key = place.schema["discriminator"]["propertyName"]
-        tags = place.tags()
-        what = show(value[key])
-        return (*path, key), f"unknown {what}.{did_you_mean(value[key], tags)} Known: {', '.join(tags)}"
+        return (*path, key), f"unknown {show(value[key])}.{known(str(value[key]), place.tags())}"
     if kind == "value_error":
         return path, str(item["ctx"]["error"])
     missing = kind == "missing"  # and then the value is the mapping around it
@@ -140,10 +138,10 @@ def _sentence(place: _Place, item: Any) -> tuple[Path, str]:
 
 
 def _unknown_key(place: _Place) -> str:
-    key, known = str(place.path[-1]), sorted(place.section.get("properties", ()))
+    key, keys = str(place.path[-1]), sorted(place.section.get("properties", ()))
     whose = f": {place.owner} has no {show(key)}" if place.owner else ""
-    names = ", ".join(known) or "none"
-    return f"unknown key{whose}.{did_you_mean(key, known)} Known: {names}"
+    names = ", ".join(keys) or "none"
+    return f"unknown key{whose}.{did_you_mean(key, keys)} Known: {names}"
 
 
 def _rule(schema: _Schema, place: _Place, value: Any) -> str:

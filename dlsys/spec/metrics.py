@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from dlsys.registry import WORKLOADS, did_you_mean
+from dlsys.registry import did_you_mean
+from dlsys.spec.card import Card
+from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.rl.job import Job, RLJob
 from dlsys.spec.section import show
 from dlsys.spec.train.job import TrainJob
@@ -17,8 +18,8 @@ from dlsys.spec.yaml import Path
 _OF_EPISODES = {"return": "max", "return_std": "min", "return_min": "max", "length": ""}
 
 
-def card_of(job: TrainJob) -> Any:
-    """The card of a catalogue workload; None for the user's own. (A `Card`: a later room's type.)"""
+def card_of(job: TrainJob) -> Card | None:
+    """The card of a catalogue workload; None for the user's own."""
     return WORKLOADS.load(job.workload) if job.workload in WORKLOADS else None
 
 
@@ -30,7 +31,7 @@ def modes(job: Job) -> Mapping[str, str] | None:
     if isinstance(job, RLJob):
         return _OF_EPISODES
     card = card_of(job)
-    return {"loss": "min", **card.metrics} if card else None
+    return {"loss": "min", **{name: m.best for name, m in card.metrics.items()}} if card else None
 
 
 def best(job: Job, metric: str) -> str | None:

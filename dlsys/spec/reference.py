@@ -13,7 +13,6 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from dlsys.registry import WORKLOADS
 from dlsys.spec.cluster.providers import PROVIDERS
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.section import Interval, Section
@@ -78,10 +77,10 @@ On the command line, a number is an index into a list: `dlsys check cluster/two_
 def reference() -> str:
     """All of docs/spec.md."""
     lines = [_HEAD, "## `kind: train`\n", *_table(TrainJob), *_chapters(TrainJob)]
-    lines.append("## `model`\n\nThe options of each workload in the catalogue.\n")
-    for name in WORKLOADS.names():
-        card = WORKLOADS.load(name)
-        lines += [f"### `workload: {name}`\n", f"{card.title}\n", *_table(card.options)]
+    lines.append(
+        "## `model`\n\nThe options of the workload: `dlsys zoo show NAME` tells them. Where it has presets, "
+        '`preset: "20"` sets\nall that the preset names, and other keys go over it.\n'
+    )
     lines += [_RL_HEAD, "## `kind: rl`\n", *_table(RLJob)]
     lines += _chapters(RLJob, without=("checkpoint", "failure", "tracking"))  # as a job's, told above
     lines += [_SWEEP_HEAD, "## `kind: sweep`\n", *_table(Sweep)]

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from dlsys.registry import WORKLOADS
+from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.cluster.providers import PROVIDERS
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.section import Condition, Interval, Section

@@ -79,7 +79,7 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
         for note in splits.notes:
             around.recorder.note(note)
     workload = load_workload(job.workload, job.model, splits.shape)
-    modes = metric_modes(workload)
+    modes = workload.modes
     _check_metrics(job, modes)
     regularizers = Regularizers(job.regularize)
     assert job.strategy is not None, "a resolved job names its strategy"
@@ -159,12 +159,6 @@ def _settled_memory() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-
-
-def metric_modes(workload: Workload) -> dict[str, Literal["max", "min"]]:
-    """The best direction of every metric of a split."""
-    named = workload.card.metrics if workload.card else workload.metrics
-    return {"loss": "min", **named}
 
 
 def _check_metrics(job: TrainJob, modes: dict[str, Literal["max", "min"]]) -> None:

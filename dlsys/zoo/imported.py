@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlsys.errors import WorkloadError
-from dlsys.spec.card import Shape
+from dlsys.spec.rows import Shape
 from dlsys.zoo.metrics import correct
 from dlsys.zoo.workload import Batch, Carry, Loss, Workload, rows_of
 

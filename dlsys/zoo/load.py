@@ -17,10 +17,13 @@ from torch import nn
 
 import dlsys
 from dlsys.errors import DlsysError, UsageError, WorkloadError
-from dlsys.registry import WORKLOADS, did_you_mean, import_string
-from dlsys.spec.card import Shape
+from dlsys.registry import did_you_mean, import_string
+from dlsys.spec.catalogue import WORKLOADS
+from dlsys.spec.explain import explain
+from dlsys.spec.rows import Shape
 from dlsys.spec.section import Section
 from dlsys.zoo.imported import PlainModel
+from dlsys.zoo.library.operators import declare_operators, lacks_operators
 from dlsys.zoo.workload import Workload
 
 
@@ -40,9 +43,11 @@ def load_workload(name: str, options: Mapping[str, Any], shape: Shape) -> Worklo
     """
     if ":" not in name:
         card = WORKLOADS.load(name)
-        found: Any = import_string(card.workload)
-        return _workload(found, options, shape)
-    found = _import_user(name)
+        if wrong := card.wrong_preset(options):
+            raise UsageError(f"model.preset: {wrong}")
+        code: type[Workload] = import_string(card.workload)
+        return code(_checked(card.options_of, options, card.options, name), shape)
+    found: Any = _import_user(name)
     if isinstance(found, nn.Module):
         raise UsageError(
             f"workload: {name} is a model that is already built: its weights would come from the "
@@ -50,7 +55,7 @@ def load_workload(name: str, options: Mapping[str, Any], shape: Shape) -> Worklo
             hint="name its class, or a function that returns a new one",
         )
     if isinstance(found, type) and issubclass(found, Workload):
-        return _workload(found, options, shape)
+        return found(_checked(found.Options.model_validate, options, found.Options, name), shape)
     if not callable(found) or (isinstance(found, type) and not issubclass(found, nn.Module)):
         raise UsageError(
             f"workload: {name} is {found!r}: it must be a Workload class, an nn.Module class or a "
@@ -60,26 +65,16 @@ def load_workload(name: str, options: Mapping[str, Any], shape: Shape) -> Worklo
     return PlainModel(found, options, shape)
 
 
-def _workload(cls: type[Workload], options: Mapping[str, Any], shape: Shape) -> Workload:
-    return cls(_checked(cls.Options, options), shape)
-
-
-def _checked(model: type[Section], options: Mapping[str, Any]) -> Section:
+def _checked(
+    check: Callable[[Any], Section], options: Mapping[str, Any], model: type[Section], name: str
+) -> Section:
     try:
-        return model.model_validate(dict(options))
+        return check(dict(options))
     except ValidationError as error:
-        lines = []
-        for item in error.errors(include_url=False):
-            path = ".".join(["model", *map(str, item["loc"])])
-            if item["type"] == "extra_forbidden":
-                known = list(model.model_fields)
-                near = did_you_mean(str(item["loc"][-1]), known)
-                lines.append(f"{path}: unknown option.{near} Known: {', '.join(known) or 'none'}")
-            elif item["type"] == "missing":
-                lines.append(f"{path}: is required and missing")
-            else:
-                lines.append(f"{path}: {item['msg']}, got {item['input']!r}")
-        raise UsageError("\n".join(lines)) from error
+        wrong = explain(error, model, owner=name)
+        raise UsageError(
+            "\n".join(f"{'.'.join(['model', *map(str, path)])}: {text}" for path, text in wrong)
+        ) from error
 
 
 def _check_arguments(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
@@ -99,7 +94,13 @@ def _import_user(target: str) -> Any:
         sys.path.insert(0, folder)
     module_name, _, attribute = target.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:
+            if not lacks_operators(error):
+                raise
+            declare_operators()
+            module = importlib.import_module(module_name)
     except DlsysError:
         raise
     except Exception as error:

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from dlsys.data.dataset import Batch as Batch  # users import it from here
-from dlsys.spec.card import Card, Shape
+from dlsys.spec.card import Card
 from dlsys.spec.card import Cut as Cut  # users import it from here
+from dlsys.spec.rows import Shape
 from dlsys.spec.section import Section
+from dlsys.spec.task import Task
 
 # State carried from one batch to the next of the same stream: tensors, rows first, in nested
 # dicts or tuples; None at the start of an epoch and for workloads without state.
@@ -77,7 +79,9 @@ class Workload:
     # How rows are ordered: `shuffled` anew each epoch, or `streams`, where row i of a batch
     # continues row i of the batch before (for carried state).
     order: ClassVar[Literal["shuffled", "streams"]] = "shuffled"
-    # Best direction of each metric besides `loss`; a catalogue workload's are on its card.
+    # What it is for, where it is one of the kinds that dlsys knows.
+    task: ClassVar[Task | None] = None
+    # Best direction of each metric besides `loss` and its task's; a catalogue workload's are on its card.
     metrics: ClassVar[dict[str, Literal["max", "min"]]] = {}
     # Layers that tensor parallelism cuts, by name; a catalogue workload's are on its card.
     tensor_plan: ClassVar[Mapping[str, Cut]] = {}
@@ -85,6 +89,12 @@ class Workload:
     def __init__(self, options: Any, shape: Shape) -> None:
         self.options = options
         self.shape = shape
+
+    @property
+    def modes(self) -> dict[str, Literal["max", "min"]]:
+        """Every metric of a split, with the largest or the smallest value as the best."""
+        known = self.card.metrics if self.card else self.task.metrics if self.task else {}
+        return {"loss": "min", **{name: metric.best for name, metric in known.items()}, **self.metrics}
 
     def build(self) -> nn.Module:
         """The model, freshly initialised from torch's global generator, on the CPU."""

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from dlsys.data.bundled import breast_cancer, digits
+from dlsys.data.features.breast_cancer import breast_cancer
+from dlsys.data.images.digits import digits
 from dlsys.spec.data import BreastCancer, Digits
 
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlsys.data import Splits
-from dlsys.data.images import idx_files, image_folder
-from dlsys.data.tables import csv_file
-from dlsys.data.text import text_file
+from dlsys.data.features.csv_file import csv_file
+from dlsys.data.images.idx import idx_files
+from dlsys.data.images.image_folder import image_folder
+from dlsys.data.text.text_file import text_file
 from dlsys.errors import DataError
 from dlsys.spec.data import CSVFile, IDXFiles, ImageFolder, TextFile
 

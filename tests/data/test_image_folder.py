@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dlsys.data import Splits
-from dlsys.data.images import image_folder
+from dlsys.data.images.image_folder import image_folder
 from dlsys.errors import DataError
 from dlsys.spec.data import ImageFolder
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlsys.data.images import idx_files
+from dlsys.data.images.idx import idx_files
 from dlsys.errors import DataError
 from dlsys.spec.data import IDXFiles
 

@@ -12,11 +12,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import OneHotEncoder
 
 from dlsys.data import Dataset, Splits
-from dlsys.data.synthetic import ctr, gaussian_ring, planted_logit
+from dlsys.data.clicks.synthetic_ctr import ctr, planted_logit
+from dlsys.data.points.gaussian_ring import gaussian_ring
 from dlsys.errors import DataError
 from dlsys.spec.data import GaussianRing, SyntheticCTR
-from dlsys.zoo.recommend.cards import DLRMOptions
-from dlsys.zoo.recommend.dlrm import DLRM
+from dlsys.zoo.recommend.dlrm.card import DLRMOptions
+from dlsys.zoo.recommend.dlrm.model import DLRM
 
 
 def clicks(**options: object) -> Splits:

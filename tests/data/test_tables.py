@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dlsys.data import Dataset, Splits
-from dlsys.data.tables import csv_file
+from dlsys.data.features.csv_file import csv_file
 from dlsys.errors import DataError
 from dlsys.spec.data import CSVFile
 

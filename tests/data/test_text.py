@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dlsys.data.text import UNKNOWN, pydoc, text_file
+from dlsys.data.text.pydoc import pydoc
+from dlsys.data.text.text_file import text_file
+from dlsys.data.text.windows import UNKNOWN
 from dlsys.errors import DataError
 from dlsys.spec.data import Pydoc, TextFile
 

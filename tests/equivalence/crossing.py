@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import POOL, Trained, job, train, with_workers
 
 from dlsys.registry import STRATEGIES as STRATEGY_TABLE
-from dlsys.registry import WORKLOADS
+from dlsys.spec.catalogue import WORKLOADS
 
 STEPS, BEFORE = 12, 6
 WORKLOADS_USED = {

@@ -23,7 +23,7 @@ from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.strategies.fsdp import FSDPStrategy
 from dlsys.train.trace import Trace, compare
 from dlsys.train.world import World
-from dlsys.zoo.classifier import Classifier
+from dlsys.zoo.tasks.classify import Classify
 
 OWN = "test_fsdp_equals_single:OddClassifier"
 
@@ -45,7 +45,7 @@ class OddModel(nn.Module):
         self.output = nn.Linear(7, 10)
 
 
-class OddClassifier(Classifier):
+class OddClassifier(Classify):
     """Never calls its model, but uses parts of it."""
 
     def build(self) -> nn.Module:

@@ -18,8 +18,8 @@ from dlsys.spec import TrainJob
 from dlsys.train.strategies.cut import local
 from dlsys.train.strategies.moe import MoEStrategy
 from dlsys.train.world import World
-from dlsys.zoo.classifier import Classifier
-from dlsys.zoo.experts import MixtureOfExperts
+from dlsys.zoo.layers.experts import MixtureOfExperts
+from dlsys.zoo.tasks.classify import Classify
 
 # Whole groups on each of four workers, in two micro-batches too: room and balance are the same.
 MIXTURE = f"""{HEAD}
@@ -47,7 +47,7 @@ class Mixed(nn.Module):
         return self.head(tokens.flatten(1))
 
 
-class Own(Classifier):
+class Own(Classify):
     """A user's own workload."""
 
     metrics = {"accuracy": "max"}  # noqa: RUF012
@@ -221,7 +221,7 @@ def count_bytes(world: World, job: TrainJob, folder: str) -> tuple[float, float]
 
 def test_a_model_without_experts_is_refused(tmp_path: Path) -> None:
     described = job(OWN.replace(":Own", ":Without"), *dealt(2, 2))
-    with pytest.raises(UsageError, match=r"Sequential has none: build it with dlsys.zoo.experts"):
+    with pytest.raises(UsageError, match=r"Sequential has none: build it with dlsys.zoo.layers.experts"):
         train(described, tmp_path, world=World(size=2))
 
 

@@ -26,7 +26,7 @@ from dlsys.train.strategies import ring
 from dlsys.train.strategies.ring import RingDataParallel, RingStrategy
 from dlsys.train.trace import Trace, compare
 from dlsys.train.world import World
-from dlsys.zoo.classifier import Classifier
+from dlsys.zoo.tasks.classify import Classify
 
 RARE = "test_ring_equals_single:RareClassifier"
 # Few rows, so that a worker often sees none of a kind; AdamW, which shrinks what has a gradient of 0.
@@ -51,7 +51,7 @@ class RareModel(nn.Module):
         self.tied.weight = self.encode.weight
 
 
-class RareClassifier(Classifier):
+class RareClassifier(Classify):
     """Rows of two classes go through layers of their own, which run only if there are such rows."""
 
     def build(self) -> nn.Module:

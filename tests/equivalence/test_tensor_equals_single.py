@@ -17,21 +17,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlsys import data
 from dlsys.errors import NonFiniteError, UsageError
-from dlsys.registry import STRATEGIES, WORKLOADS
+from dlsys.registry import STRATEGIES
 from dlsys.spec import TrainJob
 from dlsys.spec.card import uneven
+from dlsys.spec.catalogue import WORKLOADS
 from dlsys.train.strategies import tensor
 from dlsys.train.strategies.cut import local
 from dlsys.train.strategies.tensor import TensorStrategy
 from dlsys.train.world import World
-from dlsys.zoo.classifier import Classifier
 from dlsys.zoo.load import load_workload
+from dlsys.zoo.tasks.classify import Classify
 from dlsys.zoo.workload import Cut
 
 ADAM = "optimizer={name: adam, lr: 0.002}"
 
 
-class Grouped(Classifier):
+class Grouped(Classify):
     """A user's own workload: a grouped convolution, and three affine layers behind it."""
 
     metrics = {"accuracy": "max"}  # noqa: RUF012

@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlsys.data import load
 from dlsys.errors import NonFiniteError, UsageError
-from dlsys.registry import WORKLOADS
 from dlsys.spec import TrainJob
+from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.train.strategy_rules import suits_workload
 from dlsys.train.strategies import tensor
 from dlsys.train.strategies.cut import local
@@ -311,7 +311,7 @@ def test_a_card_without_fsdp_is_refused() -> None:
     described = spec("lenet-5", *BOTH)
     card = WORKLOADS.load("lenet-5")
     assert not list(suits_workload(described, card))
-    without = dataclasses.replace(card, strategies=("single", "tensor"))
+    without = dataclasses.replace(card, without=("fsdp",))
     ((path, text),) = suits_workload(described, without)
     assert path == ("strategy", "data")
     assert text == "shard works as fsdp does, under which lenet-5 does not run: leave data out"

@@ -22,8 +22,8 @@ import mine
 import torch
 from torch import nn
 
-from dlsys.zoo.experts import MixtureOfExperts
-from dlsys.zoo.vision.lenet import LeNet5
+from dlsys.zoo.layers.experts import MixtureOfExperts
+from dlsys.zoo.vision.lenet5.model import LeNet5
 
 
 class Net(LeNet5):

@@ -27,8 +27,8 @@ from dlsys.train.regularize import Regularizers
 from dlsys.train.strategies.base import Parts
 from dlsys.train.strategies.pipeline import PipelineStrategy
 from dlsys.train.world import World
-from dlsys.zoo.classifier import Classifier
 from dlsys.zoo.load import load_workload
+from dlsys.zoo.tasks.classify import Classify
 from dlsys.zoo.workload import Carry, Phase
 
 LENET = """
@@ -164,7 +164,7 @@ def test_bytes_of_several_rows_have_the_gradients_too() -> None:
     assert [each["bytes"] for each in found] == [cut + size for size in (*sizes, *sizes)]
 
 
-class Tied(Classifier):
+class Tied(Classify):
     """The first and the third block share a weight."""
 
     def build(self) -> nn.Module:
@@ -174,7 +174,7 @@ class Tied(Classifier):
         return nn.Sequential(OrderedDict(blocks, fourth=nn.Linear(64, 10)))
 
 
-class Around(Classifier):
+class Around(Classify):
     """Work before and after the model."""
 
     def build(self) -> nn.Module:

@@ -8,11 +8,11 @@ import torch
 
 from dlsys.data import rowwise
 from dlsys.errors import UsageError
-from dlsys.spec.card import Shape
-from dlsys.zoo.generate.cards import GANOptions
-from dlsys.zoo.generate.gan import GAN
+from dlsys.spec.rows import Shape
+from dlsys.zoo.generate.gan.card import GANOptions
+from dlsys.zoo.generate.gan.model import GAN
 
-SHAPE = Shape(row={"point": (2,)})
+SHAPE = Shape(row={"point": (2,)}, planted={"modes": 8, "radius": 2.0, "sigma": 0.1})
 
 
 def ring(rows: int, modes: int = 8, radius: float = 2.0, sigma: float = 0.1) -> torch.Tensor:
@@ -55,10 +55,19 @@ def test_a_mode_needs_a_quarter_of_an_equal_share(hits: int, modes: int) -> None
 
 
 @pytest.mark.parametrize("other", [{"modes": 6}, {"radius": 3.0}, {"sigma": 0.3}])
-def test_options_that_do_not_fit_the_data_are_refused(other: dict[str, float]) -> None:
+def test_the_ring_is_the_datas_own(other: dict[str, float]) -> None:
+    """Whatever the source planted is what samples are held against."""
     real = ring(800, **other)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match=r"model: only .* of the real points"):
-        summary(GAN(GANOptions(), SHAPE), real, real)
+    shape = Shape(row={"point": (2,)}, planted={**SHAPE.planted, **other})
+    found = summary(GAN(GANOptions(), shape), real, real)
+    assert found["modes"] == shape.planted["modes"]
+    assert found["within_3_sigma"] > 0.97
+    assert summary(GAN(GANOptions(), SHAPE), real, real)["within_3_sigma"] < 0.9
+
+
+def test_points_without_a_ring_are_refused() -> None:
+    with pytest.raises(UsageError, match="this source says no modes, radius, sigma"):
+        GAN(GANOptions(), Shape(row={"point": (2,)}))
 
 
 def test_noise_is_the_rows_own_and_fresh_for_each_use() -> None:

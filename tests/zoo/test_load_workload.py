@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from dlsys.errors import UsageError, WorkloadError
-from dlsys.spec.card import Shape
+from dlsys.spec.rows import Shape
 from dlsys.zoo.imported import PlainModel
 from dlsys.zoo.load import load_workload, user_traceback
-from dlsys.zoo.vision.lenet import LeNet5
+from dlsys.zoo.vision.lenet5.model import LeNet5
 
 CLASSES = Shape(row={"features": (4,), "label": ()}, classes=3)
 NUMBER = Shape(row={"features": (4,), "target": ()})
@@ -76,7 +76,7 @@ def test_a_catalogue_name_is_loaded_with_checked_options() -> None:
     workload = load_workload("lenet-5", {"width": 2.0}, shape)
     assert isinstance(workload, LeNet5)
     assert workload.options.width == 2.0
-    with pytest.raises(UsageError, match=r"model\.widht: unknown option\. Did you mean 'width'\?"):
+    with pytest.raises(UsageError, match=r"model\.widht: unknown key.* Did you mean 'width'\?"):
         load_workload("lenet-5", {"widht": 2.0}, shape)
     with pytest.raises(UsageError, match="Did you mean 'lenet-5'"):
         load_workload("lenet", {}, shape)
@@ -160,8 +160,9 @@ def test_a_workload_of_the_users_checks_its_own_options(module: Any) -> None:
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert any(line.startswith("model.units: ") and line.endswith("got 0") for line in lines)
-    assert "model.must: is required and missing" in lines
-    assert "model.unit: unknown option. Did you mean 'units'? Known: units, must" in lines
+    assert "model.must: is required and missing: a whole number of at least 1" in lines
+    told = f"model.unit: unknown key: {name}:Mine has no 'unit'. Did you mean 'units'? Known: must, units"
+    assert told in lines
 
 
 def test_a_missing_module_or_name_is_told(module: Any) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from harness import job, train
 from torch import Tensor
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from dlsys import paths
-from dlsys.registry import WORKLOADS
-from dlsys.spec.card import Shape
-from dlsys.zoo.experts import MixtureOfExperts
+from dlsys.spec.rows import FEATURES_WITH_TARGETS
+from dlsys.zoo.example import batch_of
+from dlsys.zoo.layers.experts import MixtureOfExperts
 from dlsys.zoo.load import load_workload
+from dlsys.zoo.measure import count
 
 JOB = (Path(paths.__file__).parent / "ready" / "jobs" / "foundation" / "mixture_of_experts.yaml").read_text()
 
@@ -107,32 +105,15 @@ def test_balance_is_1_for_even_use_and_moves_the_gate_towards_it() -> None:
     assert mixture(tokens)[1].balance < before
 
 
-class Kept(TorchFunctionMode):
-    """Bytes of the outputs of all affine layers and activations."""
-
-    bytes = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in (F.linear, F.relu):
-            self.bytes += result.numel() * result.element_size()
-        return result
-
-
 def test_it_computes_with_few_of_its_experts() -> None:
-    shape = Shape(row={"features": (5,), "target": ()})
-    card = WORKLOADS.load("mixture-of-experts")
+    (shape,) = FEATURES_WITH_TARGETS.examples
     counted = {}
     for top in (2, 8):
-        workload = load_workload("mixture-of-experts", {"experts": 8, "top": top}, shape)
-        model = workload.build()
-        with FlopCounterMode(display=False) as flops, Kept() as kept:
-            workload.forward(model, {"features": torch.randn(1, 5)}, None)
-        assert card.flops(workload.options, shape) == flops.get_total_flops()
-        assert card.activation_bytes(workload.options, shape) == kept.bytes
+        workload = load_workload("mixture-of-experts", {"experts": 8, "top": top, "capacity": None}, shape)
+        found = count(workload, partial(batch_of, FEATURES_WITH_TARGETS, shape))
         others = 2 * (5 * 32 + 32 * 8 + 32)
-        counted[top] = flops.get_total_flops() - others
-    assert counted[2] == counted[8] * 2 / 8
+        counted[top] = found.flops - others
+    assert counted[2] == counted[8] * 2 / 8 == 2 * 2 * 2 * 32 * 64
 
 
 @pytest.mark.slow

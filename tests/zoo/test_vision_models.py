@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from torch import nn
 
 from dlsys.errors import UsageError
-from dlsys.spec.card import Shape
+from dlsys.spec.rows import Shape
 from dlsys.zoo.load import load_workload
-from dlsys.zoo.vision.cards import ResNetOptions
+from dlsys.zoo.vision.resnet.card import ResNetOptions
 
 
 def image(channels: int, height: int, width: int, classes: int = 10) -> Shape:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from dlsys.spec.data.section import SplitSection
+from dlsys.spec.rows import CLICKS, Rows
 from dlsys.spec.section import Count, NonNegative, NonNegativeInt
 
 
 class SyntheticCTR(SplitSection):
     """Clicks with a planted structure: 13 numbers, 26 categories, and pairs of them that matter."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": CLICKS}
 
     source: Literal["synthetic-ctr"]
     rows: Count = 20000

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from dlsys.spec.data.section import SplitSection
+from dlsys.spec.rows import FEATURES_WITH_CLASSES, FEATURES_WITH_TARGETS, Rows
 from dlsys.spec.section import Count, NonNegative, NonNegativeInt, Text
 
 
 class BreastCancer(SplitSection):
     """scikit-learn's breast cancer table: 569 rows, 30 features, 2 classes."""
 
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": FEATURES_WITH_CLASSES}
+
     source: Literal["breast_cancer"]
 
 
 class CSVFile(SplitSection):
     """A CSV file with a header: numbers are standardised, other columns become categories."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {
+        "task: classification": FEATURES_WITH_CLASSES,
+        "task: regression": FEATURES_WITH_TARGETS,
+    }
 
     source: Literal["csv"]
     path: Text
@@ -34,9 +43,15 @@ class CSVFile(SplitSection):
     delimiter: Annotated[str, Field(strict=True, min_length=1, max_length=1)] = ","
     """The character between two cells."""
 
+    @property
+    def setting(self) -> str:
+        return f"task: {self.task}"
+
 
 class Piecewise(SplitSection):
     """Another affine function in each region around a centre: rows `features`, `target`."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": FEATURES_WITH_TARGETS}
 
     source: Literal["piecewise"]
     rows: Count = 8000

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from dlsys.spec.data.section import SourceSection, SplitSection
+from dlsys.spec.rows import IMAGES_WITH_CLASSES, Rows
 from dlsys.spec.section import Fraction, NonNegativeInt, Text
 
 
 class Digits(SplitSection):
     """scikit-learn's 1,797 handwritten digits, 8 × 8 pixels scaled to 0…1; rows `image`, `label`."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
 
     source: Literal["digits"]
     size: Annotated[int, Field(ge=8, le=64)] = 8
@@ -20,6 +24,8 @@ class Digits(SplitSection):
 
 class IDXFiles(SourceSection):
     """Image and label files in MNIST's IDX format, plain or gzipped."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
 
     source: Literal["idx"]
     path: Text
@@ -32,6 +38,8 @@ class IDXFiles(SourceSection):
 
 class ImageFolder(SplitSection):
     """A folder with one folder of images for each class (ImageNet's layout)."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
 
     source: Literal["image-folder"]
     path: Text

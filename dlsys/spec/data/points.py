@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from dlsys.spec.data.section import SplitSection
+from dlsys.spec.rows import POINTS, Rows
 from dlsys.spec.section import Count, NonNegativeInt
 
 
 class GaussianRing(SplitSection):
     """Points around eight Gaussians on a circle: the test of mode collapse; rows `point`."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": POINTS}
 
     source: Literal["gaussian-ring"]
     rows: Count = 8000

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
+from dlsys.spec.rows import Rows
 from dlsys.spec.section import Fraction, NonNegativeInt, Section
 
 
 class SourceSection(Section):
+    # The rows that it gives, by the setting that decides it (`task: regression`); "" where nothing does.
+    GIVES: ClassVar[Mapping[str, Rows]]
+
     prefetch: NonNegativeInt = 0
     """Batches made ahead by a background thread; worth it where rows are decoded from files."""
+
+    @property
+    def setting(self) -> str:
+        """The key of `GIVES` that these options choose."""
+        return ""
+
+    @property
+    def gives(self) -> Rows:
+        """The rows that it gives with these options."""
+        return self.GIVES[self.setting]
 
 
 class SplitSection(SourceSection):

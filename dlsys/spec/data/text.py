@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from dlsys.spec.data.section import SourceSection
+from dlsys.spec.rows import TEXT, Rows
 from dlsys.spec.section import Count, Fraction, NonNegativeInt, Text
 
 
 class Pydoc(SourceSection):
     """Python's own help texts: 465,000 characters of English prose, as characters."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": TEXT}
 
     source: Literal["pydoc"]
     window: Count = 64
@@ -24,6 +28,8 @@ class Pydoc(SourceSection):
 
 class TextFile(SourceSection):
     """A text file, as characters."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": TEXT}
 
     source: Literal["text"]
     path: Text

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dlsys.registry import WORKLOADS
+from dlsys.spec.catalogue import WORKLOADS
+from dlsys.spec.data.fit import misfit
 from dlsys.spec.explain import explain
 from dlsys.spec.metrics import card_of, metric_exists
 from dlsys.spec.own_code import own_code
@@ -28,7 +29,7 @@ def resolve(job: TrainJob) -> TrainJob:
     if job.strategy is None:
         update["strategy"] = Single(name="single") if job.resources.workers == 1 else DDP(name="ddp")
     if card := card_of(job):
-        update["model"] = card.options.model_validate(job.model).model_dump(mode="json")
+        update["model"] = card.options_of(job.model).model_dump(mode="json")
     return job.model_copy(update=update)
 
 
@@ -178,8 +179,11 @@ def _workload_exists(job: TrainJob) -> Found:
 @_RULES.on("workload", "model")
 def _options_suit_workload(job: TrainJob) -> Found:
     if card := card_of(job):
+        if wrong := card.wrong_preset(job.model):
+            yield ("model", "preset"), wrong
+            return
         try:
-            card.options.model_validate(job.model)
+            card.options_of(job.model)
         except ValidationError as error:
             for path, text in explain(error, card.options, owner=job.workload):
                 yield ("model", *path), text
@@ -187,12 +191,8 @@ def _options_suit_workload(job: TrainJob) -> Found:
 
 @_RULES.on("workload", "data")
 def _data_suits_workload(job: TrainJob) -> Found:
-    card = card_of(job)
-    if card and job.data.source not in card.sources:
-        yield (
-            ("data", "source"),
-            f"{job.workload} cannot train on {job.data.source}; it takes: {', '.join(card.sources)}",
-        )
+    if (card := card_of(job)) and (wrong := misfit(job.data, card.rows, job.workload)):
+        yield ("data", "source"), wrong
 
 
 @_RULES.on("workload", "strategy", "resources")
@@ -234,7 +234,7 @@ def _watched_metric_exists(job: TrainJob) -> Found:
 def _dropout_has_layers(job: TrainJob) -> Found:
     card = card_of(job)
     for index, regularizer in enumerate(job.regularize):
-        if card and regularizer.name in ("dropout", "mc-dropout") and not card.has_dropout:
+        if card and regularizer.name in ("dropout", "mc-dropout") and "dropout" not in card.traits:
             yield ("regularize", index), f"{job.workload} has no dropout layer to set"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
+from dlsys.spec.card import Card
 from dlsys.spec.rules import Found
 from dlsys.spec.section import Section
 from dlsys.spec.train.job import TrainJob
@@ -83,7 +83,7 @@ def _divides(path: Path, parts: int, workers: int, what: str) -> Found:
         yield path, f"{workers} workers cannot be divided into {parts} {what}: use one of {near}"
 
 
-def suits_workload(job: TrainJob, card: Any) -> Found:
+def suits_workload(job: TrainJob, card: Card | None) -> Found:
     """What the card allows, and the blocks that a pipeline cuts between."""
     strategy = job.strategy
     if card is None or strategy is None:
@@ -104,15 +104,15 @@ def suits_workload(job: TrainJob, card: Any) -> Found:
             yield from _told(lambda: stage_blocks(card.blocks, stages, strategy.split))
 
 
-def cuts_evenly(job: TrainJob, card: Any) -> Found:
+def cuts_evenly(job: TrainJob, card: Card | None) -> Found:
     """Tensor parallelism gives every worker an equal part of a layer, expert parallelism as many experts."""
     strategy = job.strategy
     if isinstance(strategy, Tensor) and card is not None and "tensor" in card.strategies:
         size = strategy.size or job.resources.workers
-        if wrong := card.uneven_cuts(card.options.model_validate(job.model), size):
+        if wrong := card.uneven_cuts(card.options_of(job.model), size):
             yield ("strategy", "size"), wrong
     if isinstance(strategy, MoE) and card is not None and card.experts is not None:
-        experts = card.experts(card.options.model_validate(job.model))
+        experts = card.experts(card.options_of(job.model))
         size = strategy.size or job.resources.workers
         if experts % size:
             near = ", ".join(str(n) for n in range(2, experts + 1) if experts % n == 0)

@@ -21,7 +21,7 @@ from dlsys.errors import UsageError
 from dlsys.spec.train.strategy import MoE
 from dlsys.train.strategies.cut import CutStrategy, is_cut, local
 from dlsys.train.strategies.phase import TrainedPhase
-from dlsys.zoo.experts import Experts
+from dlsys.zoo.layers.experts import Experts
 
 
 class MoEStrategy(CutStrategy):
@@ -43,7 +43,7 @@ class MoEStrategy(CutStrategy):
         if not mixtures:
             raise UsageError(
                 f"strategy: moe deals out the experts of mixtures, and {type(model).__name__} has none: "
-                "build it with dlsys.zoo.experts.MixtureOfExperts, or choose another strategy"
+                "build it with dlsys.zoo.layers.experts.MixtureOfExperts, or choose another strategy"
             )
         for name, experts in mixtures.items():
             if experts.count % size:

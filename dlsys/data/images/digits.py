@@ -1,0 +1,37 @@
+"""scikit-learn's handwritten digits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from dlsys.data.dataset import Splits
+from dlsys.data.files import packaged
+from dlsys.data.split import split_rows, tensor_splits
+from dlsys.spec.data import Digits
+from dlsys.spec.rows import Shape
+
+
+def digits(options: Digits, folder: Path) -> Splits:  # noqa: ARG001
+    """1,797 handwritten digits (Alpaydin and Kaynak 1998): `image` float32 (1, size, size) in
+    0…1, `label` int64."""
+    rows = np.loadtxt(packaged("digits.csv.gz"), delimiter=",", dtype=np.float32)
+    label = rows[:, -1].astype(np.int64)
+    image = torch.from_numpy(rows[:, :-1].reshape(-1, 1, 8, 8)) / 16
+    if options.size != image.shape[-1]:
+        image = functional.interpolate(
+            image, size=(options.size, options.size), mode="bilinear", align_corners=False
+        )
+    parts = split_rows(
+        len(image),
+        valid=options.valid,
+        test=options.test,
+        seed=options.split_seed,
+        name="digits",
+        labels=label,
+    )
+    shape = Shape(row={"image": tuple(image.shape[1:]), "label": ()}, classes=10)
+    return tensor_splits({"image": image, "label": torch.from_numpy(label)}, parts, shape)

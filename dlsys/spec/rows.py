@@ -1,0 +1,104 @@
+"""What stands in a row of data: what a source gives, what a task takes, and whether the two fit.
+
+No torch: a row is told by the names of its fields, by what their numbers are, and by a `Shape`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a data source hands out, as a workload needs to know it to build its model.
+
+    Attributes:
+        row: the shape of one row of each field, without the batch dim: `{"image": (1, 8, 8)}`.
+        classes: the number of classes of `label`; 0 where there is none.
+        cardinalities: values of each categorical column, in order.
+        vocabulary: the tokens of a text, in the order of their ids.
+        planted: what a generator hid in its rows, for a workload to measure what was found of it.
+    """
+
+    row: Mapping[str, tuple[int, ...]]
+    classes: int = 0
+    cardinalities: tuple[int, ...] = ()
+    vocabulary: tuple[str, ...] = ()
+    planted: Mapping[str, float] = field(default_factory=dict)
+
+
+class Values(Enum):
+    """What the numbers of a field are."""
+
+    UNIT = "float32 from 0 to 1"
+    NUMBER = "float32 around 0, of a deviation near 1"
+    BIT = "float32, 0 or 1"
+    CLASS = "int64 below Shape.classes"
+    TOKEN = "int64 below the length of Shape.vocabulary"
+    NEXT = "int64: each token's next one"
+    CATEGORY = "int64 below Shape.cardinalities, column by column"
+    RING = "float32: points of equal Gaussians on the circle that Shape.planted tells"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """A kind of rows.
+
+    Attributes:
+        words: what messages call it.
+        fields: what stands in each row.
+        examples: shapes that such rows may have, small ones: every workload that takes the kind is
+            tested on them.
+    """
+
+    words: str
+    fields: Mapping[str, Values]
+    examples: tuple[Shape, ...] = field(repr=False)
+
+    def hold(self, wanted: Rows) -> bool:
+        """Whether a task that takes `wanted` finds all of it in these."""
+        return wanted.fields.items() <= self.fields.items()
+
+
+IMAGES_WITH_CLASSES = Rows(
+    words="images with classes",
+    fields={"image": Values.UNIT, "label": Values.CLASS},
+    examples=(
+        Shape(row={"image": (1, 8, 8), "label": ()}, classes=5),
+        Shape(row={"image": (1, 28, 28), "label": ()}, classes=5),
+        Shape(row={"image": (3, 32, 13), "label": ()}, classes=5),
+    ),
+)
+FEATURES_WITH_CLASSES = Rows(
+    words="numbers with classes",
+    fields={"features": Values.NUMBER, "label": Values.CLASS},
+    examples=(Shape(row={"features": (7,), "label": ()}, classes=3),),
+)
+FEATURES_WITH_TARGETS = Rows(
+    words="numbers with a number to predict",
+    fields={"features": Values.NUMBER, "target": Values.NUMBER},
+    examples=(Shape(row={"features": (5,), "target": ()}),),
+)
+TEXT = Rows(
+    words="text",
+    fields={"tokens": Values.TOKEN, "targets": Values.NEXT},
+    examples=(Shape(row={"tokens": (8,), "targets": (8,)}, vocabulary=tuple("\nabcdefghij")),),
+)
+CLICKS = Rows(
+    words="clicks",
+    fields={"dense": Values.NUMBER, "sparse": Values.CATEGORY, "label": Values.BIT},
+    examples=(
+        Shape(
+            row={"dense": (13,), "sparse": (26,), "label": ()},
+            classes=2,
+            cardinalities=tuple(range(2, 28)),
+        ),
+    ),
+)
+POINTS = Rows(
+    words="points of a ring",
+    fields={"point": Values.RING},
+    examples=(Shape(row={"point": (2,)}, planted={"modes": 8, "radius": 2.0, "sigma": 0.1}),),
+)

@@ -1,0 +1,59 @@
+"""A small batch of each kind of rows: what a workload is counted and tested on where no data is at hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlsys.data import rowwise
+from dlsys.spec.rows import Rows, Shape, Values
+from dlsys.zoo.workload import Batch
+
+
+def batch_of(rows: Rows, shape: Shape, count: int, *, seed: int = 0) -> Batch:
+    """A batch of made-up rows, as the loader would hand it out.
+
+    Args:
+        rows: the kind of rows.
+        shape: what they look like.
+        count: how many.
+        seed: decides their numbers.
+
+    Returns:
+        The fields of the kind, CPU tensors of shape (count, …), and `key`, int64 (count,).
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def whole(below: int, *size: int) -> Tensor:
+        return torch.randint(below, size, generator=generator)
+
+    text = Tensor()
+    batch: Batch = {}
+    for name, values in rows.fields.items():
+        size = (count, *shape.row[name])
+        match values:
+            case Values.UNIT:
+                batch[name] = torch.rand(size, generator=generator)
+            case Values.NUMBER:
+                batch[name] = torch.randn(size, generator=generator)
+            case Values.BIT:
+                batch[name] = (torch.arange(math.prod(size)) % 2).float().reshape(size)
+            case Values.CLASS:
+                batch[name] = whole(shape.classes, *size)
+            case Values.CATEGORY:
+                columns = [whole(below, count) for below in shape.cardinalities]
+                batch[name] = torch.stack(columns, dim=1)
+            case Values.TOKEN:
+                text = whole(len(shape.vocabulary), count, size[1] + 1)
+                batch[name] = text[:, :-1]
+            case Values.NEXT:
+                batch[name] = text[:, 1:]
+            case Values.RING:
+                angle = torch.arange(count) * (2 * math.pi / shape.planted["modes"])
+                centre = shape.planted["radius"] * torch.stack([angle.cos(), angle.sin()], dim=1)
+                noise = torch.randn(size, generator=generator)
+                batch[name] = centre + shape.planted["sigma"] / 5 * noise
+    return {**batch, "key": rowwise.keys(seed, 0, np.arange(count))}

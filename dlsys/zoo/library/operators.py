@@ -1,0 +1,42 @@
+"""torchvision beside a torch that its C++ operators were not built for.
+
+The wheels of torchvision on the Python package index are built for CUDA; beside a CPU-only torch their
+operators cannot be loaded, and the import fails where torchvision describes one of them. With their
+schemas declared first, everything that is written in Python works, which is every model for
+classification and segmentation; non-maximum suppression itself is missing then.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from torch import library
+
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_LIBRARY: list[library.Library] = []
+
+
+def lacks_operators(error: BaseException) -> bool:
+    """Whether an import failed, at whatever depth, for want of torchvision's C++ operators."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RuntimeError) and "operator torchvision::" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def declare_operators() -> None:
+    """Declares the operators that torchvision could not load; its next import works."""
+    if not _LIBRARY:
+        declared = library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for schema in _SCHEMAS:
+            declared.define(schema)  # type: ignore[no-untyped-call]
+        _LIBRARY.append(declared)  # they are gone with it
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
