@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dlsys.errors import (
     DlsysError,
@@ -30,7 +29,9 @@ from dlsys.jobs.cost import Meter
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.elastic import Growth
 from dlsys.jobs.interrupts import Interrupts
-from dlsys.jobs.launch.resources import check_machine
+from dlsys.jobs.launch.assignment import Assignment, is_retried
+from dlsys.jobs.launch.choice import launcher_of
+from dlsys.jobs.launch.launcher import Driver, Free
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.ownership import Ownership
 from dlsys.jobs.straggler import Stragglers
@@ -178,35 +179,21 @@ def _attempts(
     meter: Meter,
     note: Callable[[str], None],
 ) -> None:
-    if address is None:
-        check_machine(job.resources)
-    from dlsys.jobs.launch.assignment import Assignment, is_retried
-
     record = read_json(paths.record) or {}
-    resources = job.resources
-    launcher: Any = None
     tracks = [paths.failures, paths.stacks, paths.places]
     before = [path.stem.partition("-")[2] for folder in tracks for path in folder.glob("attempt-*")]
     first = 1 + max(map(int, before), default=0)
+    launcher = launcher_of(job, owner, mirror, address=address, queued=paths.submission.exists())
     try:
-        if resources.workers > 1 or address is not None or job.needs_ray:
-            from dlsys.jobs.launch.ray_train import RayLauncher
-
-            launcher = RayLauncher(owner, address, queued=paths.submission.exists())
-            launcher.start(resources)
-            interrupts.install()
-        failed, hoped = 0, resources.workers
+        launcher.start(job.resources)
+        interrupts.install()
+        failed, hoped = 0, job.resources.workers
         short_at: int | None = None
         while True:
             ended.attempts += 1
             growth = None
-            if (
-                isinstance(job, TrainJob)
-                and job.failure.elastic
-                and launcher is not None
-                and address is not None
-            ):
-                job, growth = _resize(job, hoped, launcher, interrupts, note)
+            if isinstance(job, TrainJob) and job.failure.elastic and launcher.free is not None:
+                job, growth = _resize(job, hoped, launcher.free, interrupts, note)
             assignment = Assignment(
                 root=str(paths.root),
                 job=job.model_dump(mode="json"),
@@ -218,23 +205,16 @@ def _attempts(
             )
             try:
                 mirror.exchange()  # whose the run is now, and that an old `stop` is gone
-                if launcher is not None:
-                    # Stages of a pipeline are unequal by themselves.
-                    pipeline = isinstance(job, TrainJob) and isinstance(job.strategy, Pipeline)
-                    alike = 0 if pipeline else job.resources.workers
-                    stragglers = Stragglers(paths, alike, note)
-                    told = (paths, interrupts, mirror, meter, growth, stragglers, note)
-                    watch = functools.partial(_relay, *told)
-                    result = launcher.run(assignment, watch=watch)
-                else:
-                    from dlsys.jobs.launch import inprocess
-
-                    mirror.take(paths)
-                    result = inprocess.launch(
-                        assignment,
-                        stop_requested=lambda: interrupts.received,
-                        on_hang=lambda text: _hung(paths, ended, text),
-                    )
+                # Stages of a pipeline are unequal by themselves.
+                pipeline = isinstance(job, TrainJob) and isinstance(job.strategy, Pipeline)
+                stragglers = Stragglers(paths, 0 if pipeline else job.resources.workers, note)
+                told = (paths, interrupts, mirror, meter, growth, stragglers, note)
+                driver = Driver(
+                    watch=functools.partial(_relay, *told),
+                    stop_requested=lambda: interrupts.received,
+                    on_hang=lambda text: _hung(paths, ended, text),
+                )
+                result = launcher.run(assignment, driver)
             except DlsysError as error:
                 if not is_retried(error) or failed == job.failure.retries:
                     raise
@@ -258,12 +238,11 @@ def _attempts(
             ended.step, ended.trained = result.step, result.seconds
             return
     finally:
-        if launcher is not None:
-            launcher.stop()
+        launcher.stop()
 
 
 def _resize(
-    job: TrainJob, hoped: int, launcher: Any, interrupts: Interrupts, note: Callable[[str], None]
+    job: TrainJob, hoped: int, free: Free, interrupts: Interrupts, note: Callable[[str], None]
 ) -> tuple[TrainJob, Growth]:
     """The job with as many workers as there is room for now; waits until there is room for the fewest.
 
@@ -276,7 +255,7 @@ def _resize(
     began = time.monotonic()
     deadline = began + job.failure.replacement
     # What workers held is free a moment after they have gone.
-    while (count := elastic.most(job, launcher.free())) < hoped:
+    while (count := elastic.most(job, free())) < hoped:
         if count and time.monotonic() > began + _RELEASED_WITHIN:
             break
         if interrupts.received:
@@ -290,7 +269,7 @@ def _resize(
     if count != job.resources.workers:
         note(f"goes on with {count} worker{'s' if count > 1 else ''}")
     resized = elastic.with_workers(job, count)
-    return resized, elastic.Growth(resized, launcher.free)
+    return resized, elastic.Growth(resized, free)
 
 
 def _relay(

@@ -221,17 +221,17 @@ class _Driver:
     def run(self, owner: Ownership, interrupts: Interrupts, address: str | None) -> None:
         if self.director.finished:
             return
-        from dlsys.jobs.launch.ray_train import RayLauncher
+        from dlsys.jobs.launch.ray_session import RaySession
         from dlsys.jobs.trial import train
         from dlsys.tune import runner
 
         self._queued = address is not None and self._paths.submission.exists()
-        launcher = RayLauncher(owner, address, queued=self._queued)
+        session = RaySession(owner, address, queued=self._queued)
         try:
-            launcher.start(max(sizes(self._loaded), key=lambda size: total(size, "CPU")))
+            session.start(max(sizes(self._loaded), key=lambda size: total(size, "CPU")))
             interrupts.install()
             if not self._queued:  # else held against the whole cluster before; a node may be away
-                self._cluster = launcher.capacity()
+                self._cluster = session.capacity()
             concurrent = self._loaded.sweep.concurrent
 
             def watch() -> bool:
@@ -256,7 +256,7 @@ class _Driver:
             self._mirror.exchange()
             self._say()
         finally:
-            launcher.stop()
+            session.stop()
 
     def _prepare(self, order: Order) -> tuple[dict[str, Any], Resources | RLResources]:
         from dlsys.jobs.launch.assignment import Assignment

@@ -97,18 +97,15 @@ def _settle_in(owner: str, fence: int) -> None:
 def _train(assignment: Assignment) -> Outcome:
     strategy = assignment.job.get("strategy") or {}
     if assignment.workers == 1 and strategy.get("name") != "ps":
-        from dlsys.jobs.launch import inprocess
+        from dlsys.jobs.launch.inprocess import InProcess
+        from dlsys.jobs.launch.launcher import Driver
         from dlsys.jobs.launch.presence import Presence, here
 
         stop = assignment.owner_paths.root / "stop"
         try:
             with Presence(assignment, [here()]) as presence:
-                return inprocess.launch(
-                    assignment,
-                    stop_requested=presence.during(stop.exists),
-                    on_hang=lambda text: None,
-                    load=_load,
-                )
+                driver = Driver(stop_requested=presence.during(stop.exists))
+                return InProcess(load=_load).run(assignment, driver)
         except DlsysError:
             raise
         except Exception as error:  # of a library, or of the user's own that ours did not foresee
@@ -125,7 +122,7 @@ def _together(assignment: Assignment) -> Outcome:
 
     from dlsys.errors import RunError, WorkerDiedError
     from dlsys.jobs.launch.ray_actors import fit
-    from dlsys.jobs.launch.ray_train import equipped
+    from dlsys.jobs.launch.ray_launcher import equipped
 
     mirror = Mirror(assignment.owner_paths, assignment.store)
     try:

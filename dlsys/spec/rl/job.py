@@ -66,6 +66,11 @@ class RLResources(Section):
         return 1
 
     @property
+    def launcher(self) -> Literal["actors"]:
+        """As of a training job: Ray Train knows no env runners."""
+        return "actors"
+
+    @property
     def bundles(self) -> list[dict[str, float]]:
         """What each process needs, as Ray calls it; the learner's first."""
         own = self.apart or not self.env_runners
