@@ -20,16 +20,16 @@ from dlsys.errors import (
     DlsysError,
     ExpectationError,
     Interrupted,
-    OutOfMemoryError,
     RunError,
     UsageError,
 )
 from dlsys.jobs import elastic
+from dlsys.jobs.attempts import Attempts, Raise, Resize, after_end
 from dlsys.jobs.cost import Meter
 from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
 from dlsys.jobs.elastic import Growth
 from dlsys.jobs.interrupts import Interrupts
-from dlsys.jobs.launch.assignment import Assignment, is_retried
+from dlsys.jobs.launch.assignment import Assignment
 from dlsys.jobs.launch.choice import launcher_of
 from dlsys.jobs.launch.launcher import Driver, Free
 from dlsys.jobs.mirror.node import Mirror
@@ -187,8 +187,7 @@ def _attempts(
     try:
         launcher.start(job.resources)
         interrupts.install()
-        failed, hoped = 0, job.resources.workers
-        short_at: int | None = None
+        known, hoped = Attempts(job.failure.retries), job.resources.workers
         while True:
             ended.attempts += 1
             growth = None
@@ -216,23 +215,17 @@ def _attempts(
                 )
                 result = launcher.run(assignment, driver)
             except DlsysError as error:
-                if not is_retried(error) or failed == job.failure.retries:
-                    raise
-                if isinstance(error, OutOfMemoryError):
-                    reached = _last_step(paths)
-                    if reached == short_at:
-                        raise OutOfMemoryError(
-                            f"{error}; this is the second time, and no further than step {reached}",
-                            hint=error.hint,
-                        ) from error
-                    short_at = reached
-                failed += 1
-                total = job.failure.retries + 1
-                note(f"{error}; attempt {failed + 1} of {total} starts from the last checkpoint")
+                known, then = known.after_failure(error, _last_step(paths))
+                if isinstance(then, Raise):
+                    raise then.error from error.__cause__
+                note(then.note)
                 continue
-            if result.reason == "interrupted" and not interrupts.received:
+            ending = after_end(
+                result.reason, asked=interrupts.received, room=growth.target if growth else hoped
+            )
+            if isinstance(ending, Resize):
                 (paths.root / "stop").unlink()  # it was to make room for more workers
-                hoped = growth.target if growth else hoped
+                hoped = ending.workers
                 continue
             ended.reason, ended.metrics = result.reason, result.metrics
             ended.step, ended.trained = result.step, result.seconds
