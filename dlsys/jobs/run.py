@@ -40,7 +40,6 @@ from dlsys.spec import yaml
 from dlsys.spec.load import Loaded
 from dlsys.spec.rl.job import Job
 from dlsys.spec.train.job import TrainJob
-from dlsys.spec.train.strategy import Pipeline
 from dlsys.track import record as provenance
 from dlsys.track.spool import records
 
@@ -195,7 +194,7 @@ def _attempts(
                 job, growth = _resize(job, hoped, launcher.free, interrupts, note)
             assignment = Assignment(
                 root=str(paths.root),
-                job=job.model_dump(mode="json"),
+                job=job,
                 folder=record.get("folder", os.getcwd()),
                 directory=os.getcwd(),
                 attempt=first + ended.attempts - 1,
@@ -204,9 +203,7 @@ def _attempts(
             )
             try:
                 mirror.exchange()  # whose the run is now, and that an old `stop` is gone
-                # Stages of a pipeline are unequal by themselves.
-                pipeline = isinstance(job, TrainJob) and isinstance(job.strategy, Pipeline)
-                stragglers = Stragglers(paths, 0 if pipeline else job.resources.workers, note)
+                stragglers = Stragglers(paths, job.resources.workers if job.alike else 0, note)
                 told = (paths, interrupts, mirror, meter, growth, stragglers, note)
                 driver = Driver(
                     watch=functools.partial(_relay, *told),

@@ -269,7 +269,7 @@ class _Driver:
         paths = self._paths.trial(order.trial)
         assignment = Assignment(
             root=str(paths.root),
-            job=job.model_dump(mode="json"),
+            job=job,
             folder=self._record["folder"],
             directory="" if self._queued else os.getcwd(),  # Ray has unpacked it on each node
             attempt=order.number,
@@ -279,7 +279,7 @@ class _Driver:
             tested=order.tested,
             store=self._mirror.store,
         )
-        leg = TrialLeg(assignment.to_dict(), self._loaded.sweep.metric)
+        leg = TrialLeg(assignment, self._loaded.sweep.metric)
         if order.donor is not None:
             start = self.director.trials[order.trial].start
             leg = replace(leg, donor=str(self._paths.trial(order.donor).root), donor_epoch=start)

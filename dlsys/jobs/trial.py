@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from dlsys.paths import RunPaths, read_json
 
 @dataclass(frozen=True)
 class TrialLeg:
-    """What an actor is told; plain values.
+    """What an actor is told; between processes it travels as plain values.
 
     Attributes:
         assignment: as for a worker of any run; its folder is the trial's, its owner the sweep's.
@@ -33,19 +33,24 @@ class TrialLeg:
         donor_epoch: where that was when it was chosen.
     """
 
-    assignment: dict[str, Any]
+    assignment: Assignment
     metric: str
     donor: str = ""
     donor_epoch: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**plain, "assignment": self.assignment.to_dict()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> TrialLeg:
+        return cls(**{**plain, "assignment": Assignment.from_dict(plain["assignment"])})
 
 
 def train(told: dict[str, Any]) -> dict[str, Any]:
     """Trains a leg; what goes wrong is told, and leaves the actor fit for the next one."""
-    leg = TrialLeg(**told)
-    assignment = Assignment(**leg.assignment).here()
+    leg = TrialLeg.from_dict(told)
+    assignment = leg.assignment.here()
     _settle_in(assignment.owner, assignment.fence)
     if os.path.isdir(assignment.directory):
         os.chdir(assignment.directory)
@@ -86,17 +91,17 @@ def _settle_in(owner: str, fence: int) -> None:
     """Once in an actor's life."""
     from dlsys.jobs.launch.worker import watch_driver
 
+    paths = RunPaths(Path(owner))
     # Nobody would hear of its work without the driver.
-    watch_driver(Assignment(owner, {}, "", "", 1, fence))
-    secrets.enter(RunPaths(Path(owner)).secrets)
+    watch_driver(paths, fence)
+    secrets.enter(paths.secrets)
     # What was imported stays: the collector need not walk it in any trial.
     gc.collect()
     gc.freeze()
 
 
 def _train(assignment: Assignment) -> Outcome:
-    strategy = assignment.job.get("strategy") or {}
-    if assignment.workers == 1 and strategy.get("name") != "ps":
+    if assignment.workers == 1 and assignment.job.servers is None:
         from dlsys.jobs.launch.inprocess import InProcess
         from dlsys.jobs.launch.launcher import Driver
         from dlsys.jobs.launch.presence import Presence, here

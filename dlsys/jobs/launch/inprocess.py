@@ -39,7 +39,7 @@ class InProcess:
     def run(self, assignment: Assignment, driver: Driver) -> Outcome:
         if self._mirror is not None:
             self._mirror.take(assignment.paths)
-        gpus = float(assignment.job["resources"]["gpus"])
+        gpus = assignment.job.resources.gpus
         device = torch.device("cuda", 0) if gpus and torch.cuda.is_available() else torch.device("cpu")
         with _stdout_kept(assignment.paths.log(0)):
             result = work(

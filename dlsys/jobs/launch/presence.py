@@ -50,7 +50,7 @@ def tell(assignment: Assignment, rank: int) -> None:
 def told(assignment: Assignment) -> list[Place]:
     """The places that workers left, by rank; none while one is missing."""
     folder = assignment.attempt_folder(assignment.paths.failures)
-    ranks = range(assignment.job["resources"]["workers"])
+    ranks = range(assignment.workers)
     found = [read_json(folder / f"place-{rank}.json") for rank in ranks]
     if not all(found):
         return []
@@ -111,7 +111,7 @@ def describe(
     """
     rates = read_json(assignment.owner_paths.rates) or {}
     prices = rates.get("prices", {})
-    resources = assignment.job["resources"]
+    resources = assignment.job.resources
     known = {node["NodeID"]: node for node in nodes}
     found: dict[str, dict[str, Any]] = {}
     for place in places:
@@ -130,8 +130,8 @@ def describe(
         {
             "rank": rank,
             "node": place.node,
-            "CPU": float(resources["cpus"]),
-            "GPU": float(resources["gpus"]),
+            "CPU": float(resources.cpus),
+            "GPU": float(resources.gpus),
             "gpus": list(place.gpus),
         }
         for rank, place in enumerate(places)

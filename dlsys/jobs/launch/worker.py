@@ -17,7 +17,8 @@ from dlsys.errors import DlsysError, RunError, WorkerDiedError, WorkloadError
 from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report, report_error
 from dlsys.jobs.ownership import check_fence, driver_alive
-from dlsys.spec.rl.job import RLJob, job_of
+from dlsys.paths import RunPaths
+from dlsys.spec.rl.job import RLJob
 from dlsys.track.spool import Spool
 from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.engine import Surroundings, run_worker
@@ -50,7 +51,7 @@ def work(
     # 5 ms, in which a small model makes two steps.
     sys.setswitchinterval(0.0005)
     paths = assignment.paths
-    job = job_of(assignment.job)
+    job = assignment.job
     spool = Spool(paths.spool / f"rank-{world.rank}.jsonl")
     spool.place(socket.gethostname(), memory.limit())
     store = CheckpointStore(
@@ -89,9 +90,7 @@ def work(
             return run_worker(job, world, around)
     except Exception as error:
         translated = (
-            memory.of_this_process(error, world.rank, assignment.job)
-            if memory.is_shortage(error)
-            else translate(error)
+            memory.of_this_process(error, world.rank, job) if memory.is_shortage(error) else translate(error)
         )
         if world.size > 1:
             report_error(assignment, world.rank, translated)
@@ -119,11 +118,11 @@ def translate(error: Exception) -> Exception:
     return error
 
 
-def watch_driver(assignment: Assignment) -> None:
-    """Ends this process soon after its driver is gone: nobody would hear of its work."""
+def watch_driver(owner: RunPaths, fence: int) -> None:
+    """Ends this process soon after the driver of this fence is gone: nobody would hear of its work."""
 
     def watch() -> None:
-        while driver_alive(assignment.owner_paths, assignment.fence):
+        while driver_alive(owner, fence):
             time.sleep(1.0)
         os._exit(0)
 

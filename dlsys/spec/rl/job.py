@@ -146,6 +146,20 @@ class RLJob(Section):
         """Whether even one process needs it: RLlib does, tables do not."""
         return self.algorithm.RAY
 
+    @property
+    def servers(self) -> None:
+        """As of a training job: agents have no parameter servers."""
+
+    @property
+    def alike(self) -> bool:
+        """As of a training job: there is one learner."""
+        return True
+
+    @property
+    def described(self) -> str:
+        """What takes memory, for messages."""
+        return f"{self.algorithm.name} in {self.environment.name}"
+
 
 Job = TrainJob | RLJob
 

@@ -24,7 +24,7 @@ from dlsys.spec.section import (
 from dlsys.spec.train.optimizer import SGD, Optimizer
 from dlsys.spec.train.regularizer import Regularizer
 from dlsys.spec.train.schedule import Constant, Schedule
-from dlsys.spec.train.strategy import PS, Strategy
+from dlsys.spec.train.strategy import PS, Pipeline, Strategy
 
 
 class Gradient(Section):
@@ -177,6 +177,21 @@ class TrainJob(Section):
     """What the result must meet; a run that falls short ends with exit code 1."""
 
     @property
+    def servers(self) -> PS | None:
+        """The parameter servers that its workers talk to; None without."""
+        return self.strategy if isinstance(self.strategy, PS) else None
+
+    @property
     def needs_ray(self) -> bool:
         """Whether even one worker needs it."""
-        return isinstance(self.strategy, PS)
+        return self.servers is not None
+
+    @property
+    def alike(self) -> bool:
+        """Whether all workers have equal work: the stages of a pipeline are unequal by themselves."""
+        return not isinstance(self.strategy, Pipeline)
+
+    @property
+    def described(self) -> str:
+        """What takes memory, for messages."""
+        return f"model {self.workload}, batch_size {self.batch_size}"
