@@ -18,15 +18,18 @@ from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report, report_error
 from dlsys.jobs.ownership import check_fence, driver_alive
 from dlsys.paths import RunPaths
-from dlsys.spec.rl.job import RLJob
+from dlsys.registry import import_string
+from dlsys.spec.rl.job import Job
 from dlsys.track.spool import Spool
 from dlsys.train.checkpoint import CheckpointStore
-from dlsys.train.engine import Surroundings, run_worker
+from dlsys.train.engine import Surroundings
 from dlsys.train.loop import Result
 from dlsys.train.ps.wire import Servers
 from dlsys.train.watchdog import EXIT_CODE, Watchdog
 from dlsys.train.world import World
 from dlsys.zoo.load import user_traceback
+
+Engine = Callable[[Job, World, Surroundings], Result]
 
 
 def work(
@@ -83,11 +86,8 @@ def work(
                 tested=assignment.tested,
                 load=load,
             )
-            if isinstance(job, RLJob):
-                from dlsys.rl.engine import run_agent
-
-                return run_agent(job, around)
-            return run_worker(job, world, around)
+            engine: Engine = import_string(job.ENGINE)
+            return engine(job, world, around)
     except Exception as error:
         translated = (
             memory.of_this_process(error, world.rank, job) if memory.is_shortage(error) else translate(error)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from dlsys.registry import WORKLOADS
 from dlsys.spec.data import Source
 from dlsys.spec.section import (
     Bound,
@@ -133,6 +135,10 @@ class TrainJob(Section):
 
     # A resumed run must stay the same computation; anything else about it may change.
     FIXED: ClassVar[tuple[str, ...]] = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
+    # What trains it: a function of the job, the worker's world and its surroundings.
+    ENGINE: ClassVar[str] = "dlsys.train.engine:run_worker"
+    # What is measured while it trains, as `train/…`.
+    LEARNS: ClassVar[tuple[str, ...]] = ("loss",)
 
     kind: Literal["train"]
     """What sort of file this is."""
@@ -175,6 +181,48 @@ class TrainJob(Section):
     """Decides initial weights, data order, dropout and augmentation."""
     expect: dict[str, Bound] = Field(default_factory=dict)
     """What the result must meet; a run that falls short ends with exit code 1."""
+
+    @property
+    def learner(self) -> str:
+        """Whose metrics are measured, for messages."""
+        return self.workload
+
+    @property
+    def subject(self) -> dict[str, str]:
+        """What the job is about, by what it is."""
+        return {"workload": self.workload}
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """What may name the user's own code."""
+        return (self.workload,)
+
+    @property
+    def options(self) -> tuple[dict[str, Any], ...]:
+        """Where the user's files may be named, besides the code."""
+        return self.data.model_dump(), self.model
+
+    @property
+    def paced(self) -> Mapping[str, str]:
+        """The optimizer's fields that the schedule sets itself, each with the schedule's that decides it."""
+        return self.schedule.SETS
+
+    def modes(self) -> Mapping[str, str] | None:
+        """The metrics of a split, each with `max` or `min` where one of them is the best.
+
+        None where only the user's own code knows.
+        """
+        if self.workload not in WORKLOADS:
+            return None
+        return {"loss": "min", **WORKLOADS.load(self.workload).metrics}
+
+    def shows(self, metric: str) -> bool:
+        """Whether a person sees this metric while the run goes on."""
+        return metric.startswith(("train/loss", "valid/"))
+
+    def came(self, epochs: float) -> str:
+        """How far it is, in words."""
+        return f"epoch {epochs:.1f}"
 
     @property
     def servers(self) -> PS | None:
