@@ -13,13 +13,17 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlsys.errors import CheckpointError, DlsysError
 from dlsys.jobs import secrets
 from dlsys.jobs.launch.assignment import Assignment, Outcome, is_retried, reported
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, read_json
+from dlsys.spec.data import Source
+
+if TYPE_CHECKING:
+    from dlsys.data import Splits
 
 
 @dataclass(frozen=True)
@@ -146,17 +150,16 @@ def _together(assignment: Assignment) -> Outcome:
 
 # Rows do not change between trials, and reading them takes longer than many a leg.
 @functools.lru_cache(maxsize=2)
-def _loaded(options: str, folder: Path) -> Any:
+def _loaded(options: str, folder: Path) -> Splits:
     from pydantic import TypeAdapter
 
     from dlsys.data import load
-    from dlsys.spec.data import Source
 
-    section: Any = TypeAdapter(Source).validate_json(options)
+    section: Source = TypeAdapter(Source).validate_json(options)
     return load(section, folder)
 
 
-def _load(options: Any, folder: Path) -> Any:
+def _load(options: Source, folder: Path) -> Splits:
     return _loaded(options.model_dump_json(), folder)
 
 

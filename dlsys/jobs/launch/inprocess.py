@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
 
@@ -16,6 +16,7 @@ from dlsys.jobs.launch.assignment import Assignment, Outcome
 from dlsys.jobs.launch.launcher import Driver, Free, Need
 from dlsys.jobs.launch.worker import work
 from dlsys.jobs.mirror.node import Mirror
+from dlsys.spec.data import Source
 from dlsys.train.world import World
 
 
@@ -30,7 +31,9 @@ class InProcess:
     # No node comes or goes.
     free: Free | None = None
 
-    def __init__(self, mirror: Mirror | None = None, load: Callable[[Any, Path], Splits] = load_data) -> None:
+    def __init__(
+        self, mirror: Mirror | None = None, load: Callable[[Source, Path], Splits] = load_data
+    ) -> None:
         self._mirror, self._load = mirror, load
 
     def start(self, need: Need) -> None:

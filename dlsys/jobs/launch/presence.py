@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -16,6 +16,8 @@ from dlsys.paths import read_json, write_json
 
 # Whoever is killed leaves a file that is no older than this.
 _EVERY = 2.0
+
+_Said = TypeVar("_Said")
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ class Presence:
         if time.monotonic() >= self._due:
             self._write()
 
-    def during(self, call: Callable[[], Any]) -> Callable[[], Any]:
+    def during(self, call: Callable[[], _Said]) -> Callable[[], _Said]:
         """The same function, and a beat whenever it is called."""
 
-        def both() -> Any:
+        def both() -> _Said:
             self.beat()
             return call()
 

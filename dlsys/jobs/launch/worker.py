@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dlsys.data import Splits
 from dlsys.data import load as load_data
@@ -19,6 +18,7 @@ from dlsys.jobs.launch.assignment import Assignment, report, report_error
 from dlsys.jobs.ownership import check_fence, driver_alive
 from dlsys.paths import RunPaths
 from dlsys.registry import import_string
+from dlsys.spec.data import Source
 from dlsys.spec.rl.job import Job
 from dlsys.track.spool import Spool
 from dlsys.train.checkpoint import CheckpointStore
@@ -38,7 +38,7 @@ def work(
     *,
     stop_requested: Callable[[], bool],
     on_hang: Callable[[str], None] | None = None,
-    load: Callable[[Any, Path], Splits] = load_data,
+    load: Callable[[Source, Path], Splits] = load_data,
 ) -> Result:
     """Trains as one worker; what goes wrong is also written down for the driver.
 
