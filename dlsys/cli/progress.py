@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dlsys.paths import RunPaths
-from dlsys.spec.rl.job import Job, RLJob
+from dlsys.spec.rl.job import Job
 from dlsys.track.spool import records
 
 _LINE_EVERY = 5.0
@@ -88,22 +88,17 @@ class Progress:
     def _text(self) -> str:
         latest, stop = self._latest, self._job.stop
         epoch = latest.get("train/epoch", 0.0)
-        done = f"iteration {epoch:.0f}" if isinstance(self._job, RLJob) else f"epoch {epoch:.1f}"
-        parts = [done + (f"/{stop.epochs}" if stop.epochs else "")]
+        parts = [self._job.came(epoch) + (f"/{stop.epochs}" if stop.epochs else "")]
         parts.append(f"step {self._step:,}" + (f"/{stop.steps:,}" if stop.steps else ""))
-        learned = ("train/return",) if isinstance(self._job, RLJob) else ("train/loss",)
-        parts += [
-            f"{name.removeprefix('train/')} {latest[name]:.4g}" for name in latest if name.startswith(learned)
-        ]
-        parts += [f"{name} {latest[name]:.4g}" for name in sorted(latest) if self._measured(name)]
+        shown = [name for name in latest if self._job.shows(name)]
+        learned = [name for name in shown if name.startswith("train/")]
+        parts += [f"{name.removeprefix('train/')} {latest[name]:.4g}" for name in learned]
+        parts += [f"{name} {latest[name]:.4g}" for name in sorted({*shown} - {*learned})]
         if "perf/samples_per_second" in latest:
             parts.append(f"{latest['perf/samples_per_second']:,.0f} samples/s")
         if (left := self._left(epoch)) is not None:
             parts.append(f"{left:.0f} s left")
         return "  ".join(parts)
-
-    def _measured(self, name: str) -> bool:
-        return name == "valid/return" if isinstance(self._job, RLJob) else name.startswith("valid/")
 
     def _left(self, epoch: float) -> float | None:
         """Seconds, from the last steps' pace; evaluations and checkpoints come on top."""

@@ -105,10 +105,9 @@ def export(
     if target.suffix == ".pt2":
         from dlsys.rl.export import export as write_policy
         from dlsys.spec.load import load
-        from dlsys.spec.rl.job import RLJob
 
-        job = load(paths.spec).job
-        if not isinstance(job, RLJob):
+        job = load(paths.spec).agent
+        if job is None:
             raise UsageError(f"{target}: {paths.id} trains no agent: say FILE.safetensors or FILE.pt")
         step, count = write_policy(job, paths.checkpoints, target, best=best)
     else:

@@ -35,7 +35,7 @@ from dlsys.jobs.launch.ray_actors import (
     visible_gpus,
     wait_for,
 )
-from dlsys.jobs.launch.ray_train import join
+from dlsys.jobs.launch.ray_session import join
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, node_home, write_json
 

@@ -12,7 +12,7 @@ from dlsys.jobs import run as runs
 from dlsys.jobs.submission import Options, common, new_id
 from dlsys.paths import RunPaths
 from dlsys.spec.load import Loaded, LoadedSweep
-from dlsys.spec.rl.job import Job, RLJob
+from dlsys.spec.rl.job import Job
 from dlsys.track.record import default_uri
 
 
@@ -57,7 +57,7 @@ def _counted(bundle: dict[str, float]) -> dict[str, float]:
 def needs_folder(loaded: Loaded | LoadedSweep) -> bool:
     """Whether a job uses files of its own: a user's code, or data by a relative path."""
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
-    return any(":" in name for name in _code(base.job)) or any(
+    return any(":" in name for name in base.job.code) or any(
         _is_local(value, base.path.parent) for value in _texts(base.job)
     )
 
@@ -71,19 +71,8 @@ def _for_cluster(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     return record
 
 
-def _code(job: Job) -> list[str]:
-    """What may name a user's own code."""
-    if isinstance(job, RLJob):
-        return [job.environment.name, *(wrapper.name for wrapper in job.environment.wrappers)]
-    return [job.workload]
-
-
 def _texts(job: Job) -> list[str]:
-    waiting: list[Any] = (
-        [job.environment.options, job.algorithm.model_dump()]
-        if isinstance(job, RLJob)
-        else [job.data.model_dump(), job.model]
-    )
+    waiting: list[Any] = [*job.options]
     found = []
     while waiting:
         value = waiting.pop()

@@ -7,21 +7,20 @@ resolved sweep, the job that the trials train, and the ledger of what happened.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dlsys.errors import ExpectationError, Interrupted, RunError, UsageError
+from dlsys.errors import ExpectationError, RunError, UsageError
 from dlsys.jobs.cost import Meter
-from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
-from dlsys.jobs.interrupts import Interrupts
+from dlsys.jobs.driving import Driving, Ending, Note, silent
 from dlsys.jobs.launch.resources import check_fits
 from dlsys.jobs.mirror.node import Mirror
-from dlsys.jobs.ownership import Ownership
 from dlsys.jobs.run import unmet
 from dlsys.jobs.sweep_report import keep_report, line
 from dlsys.jobs.sweep_sizes import sizes, total
@@ -38,33 +37,34 @@ from dlsys.tune.ledger import Ledger
 from dlsys.tune.summary import counts
 
 
-@dataclass
-class SweepEnded:
+@dataclass(kw_only=True)
+class SweepEnded(Ending):
     """How a sweep ended.
 
     Attributes:
-        status: FINISHED, FAILED or KILLED, as in MLflow.
         trials: how many there are, by their status.
         epochs: trained by all of them.
         best: the best trial; None where none was measured.
         test: what it showed on the test set.
-        delivered: whether MLflow has everything.
-        unsent: what the object store has not taken, in a sentence.
         report: the page that shows all of it; None where nothing was measured.
-        error: what is raised to the caller when status is not FINISHED.
     """
 
-    run_id: str
-    status: str = "FAILED"
     trials: dict[str, int] = field(default_factory=dict)
     epochs: int = 0
     best: Trial | None = None
     test: dict[str, float] | None = None
-    seconds: float = 0.0
-    delivered: bool = False
-    unsent: str = ""
     report: Path | None = None
-    error: BaseException | None = None
+
+    def told(self) -> dict[str, Any]:
+        metrics = {**(self.best.metrics if self.best else {}), **(self.test or {})}
+        best = self.best.number if self.best else None
+        return {
+            "attempts": 1,
+            "metrics": metrics,
+            "trials": self.trials,
+            "epochs": self.epochs,
+            "best": best,
+        }
 
 
 def ledger_of(paths: RunPaths) -> Path:
@@ -130,7 +130,7 @@ def execute(
     loaded: LoadedSweep,
     *,
     address: str | None,
-    note: Callable[[str], None] = lambda text: None,
+    note: Note = silent,
     watch: Callable[[Director], None] | None = None,
     more: int = 0,
 ) -> SweepEnded:
@@ -142,47 +142,34 @@ def execute(
         watch: sees the sweep several times a second; then reports are not noted one by one.
         more: trials on top of those that the sweep already may have.
     """
-    began = time.monotonic()
-    ended = SweepEnded(paths.id)
-    mirror = Mirror.of(paths)
-    mirror.begin()
-    with Ownership(paths) as owner, Interrupts() as interrupts:
-        (paths.root / "stop").unlink(missing_ok=True)
-        writer = start_writer(paths)
-        owner.record_writer(writer.pid)
-        mirror.use(writer.pid, "writer")
-        interrupts.last_act = lambda: _write_outcome(paths, ended, "KILLED", "interrupted")
-        ledger = Ledger(ledger_of(paths))
-        driver = _Driver(paths, loaded, ledger, owner.fence, mirror, note, watch)
-        try:
-            if not driver.director.trials:
-                driver.director.warm_start(earlier(loaded.sweep, driver.uri))
-            if more:
-                driver.director.extend(driver.director.sweep.trials + more)
-            driver.run(owner, interrupts, address)
-            driver.settle(ended)
-            driver.tell_best()
-            if interrupts.received:
-                raise Interrupted(exit_code=interrupts.exit_code)
-            _judge(ended, loaded, paths)
-        except BaseException as error:
-            driver.settle(ended)
-            interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
-            ended.status = "KILLED" if interrupted else "FAILED"
-            ended.error = Interrupted(exit_code=interrupts.exit_code) if interrupted else error
-        finally:
-            ledger.close()
-            driver.close()
-        if not interrupts.overdue:
-            ended.report = keep_report(paths, driver.director, ended.status, note)
-        interrupts.disarm()
-        cause = " ".join(str(ended.error).split()) if ended.error else ""
-        _write_outcome(paths, ended, ended.status, cause)
-        patience = min(5.0 if ended.status == "KILLED" else PATIENCE, interrupts.left - 0.5)
-        ended.delivered = wait_for_writer(writer, patience)
-        ended.unsent = mirror.end(interrupts.left - 0.5)
-    ended.seconds = time.monotonic() - began
+    ended = SweepEnded(run_id=paths.id)
+    with (
+        Driving(paths, ended, Mirror.of(paths), note=note) as driving,
+        closing(Ledger(ledger_of(paths))) as ledger,
+        closing(_Driver(driving, loaded, ledger, watch)) as driver,
+    ):
+        driving.conclude = functools.partial(_conclude, driving, driver.director, ended)
+        if not driver.director.trials:
+            driver.director.warm_start(earlier(loaded.sweep, driver.uri))
+        if more:
+            driver.director.extend(driver.director.sweep.trials + more)
+        driver.run(address)
+        _settle(ended, driver.director)
+        driver.tell_best()
+        driving.check()
+        _judge(ended, loaded, paths)
     return ended
+
+
+def _settle(ended: SweepEnded, director: Director) -> None:
+    ended.best, ended.test = director.best, director.test
+    ended.epochs, ended.trials = director.epochs, counts(director)
+
+
+def _conclude(driving: Driving, director: Director, ended: SweepEnded) -> None:
+    _settle(ended, director)
+    if not driving.interrupts.overdue:
+        ended.report = keep_report(driving.paths, director, ended.status, driving.note)
 
 
 class _Driver:
@@ -190,19 +177,16 @@ class _Driver:
 
     def __init__(
         self,
-        paths: RunPaths,
+        driving: Driving,
         loaded: LoadedSweep,
         ledger: Ledger,
-        fence: int,
-        mirror: Mirror,
-        note: Callable[[str], None],
         watch: Callable[[Director], None] | None,
     ) -> None:
-        self._paths, self._loaded, self._fence = paths, loaded, fence
-        self._mirror, self._note, self._watch = mirror, note, watch
-        self._record = read_json(paths.record) or {}
-        self._spool = Spool(paths.spool / "rank-0.jsonl")
-        self._meter = Meter(paths)
+        self._driving, self._loaded, self._watch = driving, loaded, watch
+        self._paths, self._mirror = driving.paths, driving.mirror
+        self._record = read_json(self._paths.record) or {}
+        self._spool = Spool(self._paths.spool / "rank-0.jsonl")
+        self._meter = Meter(self._paths)
         self._jobs: dict[int, tuple[dict[str, Any], Job]] = {}
         self._cluster: tuple[float, float] | None = None
         self._queued = False
@@ -218,31 +202,27 @@ class _Driver:
         self._spool.close()
         self._meter.close()
 
-    def run(self, owner: Ownership, interrupts: Interrupts, address: str | None) -> None:
+    def run(self, address: str | None) -> None:
         if self.director.finished:
             return
-        from dlsys.jobs.launch.ray_train import RayLauncher
+        from dlsys.jobs.launch.ray_session import RaySession
         from dlsys.jobs.trial import train
         from dlsys.tune import runner
 
         self._queued = address is not None and self._paths.submission.exists()
-        launcher = RayLauncher(owner, address, queued=self._queued)
+        session = RaySession(self._driving.owner, address, queued=self._queued)
         try:
-            launcher.start(max(sizes(self._loaded), key=lambda size: total(size, "CPU")))
-            interrupts.install()
+            session.start(max(sizes(self._loaded), key=lambda size: total(size, "CPU")))
+            self._driving.interrupts.install()
             if not self._queued:  # else held against the whole cluster before; a node may be away
-                self._cluster = launcher.capacity()
+                self._cluster = session.capacity()
             concurrent = self._loaded.sweep.concurrent
 
             def watch() -> bool:
-                if interrupts.received and not (self._paths.root / "stop").exists():
-                    (self._paths.root / "stop").touch()
-                    self._mirror.hurry()
-                if text := self._mirror.trouble():
-                    self._note(text)
+                self._driving.attend()
                 self._say()
                 self._meter.beat()
-                return interrupts.received
+                return self._driving.interrupts.received
 
             self._mirror.exchange()
             runner.run(
@@ -256,7 +236,7 @@ class _Driver:
             self._mirror.exchange()
             self._say()
         finally:
-            launcher.stop()
+            session.stop()
 
     def _prepare(self, order: Order) -> tuple[dict[str, Any], Resources | RLResources]:
         from dlsys.jobs.launch.assignment import Assignment
@@ -269,17 +249,17 @@ class _Driver:
         paths = self._paths.trial(order.trial)
         assignment = Assignment(
             root=str(paths.root),
-            job=job.model_dump(mode="json"),
+            job=job,
             folder=self._record["folder"],
             directory="" if self._queued else os.getcwd(),  # Ray has unpacked it on each node
             attempt=order.number,
-            fence=self._fence,
+            fence=self._driving.owner.fence,
             owner=str(self._paths.root),
             pause=order.until,
             tested=order.tested,
             store=self._mirror.store,
         )
-        leg = TrialLeg(assignment.to_dict(), self._loaded.sweep.metric)
+        leg = TrialLeg(assignment, self._loaded.sweep.metric)
         if order.donor is not None:
             start = self.director.trials[order.trial].start
             leg = replace(leg, donor=str(self._paths.trial(order.donor).root), donor_epoch=start)
@@ -332,7 +312,7 @@ class _Driver:
             before = self._said.get(number, 0)
             for epoch, value in trial.reports[before:]:
                 if self._watch is None:
-                    self._note(line(director, trial, epoch, value))
+                    self._driving.note(line(director, trial, epoch, value))
             if len(trial.reports) > before:
                 self._said[number] = len(trial.reports)
                 self._spool.metrics(sum(self._said.values()), self._figures())
@@ -359,11 +339,6 @@ class _Driver:
         if best is not None:
             self._spool.metrics(sum(self._said.values()), {**best.metrics, **(self.director.test or {})})
 
-    def settle(self, ended: SweepEnded) -> None:
-        director = self.director
-        ended.best, ended.test = director.best, director.test
-        ended.epochs, ended.trials = director.epochs, counts(director)
-
 
 def _judge(ended: SweepEnded, loaded: LoadedSweep, paths: RunPaths) -> None:
     """The verdict on a sweep that came to its end, and the best trial's job as a file."""
@@ -385,15 +360,3 @@ def best_file(loaded: LoadedSweep, best: Trial) -> str:
     job = loaded.build(best.settings).model_dump(mode="json")
     head = f"# Trial {best.number} of {loaded.sweep.name}: {loaded.sweep.metric} {best.value} "
     return f"{head}after {best.epoch} epochs.\n{yaml.dump(job)}"
-
-
-def _write_outcome(paths: RunPaths, ended: SweepEnded, status: str, cause: str) -> None:
-    metrics: dict[str, float] = dict(ended.best.metrics) if ended.best else {}
-    metrics |= ended.test or {}
-    write_json(
-        paths.outcome, {"status": status, "cause": cause, "attempts": 1, "metrics": metrics, **_short(ended)}
-    )
-
-
-def _short(ended: SweepEnded) -> dict[str, Any]:
-    return {"trials": ended.trials, "epochs": ended.epochs, "best": ended.best.number if ended.best else None}

@@ -11,20 +11,24 @@ import os
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlsys.errors import CheckpointError, DlsysError
 from dlsys.jobs import secrets
 from dlsys.jobs.launch.assignment import Assignment, Outcome, is_retried, reported
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, read_json
+from dlsys.spec.data import Source
+
+if TYPE_CHECKING:
+    from dlsys.data import Splits
 
 
 @dataclass(frozen=True)
 class TrialLeg:
-    """What an actor is told; plain values.
+    """What an actor is told; between processes it travels as plain values.
 
     Attributes:
         assignment: as for a worker of any run; its folder is the trial's, its owner the sweep's.
@@ -33,19 +37,24 @@ class TrialLeg:
         donor_epoch: where that was when it was chosen.
     """
 
-    assignment: dict[str, Any]
+    assignment: Assignment
     metric: str
     donor: str = ""
     donor_epoch: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**plain, "assignment": self.assignment.to_dict()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> TrialLeg:
+        return cls(**{**plain, "assignment": Assignment.from_dict(plain["assignment"])})
 
 
 def train(told: dict[str, Any]) -> dict[str, Any]:
     """Trains a leg; what goes wrong is told, and leaves the actor fit for the next one."""
-    leg = TrialLeg(**told)
-    assignment = Assignment(**leg.assignment).here()
+    leg = TrialLeg.from_dict(told)
+    assignment = leg.assignment.here()
     _settle_in(assignment.owner, assignment.fence)
     if os.path.isdir(assignment.directory):
         os.chdir(assignment.directory)
@@ -86,29 +95,26 @@ def _settle_in(owner: str, fence: int) -> None:
     """Once in an actor's life."""
     from dlsys.jobs.launch.worker import watch_driver
 
+    paths = RunPaths(Path(owner))
     # Nobody would hear of its work without the driver.
-    watch_driver(Assignment(owner, {}, "", "", 1, fence))
-    secrets.enter(RunPaths(Path(owner)).secrets)
+    watch_driver(paths, fence)
+    secrets.enter(paths.secrets)
     # What was imported stays: the collector need not walk it in any trial.
     gc.collect()
     gc.freeze()
 
 
 def _train(assignment: Assignment) -> Outcome:
-    strategy = assignment.job.get("strategy") or {}
-    if assignment.workers == 1 and strategy.get("name") != "ps":
-        from dlsys.jobs.launch import inprocess
+    if assignment.workers == 1 and assignment.job.servers is None:
+        from dlsys.jobs.launch.inprocess import InProcess
+        from dlsys.jobs.launch.launcher import Driver
         from dlsys.jobs.launch.presence import Presence, here
 
         stop = assignment.owner_paths.root / "stop"
         try:
             with Presence(assignment, [here()]) as presence:
-                return inprocess.launch(
-                    assignment,
-                    stop_requested=presence.during(stop.exists),
-                    on_hang=lambda text: None,
-                    load=_load,
-                )
+                driver = Driver(stop_requested=presence.during(stop.exists))
+                return InProcess(load=_load).run(assignment, driver)
         except DlsysError:
             raise
         except Exception as error:  # of a library, or of the user's own that ours did not foresee
@@ -125,7 +131,7 @@ def _together(assignment: Assignment) -> Outcome:
 
     from dlsys.errors import RunError, WorkerDiedError
     from dlsys.jobs.launch.ray_actors import fit
-    from dlsys.jobs.launch.ray_train import equipped
+    from dlsys.jobs.launch.ray_launcher import equipped
 
     mirror = Mirror(assignment.owner_paths, assignment.store)
     try:
@@ -144,17 +150,16 @@ def _together(assignment: Assignment) -> Outcome:
 
 # Rows do not change between trials, and reading them takes longer than many a leg.
 @functools.lru_cache(maxsize=2)
-def _loaded(options: str, folder: Path) -> Any:
+def _loaded(options: str, folder: Path) -> Splits:
     from pydantic import TypeAdapter
 
     from dlsys.data import load
-    from dlsys.spec.data import Source
 
-    section: Any = TypeAdapter(Source).validate_json(options)
+    section: Source = TypeAdapter(Source).validate_json(options)
     return load(section, folder)
 
 
-def _load(options: Any, folder: Path) -> Any:
+def _load(options: Source, folder: Path) -> Splits:
     return _loaded(options.model_dump_json(), folder)
 
 

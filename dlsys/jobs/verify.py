@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dlsys.errors import DlsysError, RunError, SpecError, UsageError
+from dlsys.errors import RunError, SpecError, UsageError
 from dlsys.jobs import run as runs
-from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
-from dlsys.jobs.ownership import Ownership
+from dlsys.jobs.driving import Driving, Ending, Note, silent
+from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, new_run_id, write_json
 from dlsys.registry import STRATEGIES
 from dlsys.spec.card import DATA_PARALLEL
 from dlsys.spec.load import Loaded, load
-from dlsys.spec.metrics import card_of
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.strategy import approximates
 from dlsys.track import record as provenance
 from dlsys.track.spool import Spool, records
+
+if TYPE_CHECKING:
+    from dlsys.train.trace import Difference
 
 _NEVER = "999999999 steps"
 # With `all`, an option that makes another strategy of one is a case of its own; it takes 4 workers.
@@ -130,14 +133,12 @@ def cases(
 
 
 def _allowed(job: TrainJob) -> list[str]:
-    card = card_of(job)
+    card = job.card
     names = [name for name in (card.strategies if card else DATA_PARALLEL) if name != "single"]
     return [*names, _MESH] if {"tensor", "fsdp"} <= {*names} else names
 
 
-def verify(
-    todo: Sequence[Case], *, address: str | None, note: Callable[[str], None] = lambda text: None
-) -> tuple[str, list[Row]]:
+def verify(todo: Sequence[Case], *, address: str | None, note: Note = silent) -> tuple[str, list[Row]]:
     """Runs all cases and compares them with the first; returns the parent run's id, and the rows.
 
     Args:
@@ -152,30 +153,27 @@ def verify(
     assert reference is not None, "the reference is checked before anything runs"
     paths = _parent(reference)
     rows: list[Row] = []
-    status, cause = "KILLED", "interrupted"
-    with Ownership(paths) as owner:
-        writer = start_writer(paths)
-        owner.record_writer(writer.pid)
-        spool = Spool(paths.spool / "rank-0.jsonl")
-        try:
-            for row in _rows(todo, paths, address, note):
-                rows.append(row)
-                spool.metrics(len(rows), _metrics(row))
-            bad = [
-                f"{row.strategy} × {row.workers}" for row in rows if row.verdict in ("disagrees", "failed")
-            ]
-            status, cause = ("FAILED", f"not as one worker: {', '.join(bad)}") if bad else ("FINISHED", "")
-        except DlsysError as error:
-            if error.exit_code != 130:
-                status, cause = "FAILED", str(error)
-            raise
-        finally:
-            spool.close()
-            paths.artifacts.mkdir(exist_ok=True)
-            (paths.artifacts / "verify.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
-            write_json(paths.outcome, {"status": status, "cause": cause, "attempts": 1, "metrics": {}})
-            wait_for_writer(writer, PATIENCE)
+    ended = Ending(run_id=paths.id)
+    # The runs have mirrors of their own; what this one's folder holds is for MLflow alone.
+    driving = Driving(paths, ended, Mirror(paths, ""), note=note)
+    driving.conclude = lambda: _keep(rows, paths)
+    with driving, closing(Spool(paths.spool / "rank-0.jsonl")) as spool:
+        for row in _rows(todo, paths, address, note):
+            rows.append(row)
+            spool.metrics(len(rows), _metrics(row))
+            driving.check()
+        if bad := [f"{row.strategy} × {row.workers}" for row in rows if row.bad]:
+            ended.cause = f"not as one worker: {', '.join(bad)}"
+        else:
+            ended.status = "FINISHED"
+    if ended.error is not None:
+        raise ended.error
     return paths.id, rows
+
+
+def _keep(rows: list[Row], paths: RunPaths) -> None:
+    paths.artifacts.mkdir(exist_ok=True)
+    (paths.artifacts / "verify.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
 
 
 def _parent(reference: Loaded) -> RunPaths:
@@ -195,9 +193,7 @@ def _metrics(row: Row) -> dict[str, float]:
     return {f"difference/{kind}/{name}": value for kind, value in values.items() if value is not None}
 
 
-def _rows(
-    todo: Sequence[Case], parent: RunPaths, address: str | None, note: Callable[[str], None]
-) -> Iterator[Row]:
+def _rows(todo: Sequence[Case], parent: RunPaths, address: str | None, note: Note) -> Iterator[Row]:
     from dlsys.train.trace import Trace, compare
 
     reference: Trace | None = None
@@ -233,13 +229,13 @@ def _several(workers: int) -> str:
     return f"{workers} worker{'s' if workers > 1 else ''}"
 
 
-def _judge(row: Row, job: TrainJob, found: Any) -> None:
+def _judge(row: Row, job: TrainJob, found: Difference) -> None:
     row.loss, row.grad_norm = found.loss, found.norm
     row.weight, row.tensor, row.first_step = found.weight, found.tensor, found.first_step
     row.verdict, row.why = ("agrees", "") if found.agrees else ("disagrees", "; ".join(found.problems))
     if found.agrees:
         return
-    card = card_of(job)
+    card = job.card
     if card and (why := card.inexact(card.options_of(job.model))):
         row.why += f". {why[0].upper()}{why[1:]}"
     if job.model.get("dropout") or any("dropout" in chosen.name for chosen in job.regularize):

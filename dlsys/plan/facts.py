@@ -18,7 +18,6 @@ from pathlib import Path
 
 import dlsys
 from dlsys.paths import cache, write_json
-from dlsys.spec.metrics import card_of
 from dlsys.spec.own_code import find_source
 from dlsys.spec.train.job import TrainJob
 
@@ -62,7 +61,7 @@ def facts(job: TrainJob, folder: Path, measure: Callable[[TrainJob, Path], Facts
 
 def key(job: TrainJob, folder: Path) -> str:
     """A hash of what decides a job's facts: the code of workload and source, the options, the data."""
-    card = card_of(job)
+    card = job.card
     told = {
         "workload": card.workload if card else job.workload,
         "model": job.model,

@@ -14,14 +14,16 @@ from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import Offline
 from dlsys.train.engine import Surroundings
 from dlsys.train.loop import Result
+from dlsys.train.world import World
 
 
-def run_agent(job: RLJob, around: Surroundings) -> Result:
+def run_agent(job: RLJob, world: World, around: Surroundings) -> Result:
     """Trains an agent, from the newest good checkpoint if there is one.
 
     Raises:
         RunError: the run failed; the subclass says how.
     """
+    assert world.size == 1, "there is one learner"
     torch.set_num_threads(max(1, int(job.resources.cpus)))
     around.beat(0)
     environments.check_suits(job.algorithm, job.environment)

@@ -62,6 +62,11 @@ class Loaded:
             raise UsageError(f"{self.path}: is of kind: rl; this is for jobs of kind: train")
         return self.job
 
+    @property
+    def agent(self) -> RLJob | None:
+        """The job, if it is one of `kind: rl`."""
+        return self.job if isinstance(self.job, RLJob) else None
+
 
 @dataclass(frozen=True)
 class LoadedSweep:

@@ -17,7 +17,7 @@ import psutil
 from dlsys import __version__
 from dlsys.paths import home
 from dlsys.spec.load import Loaded
-from dlsys.spec.rl.job import Job, RLJob
+from dlsys.spec.rl.job import Job
 from dlsys.track.mask import mask, mask_settings
 
 _PACKAGES = ("torch", "ray", "mlflow", "deepspeed", "numpy", "safetensors")
@@ -67,9 +67,7 @@ def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
 
 def subject(job: Job) -> dict[str, str]:
     """What a job is about, as tags."""
-    if isinstance(job, RLJob):
-        return {"dlsys.algorithm": job.algorithm.name, "dlsys.environment": job.environment.name}
-    return {"dlsys.workload": job.workload}
+    return {f"dlsys.{name}": value for name, value in job.subject.items()}
 
 
 def params(tree: dict[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from harness import QUICK, job
 from runner import JOB, Folder
 
 from dlsys.jobs.cost import Meter, attempts, described, from_metrics, known, rates_of
@@ -165,8 +166,9 @@ def test_a_sweep_costs_what_its_trials_do() -> None:
 
 def test_a_place_has_the_price_of_its_group(tmp_path: Path) -> None:
     paths = run_of("mine")
-    job = {"resources": {"workers": 3, "cpus": 2, "gpus": 0}}
-    told = Assignment(str(paths.root), job, "", "", attempt=1, fence=1)
+    told = Assignment(
+        str(paths.root), job(QUICK, "resources={workers: 3, cpus: 2}"), "", "", attempt=1, fence=1
+    )
     sizes = {"CPU": 8.0, "memory": 1e9}
     nodes = [
         {"NodeID": "a", "Labels": {"dlsys/group": "gpu", "dlsys/node": "gpu-0"}, "Resources": sizes},

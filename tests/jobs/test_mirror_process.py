@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness import job
 from object_store import Server, server
 
 from dlsys.cluster.commands import free_port
@@ -181,13 +182,20 @@ def test_a_job_is_taken_only_when_the_store_has_it(paths: RunPaths, away: tuple[
 def test_a_node_may_keep_its_copies_elsewhere(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Assignment(str(home / "runs" / RUN), {}, "", "", 1, 1, store="s3://b/x")
+    run = Assignment(str(home / "runs" / RUN), job(), "", "", 1, 1, store="s3://b/x")
     trial = Assignment(
-        str(RunPaths(home / "runs" / RUN).trial(3).root), {}, "", "", 1, 1, owner=run.root, store="s3://b/x"
+        str(RunPaths(home / "runs" / RUN).trial(3).root),
+        job(),
+        "",
+        "",
+        1,
+        1,
+        owner=run.root,
+        store="s3://b/x",
     )
     assert run.here() == run
     monkeypatch.setenv("DLSYS_NODE_HOME", str(tmp_path / "disk"))
     assert run.here().root == str(tmp_path / "disk" / "runs" / RUN)
     assert trial.here().owner == run.here().root
     assert trial.here().root == f"{run.here().root}/trials/{RUN}.00003"
-    assert Assignment(run.root, {}, "", "", 1, 1).here().root == run.root, "where nodes share the folder"
+    assert Assignment(run.root, job(), "", "", 1, 1).here().root == run.root, "where nodes share the folder"

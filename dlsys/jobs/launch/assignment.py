@@ -1,4 +1,4 @@
-"""What a worker is told, and what it tells: plain values and files, no torch.
+"""What a worker is told, and what it tells: values and files, no torch.
 
 The driver of several workers imports this and not their code: it starts them sooner so.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from dlsys.errors import (
     WorkloadError,
 )
 from dlsys.paths import RunPaths, node_home, read_json, write_json
+from dlsys.spec.rl.job import Job, job_of
 
 # How a worker tells its driver, through a file, what ended it.
 _KINDS: dict[str, type[RunError] | type[UsageError]] = {
@@ -44,7 +45,7 @@ _RETRIED = ("died", "hang", "memory")
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a worker is told; plain values, so that it can be sent anywhere.
+    """What a worker is told; between processes it travels as plain values.
 
     Attributes:
         root: the run's folder.
@@ -62,7 +63,7 @@ class Assignment:
     """
 
     root: str
-    job: dict[str, Any]
+    job: Job
     folder: str
     directory: str
     attempt: int
@@ -88,7 +89,7 @@ class Assignment:
     @property
     def workers(self) -> int:
         """How many there are; an agent's learner is the only one."""
-        return int(self.job["resources"].get("workers", 1))
+        return self.job.resources.workers
 
     @property
     def paths(self) -> RunPaths:
@@ -98,7 +99,12 @@ class Assignment:
         return base / f"attempt-{self.attempt}"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**plain, "job": self.job.model_dump(mode="json")}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Assignment:
+        return cls(**{**plain, "job": job_of(plain["job"])})
 
 
 @dataclass(frozen=True)

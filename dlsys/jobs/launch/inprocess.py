@@ -6,33 +6,57 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
 
 from dlsys.data import Splits
 from dlsys.data import load as load_data
 from dlsys.jobs.launch.assignment import Assignment, Outcome
+from dlsys.jobs.launch.launcher import Driver, Free, Need
 from dlsys.jobs.launch.worker import work
+from dlsys.jobs.mirror.node import Mirror
+from dlsys.spec.data import Source
 from dlsys.train.world import World
 
 
-def launch(
-    assignment: Assignment,
-    *,
-    stop_requested: Callable[[], bool],
-    on_hang: Callable[[str], None],
-    load: Callable[[Any, Path], Splits] = load_data,
-) -> Outcome:
-    """Trains in this process. The arguments are those of `work`."""
-    gpus = float(assignment.job["resources"]["gpus"])
-    device = torch.device("cuda", 0) if gpus and torch.cuda.is_available() else torch.device("cpu")
-    with _stdout_kept(assignment.paths.log(0)):
-        result = work(
-            assignment, World(device=device), stop_requested=stop_requested, on_hang=on_hang, load=load
-        )
-    position = result.position
-    return Outcome(result.reason, position.step, position.seconds, result.metrics, position.epoch)
+class InProcess:
+    """Trains in the driver's own process.
+
+    Args:
+        mirror: brings the newest checkpoint here; None where that is done already.
+        load: gives the rows of a job's `data:`.
+    """
+
+    # No node comes or goes.
+    free: Free | None = None
+
+    def __init__(
+        self, mirror: Mirror | None = None, load: Callable[[Source, Path], Splits] = load_data
+    ) -> None:
+        self._mirror, self._load = mirror, load
+
+    def start(self, need: Need) -> None:
+        """There is nothing to start."""
+
+    def run(self, assignment: Assignment, driver: Driver) -> Outcome:
+        if self._mirror is not None:
+            self._mirror.take(assignment.paths)
+        gpus = assignment.job.resources.gpus
+        device = torch.device("cuda", 0) if gpus and torch.cuda.is_available() else torch.device("cpu")
+        with _stdout_kept(assignment.paths.log(0)):
+            result = work(
+                assignment,
+                World(device=device),
+                stop_requested=driver.stop_requested,
+                on_hang=driver.on_hang,
+                load=self._load,
+            )
+        position = result.position
+        return Outcome(result.reason, position.step, position.seconds, result.metrics, position.epoch)
+
+    def stop(self) -> None:
+        """There is nothing to end."""
 
 
 class _Tee:

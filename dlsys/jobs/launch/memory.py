@@ -7,12 +7,12 @@ import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from dlsys.errors import DlsysError, OutOfMemoryError
 from dlsys.paths import RunPaths
+from dlsys.spec.rl.job import Job
 from dlsys.track.spool import records
 
 HINT = (
@@ -28,7 +28,7 @@ def is_shortage(error: BaseException) -> bool:
     return told or isinstance(error, MemoryError)
 
 
-def of_this_process(error: BaseException, rank: int, job: dict[str, Any]) -> OutOfMemoryError:
+def of_this_process(error: BaseException, rank: int, job: Job) -> OutOfMemoryError:
     """What is known of a worker, in itself, that could not get memory."""
     lines = str(error).strip().splitlines()
     why = lines[0] if lines else type(error).__name__
@@ -44,7 +44,7 @@ def of_this_process(error: BaseException, rank: int, job: dict[str, Any]) -> Out
     return OutOfMemoryError(_sentence(rank, place, used / 1e9, total / 1e9, what, job, why), hint=HINT)
 
 
-def of_a_dead_one(paths: RunPaths, rank: int, job: dict[str, Any], killer: str) -> str:
+def of_a_dead_one(paths: RunPaths, rank: int, job: Job, killer: str) -> str:
     """What is known of a worker that was killed for memory: what it wrote down while it lived."""
     host, total, used = "an unknown node", 0.0, 0.0
     for record, _ in records(paths.spool / f"rank-{rank}.jsonl"):
@@ -53,19 +53,11 @@ def of_a_dead_one(paths: RunPaths, rank: int, job: dict[str, Any], killer: str) 
     return _sentence(rank, host, used / 1e3, total / 1e9, "", job, f"{killer} killed it")
 
 
-def _sentence(
-    rank: int, host: str, used: float, total: float, what: str, job: dict[str, Any], why: str
-) -> str:
+def _sentence(rank: int, host: str, used: float, total: float, what: str, job: Job, why: str) -> str:
     return (
         f"out of memory: rank {rank} on {host} used {used:.1f} GB of {what}{total:.1f} GB "
-        f"({_what(job)}): {why}"
+        f"({job.described}): {why}"
     )
-
-
-def _what(job: dict[str, Any]) -> str:
-    if job["kind"] == "rl":
-        return f"{job['algorithm']['name']} in {job['environment']['name']}"
-    return f"model {job['workload']}, batch_size {job['batch_size']}"
 
 
 def peak() -> float:

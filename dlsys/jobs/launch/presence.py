@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -16,6 +16,8 @@ from dlsys.paths import read_json, write_json
 
 # Whoever is killed leaves a file that is no older than this.
 _EVERY = 2.0
+
+_Said = TypeVar("_Said")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def tell(assignment: Assignment, rank: int) -> None:
 def told(assignment: Assignment) -> list[Place]:
     """The places that workers left, by rank; none while one is missing."""
     folder = assignment.attempt_folder(assignment.paths.failures)
-    ranks = range(assignment.job["resources"]["workers"])
+    ranks = range(assignment.workers)
     found = [read_json(folder / f"place-{rank}.json") for rank in ranks]
     if not all(found):
         return []
@@ -85,10 +87,10 @@ class Presence:
         if time.monotonic() >= self._due:
             self._write()
 
-    def during(self, call: Callable[[], Any]) -> Callable[[], Any]:
+    def during(self, call: Callable[[], _Said]) -> Callable[[], _Said]:
         """The same function, and a beat whenever it is called."""
 
-        def both() -> Any:
+        def both() -> _Said:
             self.beat()
             return call()
 
@@ -111,7 +113,7 @@ def describe(
     """
     rates = read_json(assignment.owner_paths.rates) or {}
     prices = rates.get("prices", {})
-    resources = assignment.job["resources"]
+    resources = assignment.job.resources
     known = {node["NodeID"]: node for node in nodes}
     found: dict[str, dict[str, Any]] = {}
     for place in places:
@@ -130,8 +132,8 @@ def describe(
         {
             "rank": rank,
             "node": place.node,
-            "CPU": float(resources["cpus"]),
-            "GPU": float(resources["gpus"]),
+            "CPU": float(resources.cpus),
+            "GPU": float(resources.gpus),
             "gpus": list(place.gpus),
         }
         for rank, place in enumerate(places)

@@ -26,7 +26,6 @@ from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report
 from dlsys.jobs.launch.beacon import Beacon, beacon_of
 from dlsys.jobs.launch.presence import Place, Presence, here
-from dlsys.spec.rl.job import job_of
 
 # Workers that lost a dead one tell so within this time; then they are ended.
 _LAST_WORDS = 1.0
@@ -48,13 +47,13 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
         RunError: the workers found no room.
         ray.exceptions.RayError: a worker failed or died.
     """
-    need = job_of(assignment.job).resources
+    need = assignment.job.resources
     own = None if group else placement_group(need.bundles)
     room = group or own
     assert room is not None
     actors: list[Any] = []
     try:
-        await_room(room, watch, assignment.job["failure"]["replacement"])
+        await_room(room, watch, assignment.job.failure.replacement)
         began = time.time()
         actors = [
             ray.remote(_Worker)
@@ -112,15 +111,15 @@ def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], 
     with Presence(assignment, places, began) as presence:
         watch = presence.during(watch)
         port = wait_for([workers[0].listen.remote(places[0].host, len(actors))], watch)[0]
-        cpus = assignment.job["resources"]["cpus"]
+        cpus = assignment.job.resources.cpus
         kills = wait_for(
             [actor.join.remote(cpus, rank, places, port) for rank, actor in enumerate(workers)], watch
         )
         calls = [actor.work.remote(assignment.to_dict()) for actor in workers]
-        strategy = assignment.job.get("strategy") or {"name": ""}
         # Workers that cannot go on without a dead one say so; these take its share of the work, but not
         # rank 0's.
-        go_on = strategy["name"] == "ps" and strategy["mode"] == "async"
+        servers = assignment.job.servers
+        go_on = servers is not None and servers.mode == "async"
         try:
             wait_for(calls, watch, may_die=calls[1:] if go_on else [])
         except RayError:
@@ -281,6 +280,6 @@ class _Worker:
 
         from dlsys.jobs.launch.ray_worker import serve
 
-        serve(Assignment(**config), self._world)
+        serve(Assignment.from_dict(config), self._world)
         if self._world.backend:
             distributed.destroy_process_group()

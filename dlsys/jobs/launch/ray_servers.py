@@ -23,7 +23,6 @@ import ray
 from dlsys.jobs.launch.assignment import Assignment
 from dlsys.jobs.launch.ray_actors import wait_for
 from dlsys.spec.train.job import TrainJob
-from dlsys.spec.train.strategy import PS
 
 
 @contextmanager
@@ -33,8 +32,8 @@ def parameter_servers(assignment: Assignment, watch: Callable[[], None]) -> Iter
     Args:
         watch: called several times a second while they start; raises to end the attempt.
     """
-    strategy = TrainJob.model_validate(assignment.job).strategy
-    assert isinstance(strategy, PS)
+    strategy = assignment.job.servers
+    assert strategy is not None, "only a job with servers comes here"
     key = secrets.token_hex(32)
     hosts: list[Any] = [
         ray.remote(_Host)
@@ -55,7 +54,7 @@ class _Host:
     """One server's process."""
 
     def __init__(self, config: dict[str, Any], index: int, key: str) -> None:
-        assignment = Assignment(**config).here()
+        assignment = Assignment.from_dict(config).here()
         place = assignment.attempt_folder(assignment.paths.root / "servers")
         place.mkdir(parents=True, exist_ok=True)
         assignment.paths.make()
@@ -82,6 +81,7 @@ def _serve(assignment: Assignment, index: int, key: str, listener: socket.socket
     from dlsys.train.ps.server import Server
 
     log_to_file(assignment.paths.logs / f"server-{index}.log")
-    job = TrainJob.model_validate(assignment.job)
+    job = assignment.job
+    assert isinstance(job, TrainJob), "agents have no servers"
     torch.set_num_threads(1)  # no CPU was asked for; the workers have them all
     Server(job, key, listener, snapshot=snapshot).start()

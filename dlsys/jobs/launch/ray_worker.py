@@ -36,7 +36,7 @@ def serve(assignment: Assignment, world: World) -> None:
 def _serve(assignment: Assignment, world: World, mirror: Mirror) -> None:
     paths = assignment.paths
     log_to_file(paths.log(world.rank))
-    watch_driver(assignment)
+    watch_driver(assignment.owner_paths, assignment.fence)
     secrets.enter(assignment.owner_paths.secrets)
     if os.path.isdir(assignment.directory):
         os.chdir(assignment.directory)

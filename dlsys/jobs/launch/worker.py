@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from dlsys.data import Splits
 from dlsys.data import load as load_data
@@ -17,15 +16,20 @@ from dlsys.errors import DlsysError, RunError, WorkerDiedError, WorkloadError
 from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report, report_error
 from dlsys.jobs.ownership import check_fence, driver_alive
-from dlsys.spec.rl.job import RLJob, job_of
+from dlsys.paths import RunPaths
+from dlsys.registry import import_string
+from dlsys.spec.data import Source
+from dlsys.spec.rl.job import Job
 from dlsys.track.spool import Spool
 from dlsys.train.checkpoint import CheckpointStore
-from dlsys.train.engine import Surroundings, run_worker
+from dlsys.train.engine import Surroundings
 from dlsys.train.loop import Result
 from dlsys.train.ps.wire import Servers
 from dlsys.train.watchdog import EXIT_CODE, Watchdog
 from dlsys.train.world import World
 from dlsys.zoo.load import user_traceback
+
+Engine = Callable[[Job, World, Surroundings], Result]
 
 
 def work(
@@ -34,7 +38,7 @@ def work(
     *,
     stop_requested: Callable[[], bool],
     on_hang: Callable[[str], None] | None = None,
-    load: Callable[[Any, Path], Splits] = load_data,
+    load: Callable[[Source, Path], Splits] = load_data,
 ) -> Result:
     """Trains as one worker; what goes wrong is also written down for the driver.
 
@@ -50,7 +54,7 @@ def work(
     # 5 ms, in which a small model makes two steps.
     sys.setswitchinterval(0.0005)
     paths = assignment.paths
-    job = job_of(assignment.job)
+    job = assignment.job
     spool = Spool(paths.spool / f"rank-{world.rank}.jsonl")
     spool.place(socket.gethostname(), memory.limit())
     store = CheckpointStore(
@@ -82,16 +86,11 @@ def work(
                 tested=assignment.tested,
                 load=load,
             )
-            if isinstance(job, RLJob):
-                from dlsys.rl.engine import run_agent
-
-                return run_agent(job, around)
-            return run_worker(job, world, around)
+            engine: Engine = import_string(job.ENGINE)
+            return engine(job, world, around)
     except Exception as error:
         translated = (
-            memory.of_this_process(error, world.rank, assignment.job)
-            if memory.is_shortage(error)
-            else translate(error)
+            memory.of_this_process(error, world.rank, job) if memory.is_shortage(error) else translate(error)
         )
         if world.size > 1:
             report_error(assignment, world.rank, translated)
@@ -119,11 +118,11 @@ def translate(error: Exception) -> Exception:
     return error
 
 
-def watch_driver(assignment: Assignment) -> None:
-    """Ends this process soon after its driver is gone: nobody would hear of its work."""
+def watch_driver(owner: RunPaths, fence: int) -> None:
+    """Ends this process soon after the driver of this fence is gone: nobody would hear of its work."""
 
     def watch() -> None:
-        while driver_alive(assignment.owner_paths, assignment.fence):
+        while driver_alive(owner, fence):
             time.sleep(1.0)
         os._exit(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -66,6 +67,11 @@ class RLResources(Section):
         return 1
 
     @property
+    def launcher(self) -> Literal["actors"]:
+        """As of a training job: Ray Train knows no env runners."""
+        return "actors"
+
+    @property
     def bundles(self) -> list[dict[str, float]]:
         """What each process needs, as Ray calls it; the learner's first."""
         own = self.apart or not self.env_runners
@@ -106,7 +112,10 @@ class Episodes(Section):
 class RLJob(Section):
     """One agent's training."""
 
+    # As of a training job, all that is written in capitals.
     FIXED: ClassVar[tuple[str, ...]] = ("kind", "name", "environment", "algorithm", "seed")
+    ENGINE: ClassVar[str] = "dlsys.rl.engine:run_agent"
+    LEARNS: ClassVar[tuple[str, ...]] = ("return", "length")
 
     kind: Literal["rl"]
     """What sort of file this is."""
@@ -140,6 +149,61 @@ class RLJob(Section):
     def needs_ray(self) -> bool:
         """Whether even one process needs it: RLlib does, tables do not."""
         return self.algorithm.RAY
+
+    @property
+    def learner(self) -> str:
+        """Whose metrics are measured, for messages."""
+        return self.algorithm.name
+
+    @property
+    def subject(self) -> dict[str, str]:
+        """What the job is about, by what it is."""
+        return {"algorithm": self.algorithm.name, "environment": self.environment.name}
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """What may name the user's own code."""
+        return self.environment.name, *(wrapper.name for wrapper in self.environment.wrappers)
+
+    @property
+    def options(self) -> tuple[dict[str, Any], ...]:
+        """Where the user's files may be named, besides the code."""
+        return self.environment.options, self.algorithm.model_dump()
+
+    @property
+    def paced(self) -> Mapping[str, str]:
+        """As of a training job: no schedule sets anything."""
+        return {}
+
+    def modes(self) -> Mapping[str, str] | None:
+        """What evaluation episodes tell, each with `max` or `min` where one of them is the best.
+
+        Of undiscounted returns the mean, the deviation and the least, and the mean length, of which
+        nobody knows whether more is better.
+        """
+        return {"return": "max", "return_std": "min", "return_min": "max", "length": ""}
+
+    def shows(self, metric: str) -> bool:
+        """Whether a person sees this metric while the run goes on."""
+        return metric.startswith("train/return") or metric == "valid/return"
+
+    def came(self, epochs: float) -> str:
+        """How far it is, in words."""
+        return f"iteration {epochs:.0f}"
+
+    @property
+    def servers(self) -> None:
+        """As of a training job: agents have no parameter servers."""
+
+    @property
+    def alike(self) -> bool:
+        """As of a training job: there is one learner."""
+        return True
+
+    @property
+    def described(self) -> str:
+        """What takes memory, for messages."""
+        return f"{self.algorithm.name} in {self.environment.name}"
 
 
 Job = TrainJob | RLJob

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dlsys.registry import did_you_mean
-from dlsys.spec.metrics import best, metric_exists, modes
-from dlsys.spec.rl.job import RLJob
+from dlsys.spec.metrics import best, metric_exists
 from dlsys.spec.rules import Found, Rules
 from dlsys.spec.section import show
 from dlsys.spec.sweep import space, trials
@@ -66,7 +65,7 @@ def _metric_is_of_validation(facts: Facts) -> Found:
 @_RULES.on("metric", "mode", "job")
 def _mode_suits_metric(facts: Facts) -> Found:
     sweep, known = facts.sweep, best(facts.base.job, facts.sweep.metric)
-    measured = modes(facts.base.job)
+    measured = facts.base.job.modes()
     if (
         sweep.mode is None
         and known is None
@@ -203,14 +202,9 @@ def _points_are_in_space(facts: Facts) -> Found:
 
 @_RULES.on("space", "job")
 def _rates_have_an_effect(facts: Facts) -> Found:
-    job = facts.base.job
-    if (
-        isinstance(job, RLJob)
-        or job.schedule.name != "one-cycle"
-        or {"schedule", "schedule.name"} & facts.tree.keys()
-    ):
+    peaks = facts.base.job.paced
+    if not peaks or {"schedule", "schedule.name"} & facts.tree.keys():
         return
-    peaks = {"lr": "max_lr", "momentum": "max_momentum"}
     for key, tree in facts.tree.items():
         for place, below in space.entries(tree):
             section, _, field = ".".join(map(str, (key, *below))).partition(".")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from dlsys.spec.card import Card
+from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.data import Source
 from dlsys.spec.section import (
     Bound,
@@ -24,7 +27,7 @@ from dlsys.spec.section import (
 from dlsys.spec.train.optimizer import SGD, Optimizer
 from dlsys.spec.train.regularizer import Regularizer
 from dlsys.spec.train.schedule import Constant, Schedule
-from dlsys.spec.train.strategy import PS, Strategy
+from dlsys.spec.train.strategy import PS, Pipeline, Strategy
 
 
 class Gradient(Section):
@@ -133,6 +136,10 @@ class TrainJob(Section):
 
     # A resumed run must stay the same computation; anything else about it may change.
     FIXED: ClassVar[tuple[str, ...]] = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
+    # What trains it: a function of the job, the worker's world and its surroundings.
+    ENGINE: ClassVar[str] = "dlsys.train.engine:run_worker"
+    # What is measured while it trains, as `train/…`.
+    LEARNS: ClassVar[tuple[str, ...]] = ("loss",)
 
     kind: Literal["train"]
     """What sort of file this is."""
@@ -177,6 +184,67 @@ class TrainJob(Section):
     """What the result must meet; a run that falls short ends with exit code 1."""
 
     @property
+    def card(self) -> Card | None:
+        """The card of a catalogue workload; None for the user's own."""
+        return WORKLOADS.load(self.workload) if self.workload in WORKLOADS else None
+
+    @property
+    def learner(self) -> str:
+        """Whose metrics are measured, for messages."""
+        return self.workload
+
+    @property
+    def subject(self) -> dict[str, str]:
+        """What the job is about, by what it is."""
+        return {"workload": self.workload}
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """What may name the user's own code."""
+        return (self.workload,)
+
+    @property
+    def options(self) -> tuple[dict[str, Any], ...]:
+        """Where the user's files may be named, besides the code."""
+        return self.data.model_dump(), self.model
+
+    @property
+    def paced(self) -> Mapping[str, str]:
+        """The optimizer's fields that the schedule sets itself, each with the schedule's that decides it."""
+        return self.schedule.SETS
+
+    def modes(self) -> Mapping[str, str] | None:
+        """The metrics of a split, each with `max` or `min` where one of them is the best.
+
+        None where only the user's own code knows.
+        """
+        card = self.card
+        return {"loss": "min", **{name: m.best for name, m in card.metrics.items()}} if card else None
+
+    def shows(self, metric: str) -> bool:
+        """Whether a person sees this metric while the run goes on."""
+        return metric.startswith(("train/loss", "valid/"))
+
+    def came(self, epochs: float) -> str:
+        """How far it is, in words."""
+        return f"epoch {epochs:.1f}"
+
+    @property
+    def servers(self) -> PS | None:
+        """The parameter servers that its workers talk to; None without."""
+        return self.strategy if isinstance(self.strategy, PS) else None
+
+    @property
     def needs_ray(self) -> bool:
         """Whether even one worker needs it."""
-        return isinstance(self.strategy, PS)
+        return self.servers is not None
+
+    @property
+    def alike(self) -> bool:
+        """Whether all workers have equal work: the stages of a pipeline are unequal by themselves."""
+        return not isinstance(self.strategy, Pipeline)
+
+    @property
+    def described(self) -> str:
+        """What takes memory, for messages."""
+        return f"model {self.workload}, batch_size {self.batch_size}"

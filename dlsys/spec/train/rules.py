@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.data.fit import misfit
 from dlsys.spec.explain import explain
-from dlsys.spec.metrics import card_of, metric_exists
+from dlsys.spec.metrics import metric_exists
 from dlsys.spec.own_code import own_code
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
 from dlsys.spec.train import strategy_rules
@@ -28,7 +28,7 @@ def resolve(job: TrainJob) -> TrainJob:
     update: dict[str, Any] = {}
     if job.strategy is None:
         update["strategy"] = Single(name="single") if job.resources.workers == 1 else DDP(name="ddp")
-    if card := card_of(job):
+    if card := job.card:
         update["model"] = card.options_of(job.model).model_dump(mode="json")
     return job.model_copy(update=update)
 
@@ -178,7 +178,7 @@ def _workload_exists(job: TrainJob) -> Found:
 
 @_RULES.on("workload", "model")
 def _options_suit_workload(job: TrainJob) -> Found:
-    if card := card_of(job):
+    if card := job.card:
         if wrong := card.wrong_preset(job.model):
             yield ("model", "preset"), wrong
             return
@@ -191,19 +191,19 @@ def _options_suit_workload(job: TrainJob) -> Found:
 
 @_RULES.on("workload", "data")
 def _data_suits_workload(job: TrainJob) -> Found:
-    if (card := card_of(job)) and (wrong := misfit(job.data, card.rows, job.workload)):
+    if (card := job.card) and (wrong := misfit(job.data, card.rows, job.workload)):
         yield ("data", "source"), wrong
 
 
 @_RULES.on("workload", "strategy", "resources")
 def _strategy_suits_workload(job: TrainJob) -> Found:
-    yield from strategy_rules.suits_workload(job, card_of(job))
+    yield from strategy_rules.suits_workload(job, job.card)
 
 
 @_RULES.on("workload", "strategy", "resources", "model")
 def _layers_are_cut_evenly(job: TrainJob) -> Found:
     with contextlib.suppress(ValidationError):  # another rule tells what is wrong with the options
-        yield from strategy_rules.cuts_evenly(job, card_of(job))
+        yield from strategy_rules.cuts_evenly(job, job.card)
 
 
 @_RULES.on("workload", "expect")
@@ -232,7 +232,7 @@ def _watched_metric_exists(job: TrainJob) -> Found:
 
 @_RULES.on("regularize", "workload")
 def _dropout_has_layers(job: TrainJob) -> Found:
-    card = card_of(job)
+    card = job.card
     for index, regularizer in enumerate(job.regularize):
         if card and regularizer.name in ("dropout", "mc-dropout") and "dropout" not in card.traits:
             yield ("regularize", index), f"{job.workload} has no dropout layer to set"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,6 +11,9 @@ from dlsys.spec.section import Count, Fraction, NonNegativeInt, Number, Positive
 
 
 class _Schedule(Section):
+    # The optimizer's fields that it sets itself, each with its own field that decides it.
+    SETS: ClassVar[Mapping[str, str]] = {}
+
     warmup: NonNegativeInt = 0
     """Steps over which the rate first rises in a straight line from almost 0."""
 
@@ -82,6 +86,8 @@ class Performance(_Schedule):
 
 class OneCycle(_Schedule):
     """Rate up and then down, momentum down and then up (Smith 2018)."""
+
+    SETS: ClassVar[Mapping[str, str]] = {"lr": "max_lr", "momentum": "max_momentum"}
 
     name: Literal["one-cycle"]
     max_lr: Positive

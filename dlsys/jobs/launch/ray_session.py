@@ -1,4 +1,4 @@
-"""Several workers on Ray: on an embedded one, or on a running cluster.
+"""Ray for as long as a run needs it: a Ray of its own, or a running cluster.
 
 Facts behind the settings (Ray 2.60): a Ray on the machine is attached to silently unless an address
 is given; the object store's memory is mapped at the start, which takes a second for the default
@@ -14,20 +14,15 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
-from typing import Any
+from contextlib import suppress
+from types import ModuleType
 
 import psutil
 
-from dlsys.errors import DlsysError, RunError, UsageError, WorkerDiedError
-from dlsys.jobs.launch.assignment import Assignment, Outcome, reported
+from dlsys.errors import DlsysError, RunError
 from dlsys.jobs.launch.auth import asks_for_token, ensure_token
 from dlsys.jobs.launch.resources import check_fits
-from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.ownership import Ownership
-from dlsys.paths import read_json
 from dlsys.spec.rl.job import RLResources
 from dlsys.spec.train.job import Resources
 
@@ -44,8 +39,8 @@ _OBJECT_STORE_BYTES = 100_000_000
 _GOODBYE = 0.2
 
 
-class RayLauncher:
-    """Keeps one Ray for all attempts of a run.
+class RaySession:
+    """One Ray for all attempts of a run, or all trials of a sweep.
 
     Args:
         owner: gets the processes that must not outlive this driver.
@@ -56,9 +51,9 @@ class RayLauncher:
 
     def __init__(self, owner: Ownership, address: str | None, *, queued: bool = False) -> None:
         self._owner = owner
-        self._address = address
-        self._queued = queued and address is not None
-        self._ray: Any = None
+        self.address = address
+        self.queued = queued and address is not None
+        self._joined: ModuleType | None = None
         self._before: set[int] = set()
         self._session = ""
 
@@ -70,20 +65,20 @@ class RayLauncher:
             RunError: Ray could not be started or reached.
         """
         try:
-            if self._address is None:
+            if self.address is None:
                 self._embed()
             else:
-                self._join(self._address, need)
+                self._join(self.address, need)
         except DlsysError:
             raise
         except Exception as error:
-            place = self._address or "here"
-            raise RunError(f"Ray could not be started or reached ({place}): {_first_line(error)}") from error
+            place = self.address or "here"
+            raise RunError(f"Ray could not be started or reached ({place}): {first_line(error)}") from error
 
     def _embed(self) -> None:
         _set_environment()
         ensure_token()
-        self._ray = ray = _quiet_ray()
+        self._joined = ray = _quiet_ray()
         _leave_out_what_nobody_asks()
         self._before = {child.pid for child in psutil.Process().children(recursive=True)}
         try:
@@ -101,57 +96,15 @@ class RayLauncher:
             self._owner.record([child for child in children if child.pid not in self._before])
 
     def _join(self, address: str, need: Resources | RLResources) -> None:
-        self._ray = ray = join(address)
-        if self._queued:
-            return
-        total = ray.cluster_resources()
-        check_fits(
-            need, cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), place=f"the cluster at {address}"
-        )
+        self._joined = join(address)
+        if not self.queued:
+            cpus, gpus = self.capacity()
+            check_fits(need, cpus=cpus, gpus=gpus, place=f"the cluster at {address}")
 
-    def run(self, assignment: Assignment, *, watch: Callable[[], None]) -> Outcome:
-        """One attempt: a group of workers, from the newest checkpoint to the end.
-
-        Args:
-            watch: called several times a second; raises to end the attempt.
-
-        Raises:
-            DlsysError: the attempt failed; WorkerDiedError and HangError may go better again.
-        """
-        from ray.exceptions import RayError
-
-        mirror = Mirror(assignment.owner_paths, assignment.store)
-        if self._queued:  # Ray has unpacked the working folder on each node
-            assignment = replace(assignment, directory="")
-        if assignment.job["resources"].get("launcher") == "train":
-            if assignment.store and assignment.owner_paths.secrets.exists():
-                raise UsageError(
-                    "resources.launcher: train hands no secrets to nodes that share no folder",
-                    hint="Leave it out.",
-                )
-            from dlsys.jobs.launch.ray_trainer import fit
-        else:
-            from dlsys.jobs.launch.ray_actors import fit
-        try:
-            with equipped(assignment, watch) as ready:
-                fit(ready, watch)
-        except RayError as error:
-            with suppress(RunError):
-                mirror.exchange()
-            raise reported(assignment) or _translate(error) from error
-        except WorkerDiedError as error:
-            with suppress(RunError):
-                mirror.exchange()
-            raise reported(assignment) or error from error
-        away: RunError | None = None
-        try:
-            mirror.exchange()
-        except RunError as error:  # what rank 0 left may be here all the same
-            away = error
-        found = read_json(assignment.attempt_folder(assignment.paths.failures) / "result.json")
-        if found is None:
-            raise away or WorkerDiedError("the workers ended without a result")
-        return Outcome(**found)
+    @property
+    def _ray(self) -> ModuleType:
+        assert self._joined is not None, "start comes first"
+        return self._joined
 
     def capacity(self) -> tuple[float, float]:
         """The CPUs and GPUs of the whole cluster."""
@@ -171,9 +124,9 @@ class RayLauncher:
 
     def stop(self) -> None:
         """Ends Ray, or leaves the cluster; nothing of ours stays behind."""
-        if self._ray is None:
+        if self._joined is None:
             return
-        family = psutil.Process().children(recursive=True) if self._address is None else []
+        family = psutil.Process().children(recursive=True) if self.address is None else []
         ended = [process for process in family if process.pid not in self._before]
         killer = threading.Thread(target=self._kill, args=(ended,), daemon=True, name="dlsys-ray-end")
         try:
@@ -181,7 +134,7 @@ class RayLauncher:
             self._ray.shutdown()
         finally:
             killer.join()
-            self._ray = None
+            self._joined = None
             if self._session:
                 shutil.rmtree(self._session, ignore_errors=True)
 
@@ -195,7 +148,7 @@ class RayLauncher:
                 process.kill()
 
 
-def join(address: str) -> Any:
+def join(address: str) -> ModuleType:
     """Joins a running cluster; its Ray."""
     _set_environment()
     if re.fullmatch(r"[^/]+:\d+", address):
@@ -208,20 +161,11 @@ def join(address: str) -> Any:
     return ray
 
 
-def equipped(assignment: Assignment, watch: Callable[[], None]) -> AbstractContextManager[Assignment]:
-    """The assignment with the parameter servers that it needs, for as long as the context lasts."""
-    if (assignment.job.get("strategy") or {}).get("name") != "ps":
-        return nullcontext(assignment)  # and the driver need not import what servers need
-    from dlsys.jobs.launch.ray_servers import parameter_servers
-
-    return parameter_servers(assignment, watch)
-
-
 def _set_environment() -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
 
 
-def _quiet_ray() -> Any:
+def _quiet_ray() -> ModuleType:
     """Ray, that leaves the terminal to dlsys.
 
     `log_to_driver=False` still prints what Ray thinks of dead workers, on stdout; dlsys says it.
@@ -248,17 +192,6 @@ def _leave_out_what_nobody_asks() -> None:
     )
 
 
-def _translate(error: BaseException) -> DlsysError:
-    from ray.exceptions import RayActorError
-
-    if isinstance(error, RayActorError):
-        return WorkerDiedError("a worker died without a word: killed, or out of memory")
-    cause = getattr(error, "cause", None) or error
-    if isinstance(cause, DlsysError):
-        return cause
-    return RunError(f"a worker failed: {type(cause).__name__}: {_first_line(cause)}")
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

@@ -66,18 +66,18 @@ def _fit(assignment: Assignment) -> None:
 
     from dlsys.train.world import backends
 
-    resources = assignment.job["resources"]
-    per_worker = {"CPU": float(resources["cpus"])}
-    if resources["gpus"]:
-        per_worker["GPU"] = float(resources["gpus"])
+    resources = assignment.job.resources
+    per_worker = {"CPU": float(resources.cpus)}
+    if resources.gpus:
+        per_worker["GPU"] = float(resources.gpus)
     storage = assignment.paths.root / "ray"
     try:
         TorchTrainer(
             _train,
             train_loop_config=assignment.to_dict(),
             scaling_config=ScalingConfig(
-                num_workers=resources["workers"],
-                use_gpu=resources["gpus"] > 0,
+                num_workers=resources.workers,
+                use_gpu=resources.gpus > 0,
                 resources_per_worker=per_worker,
             ),
             run_config=RunConfig(
@@ -90,7 +90,7 @@ def _fit(assignment: Assignment) -> None:
                 # are found on disk, by checksum, and Train is told of none.
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
             ),
-            torch_config=TorchConfig(backend=backends("cuda" if resources["gpus"] > 0 else "cpu")),
+            torch_config=TorchConfig(backend=backends("cuda" if resources.gpus > 0 else "cpu")),
         ).fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
@@ -106,7 +106,7 @@ def _train(config: dict[str, Any]) -> None:
 
     context = ray.train.get_context()
     device, size = get_device(), context.get_world_size()
-    assignment = Assignment(**config)
+    assignment = Assignment.from_dict(config)
     tell(assignment.here(), context.get_world_rank())
     serve(
         assignment,

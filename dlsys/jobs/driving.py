@@ -1,0 +1,181 @@
+"""What surrounds the work of a run, a sweep and a verification, alike for all of them.
+
+The folder is owned; its writer to MLflow starts in a process of its own; the work is done, or fails, or
+is interrupted; the outcome is written; the writer delivers it. Every way out passes through the last two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dlsys.errors import Interrupted
+from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
+from dlsys.jobs.interrupts import Interrupts
+from dlsys.jobs.mirror.node import Mirror
+from dlsys.jobs.ownership import Ownership
+from dlsys.paths import RunPaths, write_json
+
+# Room for an outcome on a disk that has become full.
+_BALLAST = 64 * 1024
+# Whoever interrupts does not want to wait for MLflow as long as one that waits for the end anyway.
+_IMPATIENCE = 5.0
+_MARGIN = 0.5
+
+Note = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Notes nothing."""
+
+
+@dataclass(kw_only=True)
+class Ending:
+    """How it ended.
+
+    Attributes:
+        run_id: dlsys's own id of the run.
+        status: FINISHED, FAILED or KILLED, as in MLflow.
+        cause: why it is not FINISHED, in a line; by default the error's.
+        seconds: this call's wall time.
+        delivered: whether MLflow has everything.
+        unsent: what the object store has not taken, in a sentence.
+        error: what is raised to the caller when status is not FINISHED.
+    """
+
+    run_id: str
+    status: str = "FAILED"
+    cause: str = ""
+    seconds: float = 0.0
+    delivered: bool = False
+    unsent: str = ""
+    error: BaseException | None = None
+
+    def told(self) -> dict[str, Any]:
+        """What the outcome says besides status and cause, as JSON."""
+        return {"attempts": 1, "metrics": {}}
+
+
+class Driving:
+    """A context in which this process drives what is in a folder.
+
+    What its body raises is the ending's error, and is not raised again.
+
+    Args:
+        paths: the folder.
+        ended: gets how it ended; the body sets the status where that is well.
+        mirror: of the folder.
+        note: gets sentences for people.
+        late: the cause that is written where the process is ended by force.
+
+    Attributes:
+        owner: of the folder.
+        interrupts: tells whether the end is asked for.
+        conclude: called when the status is known, before the outcome is written.
+
+    Raises:
+        UsageError: another driver has it, or its object store cannot be used.
+    """
+
+    owner: Ownership
+    interrupts: Interrupts
+
+    def __init__(
+        self,
+        paths: RunPaths,
+        ended: Ending,
+        mirror: Mirror,
+        *,
+        note: Note = silent,
+        late: str = "interrupted",
+    ) -> None:
+        self.paths, self.mirror, self.note = paths, mirror, note
+        self.conclude: Callable[[], None] = lambda: None
+        self._ended, self._late = ended, late
+
+    def __enter__(self) -> Driving:
+        self._began = time.monotonic()
+        self.mirror.begin()
+        with ExitStack() as stack:
+            self.owner = stack.enter_context(Ownership(self.paths))
+            self.interrupts = stack.enter_context(Interrupts())
+            self._stop.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.paths.ballast.write_bytes(bytes(_BALLAST))
+            self._writer = start_writer(self.paths)
+            self.owner.record_writer(self._writer.pid)
+            self.mirror.use(self._writer.pid, "writer")
+            self.interrupts.last_act = lambda: self.write_outcome("KILLED", self._late)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        ended = self._ended
+        with self._stack:
+            if error is not None:
+                self._fail(error)
+            self.conclude()
+            self.interrupts.disarm()
+            self.write_outcome(ended.status, ended.cause)
+            patience = _IMPATIENCE if ended.status == "KILLED" else PATIENCE
+            ended.delivered = wait_for_writer(self._writer, min(patience, self._left))
+            self.paths.ballast.unlink(missing_ok=True)
+            ended.unsent = self.mirror.end(self._left)
+        ended.seconds = time.monotonic() - self._began
+        return True
+
+    def attend(self) -> None:
+        """To be called often while workers train in other processes: tells them of Ctrl-C."""
+        if text := self.mirror.trouble():
+            self.note(text)
+        if self.interrupts.received and not self._stop.exists():
+            self.ask_to_stop()
+            self.mirror.hurry()
+
+    def ask_to_stop(self) -> None:
+        """Workers save, and end."""
+        self._stop.touch()
+
+    def ask_no_more(self) -> None:
+        """What they have ended for is done."""
+        self._stop.unlink()
+
+    def check(self) -> None:
+        """Raises Interrupted where the end is asked for."""
+        if self.interrupts.received:
+            raise Interrupted(exit_code=self.interrupts.exit_code)
+
+    def write_outcome(self, status: str, cause: str) -> None:
+        outcome = {"status": status, "cause": cause, **self._ended.told()}
+        try:
+            write_json(self.paths.outcome, outcome)
+        except OSError:
+            self.paths.ballast.unlink(missing_ok=True)
+            write_json(self.paths.outcome, outcome)
+
+    @property
+    def _stop(self) -> Path:
+        return self.paths.root / "stop"
+
+    @property
+    def _left(self) -> float:
+        """Seconds for what is left to do."""
+        return self.interrupts.left - _MARGIN
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, Interrupted | KeyboardInterrupt):
+            self._ended.status = "KILLED"
+            # One that came from a part with signals of its own knows better which it was.
+            own = self.interrupts.received or not isinstance(error, Interrupted)
+            error = Interrupted(exit_code=self.interrupts.exit_code) if own else error
+        else:
+            self._ended.status = "FAILED"
+        self._ended.error = error
+        self._ended.cause = " ".join(str(error).split()) or type(error).__name__
