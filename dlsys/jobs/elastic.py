@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dlsys.jobs.desk.queue import fits
+from dlsys.plan.room import fits
 from dlsys.spec.train import rules
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.strategy import Single, usual

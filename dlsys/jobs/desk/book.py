@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from dlsys.paths import RunPaths, read_json, write_json
+from dlsys.plan.room import Bundle
 
 ACTIVE = ("PENDING", "RUNNING", "RECOVERING")
 WAITING = ("QUEUED", "PAUSED")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-
-Bundle = dict[str, float]
 
 
 @dataclass

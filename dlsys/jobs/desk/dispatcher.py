@@ -18,10 +18,11 @@ from typing import Any
 
 from dlsys.jobs import secrets
 from dlsys.jobs.desk import book, queue
-from dlsys.jobs.desk.book import ACTIVE, ENDED, WAITING, Bundle, Job
+from dlsys.jobs.desk.book import ACTIVE, ENDED, WAITING, Job
 from dlsys.jobs.desk.keeping import Keeping
 from dlsys.jobs.desk.ray_api import Node, RayApi, RayAway, RayRefused
 from dlsys.paths import read_json, write_json
+from dlsys.plan.room import Bundle, fits
 
 VERBS = {
     "train": ("run", "--resume"),
@@ -89,7 +90,7 @@ class Dispatcher:
         """Why a job can never run here; empty if it can."""
         room, declared = self._room, self._capacity()
         grows = not all(declared) and sum(node.alive for node in self.nodes) < len(declared)
-        if room and not grows and not queue.fits(job.bundles * max(1, job.times), room):
+        if room and not grows and not fits(job.bundles * max(1, job.times), room):
             need = {key: max(b.get(key, 0.0) for b in job.bundles) for key in ("CPU", "GPU")}
             each = " and ".join(f"{value:g} {key}s" for key, value in need.items() if value)
             have = ", ".join(" ".join(f"{v:g} {k}" for k, v in node.items() if v) or "0 CPU" for node in room)

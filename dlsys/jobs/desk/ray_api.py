@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from dlsys.jobs.desk.book import Bundle
+from dlsys.plan.room import Bundle
 
 _PATIENCE = aiohttp.ClientTimeout(total=30)
 
