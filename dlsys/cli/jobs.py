@@ -15,7 +15,7 @@ import typer
 from dlsys.cli.report import table
 from dlsys.cli.submit import Cluster
 from dlsys.errors import UsageError
-from dlsys.jobs.desk.book import ENDED
+from dlsys.jobs.desk.states import ENDED
 
 app = typer.Typer(help="Watch, stop and retry jobs on clusters.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="JOB", help="The beginning of a job's id.")]

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dlsys.jobs.desk.book import ACTIVE, WAITING, Job
+from dlsys.jobs.desk.book import Job
+from dlsys.jobs.desk.states import ACTIVE, WAITING
 from dlsys.plan.room import Bundle, fits
 
 

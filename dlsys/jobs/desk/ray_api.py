@@ -56,6 +56,11 @@ class RayJob:
     exit_code: int | None
     node: str
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, by itself or not."""
+        return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
+
 
 class RayApi:
     """A client of one cluster's dashboard; use it as an asynchronous context.
