@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dlsys.cli.options import Cluster
 from dlsys.cli.report import table
-from dlsys.cli.submit import Cluster
 from dlsys.errors import UsageError
 from dlsys.jobs.desk.states import ENDED
 
@@ -164,7 +164,8 @@ def _await(desk: Any, job: str, deadline: float | None) -> str:
 @contextmanager
 def _desk(cluster: str | None, job: str | None = None) -> Iterator[Any]:
     """The cluster's desk; None where it is gone and what it kept is asked for."""
-    from dlsys.cluster.places import choose, reach
+    from dlsys.cluster.places import choose
+    from dlsys.cluster.reach import reach
     from dlsys.jobs.client import Desk
 
     try:
