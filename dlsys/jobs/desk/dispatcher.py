@@ -177,7 +177,8 @@ class Dispatcher:
         """Gives an attempt to Ray; given before, it is left as it is."""
         log = book.paths_of(job.id).logs / "driver.log"
         places = {key: os.environ[key] for key in ("DLSYS_HOME", "DLSYS_STORE") if key in os.environ}
-        env: dict[str, object] = {"env_vars": {**places, **job.env}}
+        variables = {**places, **job.env}
+        env: dict[str, object] = {}
         if job.pip:
             env["pip"] = job.pip
         python = "python" if job.pip else sys.executable
@@ -186,7 +187,7 @@ class Dispatcher:
         # brought there.
         if job.kind == "command" and len(job.bundles) == 1 and self.keeping is None:
             command = job.command
-            env["env_vars"] = {**_ALONE, **env["env_vars"]}  # type: ignore[dict-item]
+            variables = {**_ALONE, **variables}
             room = {f"entrypoint_num_{key.lower()}s": value for key, value in job.bundles[0].items() if value}
         else:
             command = [python, "-P", "-m", "dlsys.cli.main", *VERBS[job.kind], job.id]
@@ -199,7 +200,7 @@ class Dispatcher:
                 env["working_dir"] = f"gcs://{job.package}"
             enter = secrets.entered(book.paths_of(job.id).secrets) if job.secrets else ""
             line = f"{enter}exec {shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
-            await self._ray.submit(job.ray_id, line, env, **room)
+            await self._ray.submit(job.ray_id, line, {"env_vars": variables, **env}, **room)
         except RayRefused as error:
             self._fail(job, f"Ray refused it: {error}")
         except FileNotFoundError:
