@@ -1,4 +1,4 @@
-"""Rooms import only from rooms before them, and each heavy library has its rooms.
+"""Rooms import only from rooms before them, files not in circles, and each heavy library has its rooms.
 
 The order is that of the data: a file becomes a spec, a plan, data, a model, a run. Imports inside
 functions and under TYPE_CHECKING count; the lazy strings of the registry do not.
@@ -7,7 +7,8 @@ functions and under TYPE_CHECKING count; the lazy strings of the registry do not
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -59,16 +60,44 @@ def room(module: str) -> str:
     return parts[1]
 
 
-def imports(source: str, module: str, *, package: bool = False) -> Iterator[tuple[int, str]]:
-    """Each imported module as (line, dotted name); of `from a import b`, both `a` and `a.b`."""
+def statements(source: str, module: str, *, package: bool = False) -> Iterator[tuple[int, str, str]]:
+    """Each imported name as (line, `a`, `b`) of `from a import b`; `b` is empty of `import a`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            yield from ((node.lineno, alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             parents = module.split(".")[: -node.level + package or None] if node.level else []
             base = ".".join([*parents, *filter(None, [node.module])])
-            yield node.lineno, base
-            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+            yield from ((node.lineno, base, alias.name) for alias in node.names)
+
+
+def imports(source: str, module: str, *, package: bool = False) -> Iterator[tuple[int, str]]:
+    """Each imported module as (line, dotted name); of `from a import b`, both `a` and `a.b`."""
+    for line, base, name in statements(source, module, package=package):
+        yield line, base
+        if name:
+            yield line, f"{base}.{name}"
+
+
+def circle(sources: Mapping[str, str], packages: set[str]) -> list[str]:
+    """Files that import one another in a circle; none where there is no circle.
+
+    `from a import b` imports the file `a.b` if there is one, else `a`.
+
+    Args:
+        sources: of every file, by dotted name.
+        packages: those that are a package's own file.
+    """
+    graph: dict[str, set[str]] = {}
+    for module, source in sources.items():
+        named = statements(source, module, package=module in packages)
+        used = {full if (full := f"{base}.{name}") in sources else base for _, base, name in named}
+        graph[module] = used & sources.keys() - {module}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [str(name) for name in error.args[1]]
+    return []
 
 
 def violations(source: str, module: str, *, package: bool = False) -> list[str]:
@@ -104,6 +133,12 @@ def test_law(path: Path) -> None:
 def test_files_are_short(path: Path) -> None:
     lines = len(path.read_text().splitlines())
     assert lines <= MAX_LINES, f"{lines} lines: split it by concept"
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    sources = {module_name(path): path.read_text() for path in MODULES}
+    packages = {module_name(path) for path in MODULES if path.name == "__init__.py"}
+    assert circle(sources, packages) == []
 
 
 def test_every_room_has_a_rank() -> None:
@@ -144,3 +179,41 @@ def test_a_broken_law_is_noticed(module: str, source: str) -> None:
 )
 def test_a_kept_law_is_not(module: str, source: str) -> None:
     assert violations(source, module) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from dlsys.p import a",
+        "from dlsys.p.a import name",
+        "import dlsys.p.a",
+        "import dlsys.p.a as other",
+        "from . import a",
+        "from .a import name",
+        "from ..p.a import name",
+        "def f():\n    from dlsys.p.a import name",
+        "if TYPE_CHECKING:\n    from dlsys.p.a import name",
+        "from dlsys.p.c import name",
+        "from dlsys.p import name",
+    ],
+)
+def test_a_circle_is_noticed(back: str) -> None:
+    sources = {
+        "dlsys.p": "from dlsys.p.a import name",
+        "dlsys.p.a": "import os\nfrom dlsys.p import b",
+        "dlsys.p.b": back,
+        "dlsys.p.c": "from . import a",
+    }
+    assert {"dlsys.p.a", "dlsys.p.b"} <= {*circle(sources, {"dlsys.p"})}
+
+
+def test_no_circle_is_none() -> None:
+    """A package's own file and files in it, an import from a sibling, one that is only named alike."""
+    sources = {
+        "dlsys.p": "from dlsys.p.a import name\nfrom . import b",
+        "dlsys.p.a": "from dlsys.p import b, c\nfrom dlsys.p.b import a",
+        "dlsys.p.b": "import ast\nfrom dlsys import q",
+        "dlsys.p.c": "from dlsys.p import b\nTARGET = 'dlsys.p.a:name'",
+        "dlsys.q": "import dlsys",
+    }
+    assert circle(sources, {"dlsys.p"}) == []

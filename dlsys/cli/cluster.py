@@ -12,7 +12,7 @@ import typer
 from dlsys.cli import files
 from dlsys.cli.report import table
 from dlsys.errors import DlsysError, UsageError
-from dlsys.jobs.desk.book import ENDED
+from dlsys.jobs.desk.states import ENDED
 
 app = typer.Typer(help="Bring clusters up and down.", no_args_is_help=True)
 Name = Annotated[

@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from dlsys.cli.options import Cluster
 from dlsys.cli.report import table
-from dlsys.cli.submit import Cluster
 from dlsys.errors import UsageError
-from dlsys.jobs.desk.book import ENDED
+from dlsys.jobs.desk.states import ENDED
 
 app = typer.Typer(help="Watch, stop and retry jobs on clusters.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="JOB", help="The beginning of a job's id.")]
@@ -164,7 +164,8 @@ def _await(desk: Any, job: str, deadline: float | None) -> str:
 @contextmanager
 def _desk(cluster: str | None, job: str | None = None) -> Iterator[Any]:
     """The cluster's desk; None where it is gone and what it kept is asked for."""
-    from dlsys.cluster.places import choose, reach
+    from dlsys.cluster.places import choose
+    from dlsys.cluster.reach import reach
     from dlsys.jobs.client import Desk
 
     try:

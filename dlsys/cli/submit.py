@@ -9,12 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dlsys.cli.options import Cluster
 from dlsys.errors import UsageError
-
-Cluster = Annotated[
-    str | None,
-    typer.Option("--cluster", metavar="NAME", help="By default DLSYS_CLUSTER, or the only one that is up."),
-]
 
 
 def submit(
@@ -51,7 +47,8 @@ def submit(
 ) -> None:
     """Send a job to a cluster: a file, or any command after `--`."""
     from dlsys.cli.jobs import follow
-    from dlsys.cluster.places import choose, reach
+    from dlsys.cluster.places import choose
+    from dlsys.cluster.reach import reach
     from dlsys.jobs.client import Desk
     from dlsys.jobs.submission import Options
 

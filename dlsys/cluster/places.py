@@ -182,20 +182,3 @@ def choose(name: str | None) -> ClusterPaths:
             hint=f"Up: {', '.join(known) or 'none'}. Start one: dlsys cluster up FILE",
         )
     return known[name]
-
-
-@contextmanager
-def reach(paths: ClusterPaths) -> Iterator[Endpoint]:
-    """A way to a cluster's queue, for as long as the context lasts.
-
-    Raises:
-        RunError: the cluster is not up, or cannot be reached.
-    """
-    state = paths.read_state()
-    if state.get("provider") == "local":
-        yield Endpoint(state["desk"], paths.read_token())
-        return
-    from dlsys.cluster.providers import provider_at
-
-    with provider_at(paths).connect() as endpoint:
-        yield endpoint

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from dlsys.jobs.desk.queue import fits
+from dlsys.plan.room import fits
 from dlsys.spec.train import rules
 from dlsys.spec.train.job import TrainJob
-from dlsys.spec.train.strategy import DDP, Single
+from dlsys.spec.train.strategy import Single, usual
 
 Free = Callable[[], Sequence[dict[str, float]]]
 
@@ -18,12 +19,15 @@ _LOOKS = 2
 
 
 def with_workers(job: TrainJob, workers: int) -> TrainJob:
-    """The same job with another number of workers."""
-    strategy = job.strategy
-    if isinstance(strategy, DDP | Single):
-        strategy = Single(name="single") if workers == 1 else DDP(name="ddp")
-    resources = job.resources.model_copy(update={"workers": workers})
-    return job.model_copy(update={"resources": resources, "strategy": strategy})
+    """The same job with another number of workers, and with the same strategy and options.
+
+    Only `single`, which several workers cannot have, becomes what they usually have. DDP stays for one worker
+    too, which does nothing of it: what it was told is there when there are several again.
+    """
+    changes: dict[str, Any] = {"resources": job.resources.model_copy(update={"workers": workers})}
+    if isinstance(job.strategy, Single) and workers > 1:
+        changes["strategy"] = usual(workers)
+    return job.model_copy(update=changes)
 
 
 def choices(job: TrainJob) -> list[int]:

@@ -25,7 +25,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dlsys.errors import Interrupted, RunError
 from dlsys.jobs import secrets
-from dlsys.jobs.desk.book import Bundle, Job
+from dlsys.jobs.desk.book import Job
 from dlsys.jobs.launch.beacon import Beacon, beacon_of
 from dlsys.jobs.launch.presence import Place, here
 from dlsys.jobs.launch.ray_actors import (
@@ -38,6 +38,7 @@ from dlsys.jobs.launch.ray_actors import (
 from dlsys.jobs.launch.ray_session import join
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, node_home, write_json
+from dlsys.plan.room import Bundle
 
 # From SIGTERM to SIGKILL. A cluster gives a stopped job's driver 20 s (RAY_JOB_STOP_WAIT_TIME_S).
 _GRACE = 15.0

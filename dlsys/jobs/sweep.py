@@ -75,7 +75,7 @@ def prepare(loaded: LoadedSweep, paths: RunPaths | None = None) -> RunPaths:
     """Makes a new sweep: its id, its folder (or the one given), its record, and what it is made from."""
     paths = paths or RunPaths.create(new_run_id(loaded.sweep.name))
     paths.source.write_text(loaded.source)
-    (paths.root / "trained.yaml").write_text(yaml.dump(loaded.job.job.model_dump(mode="json")))
+    (paths.root / "trained.yaml").write_text(yaml.dump(loaded.written))
     _write_spec(paths, loaded)
     record = provenance.build(paths.id, loaded.job)
     record["params"] = provenance.params(loaded.sweep.model_dump(mode="json"))

@@ -108,6 +108,7 @@ def cases(
         f"checkpoint={{every: {_NEVER}, keep: 1}}",
         "expect={}",
         "failure.retries=0",
+        "failure.elastic=null",  # each case has its own number of workers
     ]
     single = load(path, [*common, "strategy={name: single}", "resources.workers=1"])
     found = [Case("single", 1, single)]

@@ -6,7 +6,7 @@ import json
 
 from dlsys.errors import UsageError
 from dlsys.spec.sweep.sweep import Sweep
-from dlsys.tune.searchers import Told
+from dlsys.tune.searcher import Told
 
 
 def earlier(sweep: Sweep, uri: str) -> list[Told]:

@@ -79,6 +79,7 @@ class LoadedSweep:
         path: the sweep file, absolute.
         overrides: what the command line changed, as given.
         build: a trial's job from its settings; raises SpecError.
+        written: what it builds on, as `Base` has it.
     """
 
     sweep: Sweep
@@ -87,6 +88,7 @@ class LoadedSweep:
     path: Path
     overrides: tuple[str, ...]
     build: Callable[[Mapping[str, Any]], Job]
+    written: dict[str, Any]
 
     @property
     def spec(self) -> Sweep:
@@ -243,8 +245,8 @@ def check_sweep(document: yaml.Document, source: str, overrides: tuple[str, ...]
     assert sweep is not None, "what pydantic refuses is a problem"
     assert job is not None, "a job that could not be loaded is a problem"
     assert base is not None, "likewise"
-    resolved = sweep_rules.resolve(sweep, base)
-    return LoadedSweep(resolved, job, source, Path(document.file).resolve(), overrides, base.build)
+    resolved, path = sweep_rules.resolve(sweep, base), Path(document.file).resolve()
+    return LoadedSweep(resolved, job, source, path, overrides, base.build, base.written)
 
 
 def check_cluster(document: yaml.Document) -> Cluster:
@@ -302,7 +304,7 @@ def _base(file: str, sweep: Sweep) -> tuple[Loaded, sweep_trials.Base]:
     except SpecError as error:
         raise _WrongBase(sweep_trials.of_overrides(error.problems, places), []) from error
     loaded = Loaded(job, source, Path(shown).resolve(), tuple(as_given(given)))
-    return loaded, sweep_trials.Base(job, build)
+    return loaded, sweep_trials.Base(job, changed(document, given).data, build)
 
 
 def _kind(document: yaml.Document, known: Iterable[str]) -> str:

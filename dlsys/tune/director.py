@@ -20,7 +20,8 @@ from dlsys.spec.rl.job import Job
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.sweep import PBT, Grid, Sweep
 from dlsys.tune.ledger import Ledger
-from dlsys.tune.searchers import Told, searcher_of
+from dlsys.tune.searcher import Told
+from dlsys.tune.searchers import searcher_of
 
 Status = Literal["running", "waits", "done", "stopped", "failed"]
 

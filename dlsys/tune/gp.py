@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.sweep import GP, Sweep
 from dlsys.tune.learner import Learner, Point
-from dlsys.tune.searchers import Settings
+from dlsys.tune.searcher import Settings
 
 Array = npt.NDArray[np.float64]
 

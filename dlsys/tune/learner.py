@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.sweep import Sweep
-from dlsys.tune.searchers import Searcher, Settings, Told
+from dlsys.tune.searcher import Searcher, Settings, Told
 
 # A place in the unit cube of the space; two settings that mean the same have the same.
 Point = tuple[float, ...]

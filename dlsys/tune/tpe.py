@@ -22,7 +22,7 @@ from dlsys.spec.sweep import space
 from dlsys.spec.sweep.entries import Choice, Range
 from dlsys.spec.sweep.sweep import TPE, Sweep
 from dlsys.tune.learner import Learner, Point
-from dlsys.tune.searchers import Settings
+from dlsys.tune.searcher import Settings
 
 # How often it looks for settings that were not tried yet, in a space that has few.
 _ATTEMPTS = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dlsys.jobs.desk.book import Job
-from dlsys.jobs.desk.queue import decide, fits, need
+from dlsys.jobs.desk.queue import decide, need
 
 NODES = [{"CPU": 1.0}, {"CPU": 1.0}]
 
@@ -40,21 +40,6 @@ def test_two_halves_share_a_slot_and_a_third_waits():
     one_cpu = [{"CPU": 1.0}]
     queue = [job(name, 0.5, at=at) for at, name in enumerate("abc")]
     assert names(decide(queue, one_cpu).start) == ["a", "b"]
-
-
-def test_thirds_add_up_to_a_whole():
-    assert fits([{"CPU": 1 / 3}] * 3, [{"CPU": 1.0}])
-
-
-def test_a_bundle_is_not_torn_over_nodes():
-    assert not fits([{"CPU": 2.0}], NODES)
-    assert fits([{"CPU": 1.0}] * 2, NODES)
-
-
-def test_a_bundle_needs_all_that_it_asks_for_on_one_node():
-    nodes = [{"CPU": 4.0, "GPU": 0.0}, {"CPU": 1.0, "GPU": 1.0}]
-    assert fits([{"CPU": 1.0, "GPU": 1.0}, {"CPU": 4.0}], nodes)
-    assert not fits([{"CPU": 2.0, "GPU": 1.0}], nodes)
 
 
 def test_the_least_important_that_came_last_makes_room():

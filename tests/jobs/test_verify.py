@@ -100,6 +100,15 @@ def test_a_strategy_of_the_file_keeps_its_options(job: Path) -> None:
     assert (zero.name, zero.stage) == ("zero", 3)
 
 
+def test_an_elastic_job_has_the_workers_of_each_case(job: Path) -> None:
+    overrides = ("failure={elastic: {min: 2, max: 4}, hang_after: 90}", "resources.workers=2")
+    found = [
+        case.loaded.training for case in cases(job, overrides, "ddp", 5, [2, 8], cpus=2.0) if case.loaded
+    ]
+    assert [each.resources.workers for each in found] == [1, 2, 8]
+    assert all(each.failure.elastic is None and each.failure.hang_after == 90 for each in found)
+
+
 @pytest.mark.ray
 def test_what_only_the_data_tells_is_refused_and_no_failure(folder: Folder) -> None:
     """Ten classes cannot be shared by four workers; the file does not say how many there are."""

@@ -130,6 +130,21 @@ def test_a_trial_is_the_job_with_its_settings(good: Path) -> None:
         loaded.trial(settings | {"batch_size": 63})
 
 
+def test_what_trials_are_built_on_is_written_without_defaults(good: Path) -> None:
+    """A file of it builds the same: a default of one optimizer, or of one worker, is in no other's way."""
+    good.write_text(SWEEP.replace("resources: {workers: 2}", "optimizer: {name: sgd, lr: 0.1}"))
+    varied = "{optimizer.name: {choice: [sgd, adam]}, resources.workers: {choice: [1, 2]}}"
+    loaded = sweep_of(good, f"space={varied}", "points=[]")
+    assert loaded.written["optimizer"] == {"name": "sgd", "lr": 0.1}
+    assert "strategy" not in loaded.written
+    (good.parent / "trained.yaml").write_text(yaml.dump(loaded.written))
+    again = sweep_of(good, f"space={varied}", "points=[]", "job=trained.yaml", "overrides={}")
+    for name in ("sgd", "adam"):
+        for workers in (1, 2):
+            settings = {"optimizer.name": name, "resources.workers": workers}
+            assert again.build(settings) == loaded.build(settings)
+
+
 def test_what_is_drawn_replaces_the_whole_section(good: Path) -> None:
     choice = "space={optimizer: {choice: [{name: adam, lr: {log_uniform: [1e-4, 0.1]}}, {name: sgd}]}}"
     loaded = sweep_of(good, choice, "points=[]")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dlsys.spec.sweep.sweep import Sweep
-from dlsys.tune.searchers import Searcher, Told, searcher_of
+from dlsys.tune.searcher import Searcher, Told
+from dlsys.tune.searchers import searcher_of
 
 CONDITIONAL = {
     "optimizer": {

@@ -15,7 +15,7 @@ from dlsys.errors import UsageError
 from dlsys.spec.sweep.sweep import Sweep
 from dlsys.tune.director import Director, Order, Trial
 from dlsys.tune.ledger import Ledger
-from dlsys.tune.searchers import Told
+from dlsys.tune.searcher import Told
 
 EPOCHS = 9
 TRAINED = job(QUICK, f"stop={{epochs: {EPOCHS}}}")

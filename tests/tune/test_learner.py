@@ -11,7 +11,8 @@ from sweeps import CONDITIONAL, search, sweep_of
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.sweep import Sweep
 from dlsys.tune.learner import Learner, Point
-from dlsys.tune.searchers import Settings, Told, searcher_of
+from dlsys.tune.searcher import Settings, Told
+from dlsys.tune.searchers import searcher_of
 
 LINE = {"x": {"uniform": [0, 1]}}
 NAMES = ["tpe", "gp"]

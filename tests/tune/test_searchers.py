@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from sweeps import CONDITIONAL, search, sweep_of
 
 from dlsys.spec.sweep import space
-from dlsys.tune.searchers import Searcher, Told, searcher_of
+from dlsys.tune.searcher import Searcher, Told
+from dlsys.tune.searchers import searcher_of
 
 SEARCHERS = ["random", "grid", "tpe", "gp"]
 LEARN = [{"name": "tpe", "startup": 4}, {"name": "gp", "startup": 4}]

@@ -25,12 +25,12 @@ from dlsys.cluster.provider import DESK_PORT
 from dlsys.errors import DlsysError
 from dlsys.jobs.cost import rates_of
 from dlsys.jobs.desk.api import Api
-from dlsys.jobs.desk.book import Bundle
 from dlsys.jobs.desk.dispatcher import Dispatcher
 from dlsys.jobs.desk.keeping import Keeping
 from dlsys.jobs.desk.ray_api import RayApi
 from dlsys.jobs.mirror.recall import recall
 from dlsys.paths import home, write_json
+from dlsys.plan.room import Bundle
 from dlsys.spec.cluster.providers import Cluster
 from dlsys.spec.load import load_cluster
 

@@ -29,9 +29,10 @@ from dlsys import __version__
 from dlsys.errors import DlsysError
 from dlsys.jobs import cost, secrets
 from dlsys.jobs.desk import book
-from dlsys.jobs.desk.book import ENDED, Job
+from dlsys.jobs.desk.book import Job
 from dlsys.jobs.desk.dispatcher import VERBS, Dispatcher
 from dlsys.jobs.desk.keeping import Keeping
+from dlsys.jobs.desk.states import ENDED
 from dlsys.paths import RUN_ID, RunPaths, write_json
 from dlsys.spec.cluster.providers import Cluster
 from dlsys.track.record import default_uri

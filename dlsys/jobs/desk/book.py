@@ -6,13 +6,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from dlsys.jobs.desk.states import NEXT, State
 from dlsys.paths import RunPaths, read_json, write_json
-
-ACTIVE = ("PENDING", "RUNNING", "RECOVERING")
-WAITING = ("QUEUED", "PAUSED")
-ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-
-Bundle = dict[str, float]
+from dlsys.plan.room import Bundle
 
 
 @dataclass
@@ -33,7 +29,7 @@ class Job:
         secrets: the names of those that are.
         priority: higher goes first.
         retries: how often it is started again when it dies without a verdict.
-        state: QUEUED PENDING RUNNING RECOVERING PAUSED SUCCEEDED FAILED STOPPED.
+        state: how it stands; changed by `move` alone.
         reason: why it is in this state, in a sentence.
         attempt: how often it was given to Ray.
         deaths: how often it died without a verdict.
@@ -58,7 +54,7 @@ class Job:
     secrets: list[str] = field(default_factory=list)
     priority: int = 0
     retries: int = 3
-    state: str = "QUEUED"
+    state: State = State.QUEUED
     reason: str = ""
     attempt: int = 0
     deaths: int = 0
@@ -69,6 +65,9 @@ class Job:
     since: float | None = None
     exit_code: int | None = None
 
+    def __post_init__(self) -> None:
+        self.state = State(self.state)  # a file holds its name
+
     @property
     def ray_id(self) -> str:
         """What Ray knows this attempt as: given twice, Ray takes it once."""
@@ -78,6 +77,18 @@ class Job:
     def resumable(self) -> bool:
         """Whether it goes on from its last checkpoint when it is started again."""
         return self.kind != "command"
+
+    def move(self, state: State, reason: str, **more: Any) -> None:
+        """Changes the state, its reason, and other fields.
+
+        Raises:
+            ValueError: the state cannot follow the present one.
+        """
+        if state not in NEXT[self.state]:
+            raise ValueError(f"{self.id}: {state} cannot follow {self.state}")
+        self.state, self.reason = state, reason
+        for name, value in more.items():
+            setattr(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

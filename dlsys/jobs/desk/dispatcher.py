@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from dlsys.jobs import secrets
-from dlsys.jobs.desk import book, queue
-from dlsys.jobs.desk.book import ACTIVE, ENDED, WAITING, Bundle, Job
+from dlsys.jobs.desk import book, fate, queue
+from dlsys.jobs.desk.book import Job
+from dlsys.jobs.desk.fate import Act, Change
 from dlsys.jobs.desk.keeping import Keeping
 from dlsys.jobs.desk.ray_api import Node, RayApi, RayAway, RayRefused
+from dlsys.jobs.desk.states import ACTIVE, ENDED, WAITING, State
 from dlsys.paths import read_json, write_json
+from dlsys.plan.room import Bundle, fits
 
 VERBS = {
     "train": ("run", "--resume"),
@@ -82,14 +85,14 @@ class Dispatcher:
         if job.id in self.jobs:
             return self.jobs[job.id]
         self.jobs[job.id] = job
-        self._set(job, "QUEUED", "")
+        self._change(job, Change(job.state, ""))
         return job
 
     def refusal(self, job: Job) -> str:
         """Why a job can never run here; empty if it can."""
         room, declared = self._room, self._capacity()
         grows = not all(declared) and sum(node.alive for node in self.nodes) < len(declared)
-        if room and not grows and not queue.fits(job.bundles * max(1, job.times), room):
+        if room and not grows and not fits(job.bundles * max(1, job.times), room):
             need = {key: max(b.get(key, 0.0) for b in job.bundles) for key in ("CPU", "GPU")}
             each = " and ".join(f"{value:g} {key}s" for key, value in need.items() if value)
             have = ", ".join(" ".join(f"{v:g} {k}" for k, v in node.items() if v) or "0 CPU" for node in room)
@@ -99,18 +102,11 @@ class Dispatcher:
 
     def stop(self, job: Job) -> None:
         """Ends a job: at once in the queue, with a last checkpoint where it runs."""
-        if job.state in WAITING:
-            self._end(job, "STOPPED", "stopped while it waited")
-        elif job.state in ACTIVE:
-            self._set(job, job.state, "is being stopped", asked="stop")
+        self._change(job, fate.stopped(job, time.time()))
 
     def retry(self, job: Job) -> None:
         """Puts a job that has ended back into the queue; it goes on from its last checkpoint."""
-        if job.state in ENDED:
-            job.ended = job.exit_code = None
-            job.deaths = 0
-            job.submitted = time.time()
-            self._set(job, "QUEUED", "", asked="")
+        self._change(job, fate.retried(job, time.time()))
 
     async def run(self) -> None:
         """Works until it is cancelled."""
@@ -145,13 +141,15 @@ class Dispatcher:
         await asyncio.gather(*(self._follow(job) for job in live if job.state in ACTIVE and self._due(job)))
         made = queue.decide([job for job in live if job.state not in ENDED], self._room)
         for job in made.pause:
-            self._set(job, job.state, f"makes room for {next(iter(made.reasons))}", asked="pause")
+            why = f"makes room for {next(iter(made.reasons))}"
+            self._change(job, Change(job.state, why, {"asked": "pause"}))
         for job_id, reason in made.reasons.items():
             waiting = self.jobs[job_id]
             if waiting.reason != reason:
-                self._set(waiting, waiting.state, reason)
+                self._change(waiting, Change(waiting.state, reason))
         for job in made.start:
-            await self._start(job)
+            if job.state in WAITING:  # it may have been stopped while Ray was given another
+                await self._start(job)
 
     def _due(self, job: Job) -> bool:
         """Whether to look at a job again: one that has run for long is not asked ten times a second."""
@@ -164,26 +162,23 @@ class Dispatcher:
 
     async def _start(self, job: Job) -> None:
         if job.secrets and not book.paths_of(job.id).secrets.exists():
-            self._end(job, "FAILED", "its secrets were lost with the cluster's head; submit it again")
+            self._fail(job, "its secrets were lost with the cluster's head; submit it again")
             return
-        again = job.state == "PAUSED" or job.attempt > 0
-        job.attempt += 1
         paths = book.paths_of(job.id)
         paths.outcome.unlink(missing_ok=True)  # of an earlier attempt
         if rates := self.rates():
             write_json(paths.rates, rates)
         else:
             paths.rates.unlink(missing_ok=True)
-        now = time.time()
-        state = "RECOVERING" if again else "PENDING"
-        self._set(job, state, "Ray starts it", since=now, started=job.started or now, asked="")
+        self._change(job, fate.started(job, time.time()))
         await self._give(job)
 
     async def _give(self, job: Job) -> None:
         """Gives an attempt to Ray; given before, it is left as it is."""
         log = book.paths_of(job.id).logs / "driver.log"
         places = {key: os.environ[key] for key in ("DLSYS_HOME", "DLSYS_STORE") if key in os.environ}
-        env: dict[str, object] = {"env_vars": {**places, **job.env}}
+        variables = {**places, **job.env}
+        env: dict[str, object] = {}
         if job.pip:
             env["pip"] = job.pip
         python = "python" if job.pip else sys.executable
@@ -192,7 +187,7 @@ class Dispatcher:
         # brought there.
         if job.kind == "command" and len(job.bundles) == 1 and self.keeping is None:
             command = job.command
-            env["env_vars"] = {**_ALONE, **env["env_vars"]}  # type: ignore[dict-item]
+            variables = {**_ALONE, **variables}
             room = {f"entrypoint_num_{key.lower()}s": value for key, value in job.bundles[0].items() if value}
         else:
             command = [python, "-P", "-m", "dlsys.cli.main", *VERBS[job.kind], job.id]
@@ -205,83 +200,35 @@ class Dispatcher:
                 env["working_dir"] = f"gcs://{job.package}"
             enter = secrets.entered(book.paths_of(job.id).secrets) if job.secrets else ""
             line = f"{enter}exec {shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
-            await self._ray.submit(job.ray_id, line, env, **room)
+            await self._ray.submit(job.ray_id, line, {"env_vars": variables, **env}, **room)
         except RayRefused as error:
-            self._end(job, "FAILED", f"Ray refused it: {error}")
+            self._fail(job, f"Ray refused it: {error}")
         except FileNotFoundError:
-            self._end(job, "FAILED", "its working folder was lost with the cluster's head; submit it again")
+            self._fail(job, "its working folder was lost with the cluster's head; submit it again")
 
     async def _follow(self, job: Job) -> None:
         """Takes note of how an attempt stands, and asks it to stop if it is to."""
-        found = await self._ray.job(job.ray_id)
-        if found is None:
-            # Ray never got it, or a new head has no memory of it.
-            if job.state != "RUNNING":
-                await self._give(job)
-            else:
-                self._died(job, "the cluster's head was lost")
+        seen = await self._ray.job(job.ray_id)
+        lost = seen is not None and seen.node in {node.id for node in self.nodes if not node.alive}
+        outcome = read_json(book.paths_of(job.id).outcome) if seen is not None and seen.ended else None
+        found = fate.after_look(job, seen, node_lost=lost, outcome=outcome or {}, now=time.time())
+        self._change(job, found)
+        if found is Act.GIVE:
+            await self._give(job)
+        elif found is Act.STOP and job.ray_id not in self._told:
+            self._told.add(job.ray_id)
+            await self._ray.stop(job.ray_id)
+
+    def _fail(self, job: Job, why: str) -> None:
+        self._change(job, fate.ended(job, State.FAILED, why, time.time()))
+
+    def _change(self, job: Job, change: Change | Act) -> None:
+        """Writes a change down and tells everybody of it."""
+        if isinstance(change, Act):
             return
-        if found.status in ("SUCCEEDED", "FAILED", "STOPPED"):
-            self._judge(job, found.status, found.message, found.exit_code)
-        elif found.node in {node.id for node in self.nodes if not node.alive}:
-            # Ray itself finds out when it is given a next job, or never.
-            self._died(job, "the node that its driver ran on was lost")
-        elif job.asked:
-            if job.ray_id not in self._told:
-                self._told.add(job.ray_id)
-                await self._ray.stop(job.ray_id)
-        elif found.status == "RUNNING" and job.state != "RUNNING":
-            self._set(job, "RUNNING", "")
-
-    def _judge(self, job: Job, status: str, message: str, exit_code: int | None) -> None:
-        """What a job is whose attempt has ended."""
-        job.exit_code = exit_code
-        outcome = read_json(book.paths_of(job.id).outcome) or {}
-        verdict = outcome.get("status")
-        if job.kind == "command":
-            verdict = {"SUCCEEDED": "FINISHED", "STOPPED": "KILLED"}.get(status)
-            if status == "FAILED" and exit_code is not None and exit_code > 0:
-                verdict = "FAILED"
-        if verdict == "FINISHED":
-            self._end(job, "SUCCEEDED", "")
-        elif job.asked == "pause" and verdict != "FAILED":
-            self._leave(job)
-            self._set(job, "PAUSED", "made room for another job", asked="")
-        elif job.asked == "stop":
-            self._end(job, "STOPPED", "stopped")
-        elif verdict == "FAILED":
-            self._end(job, "FAILED", outcome.get("cause") or f"it ended with exit code {exit_code}")
-        elif status == "STOPPED" or verdict == "KILLED":
-            self._end(job, "STOPPED", "stopped from outside")
-        else:
-            lines = [line for line in message.strip().splitlines() if line.strip()]
-            self._died(job, lines[0] if lines else "it died without a word")
-
-    def _died(self, job: Job, why: str) -> None:
-        self._leave(job)
-        job.deaths += 1
-        if job.asked == "stop":
-            self._end(job, "STOPPED", "stopped")
-        elif job.deaths > job.retries:
-            self._end(job, "FAILED", f"died {job.deaths} times; the last time: {why}")
-        else:
-            self._set(job, "QUEUED", f"starts again: {why}", asked="")
-
-    def _leave(self, job: Job) -> None:
-        """Its resources are free from now on."""
-        if job.since is not None:
-            job.ran += time.time() - job.since
-            job.since = None
-
-    def _end(self, job: Job, state: str, reason: str) -> None:
-        self._leave(job)
-        book.paths_of(job.id).secrets.unlink(missing_ok=True)
-        self._set(job, state, reason, ended=time.time(), asked="")
-
-    def _set(self, job: Job, state: str, reason: str, **changes: object) -> None:
-        job.state, job.reason = state, reason
-        for name, value in changes.items():
-            setattr(job, name, value)
+        if change.state in ENDED:
+            book.paths_of(job.id).secrets.unlink(missing_ok=True)
+        job.move(change.state, change.reason, **change.more)
         book.keep(job)
         self._news.set()
         for listener in list(self.listeners):

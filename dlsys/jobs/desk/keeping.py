@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dlsys.jobs.desk import book
-from dlsys.jobs.desk.book import ENDED, Job
+from dlsys.jobs.desk.book import Job
+from dlsys.jobs.desk.states import ENDED
 from dlsys.jobs.mirror.files import Files
 from dlsys.jobs.mirror.node import refuse_passwords
 from dlsys.jobs.mirror.objects import Objects

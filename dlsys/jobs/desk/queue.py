@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dlsys.jobs.desk.book import ACTIVE, WAITING, Bundle, Job
-
-# Sums of fractions: three thirds of a CPU fit into one.
-_NEAR = 1e-6
+from dlsys.jobs.desk.book import Job
+from dlsys.jobs.desk.states import ACTIVE, WAITING
+from dlsys.plan.room import Bundle, fits
 
 
 @dataclass
@@ -78,23 +77,6 @@ def need(job: Job, nodes: Sequence[Bundle]) -> list[Bundle]:
     while fits(job.bundles * (times + 1), nodes):
         times += 1
     return job.bundles * times
-
-
-def fits(bundles: Iterable[Bundle], nodes: Sequence[Bundle]) -> bool:
-    """Whether all bundles find room, each on one node: the largest first, where there is least left."""
-    room = [dict(node) for node in nodes]
-    for bundle in sorted(bundles, key=_size, reverse=True):
-        able = [left for left in room if all(left.get(k, 0.0) + _NEAR >= v for k, v in bundle.items())]
-        if not able:
-            return False
-        chosen = min(able, key=_size)
-        for key, value in bundle.items():
-            chosen[key] = chosen.get(key, 0.0) - value
-    return True
-
-
-def _size(bundle: Bundle) -> tuple[float, float]:
-    return (bundle.get("GPU", 0.0), bundle.get("CPU", 0.0))
 
 
 def _make_room(job: Job, running: Sequence[Job], nodes: Sequence[Bundle]) -> list[Job]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from dlsys.jobs.desk.book import Bundle
+from dlsys.plan.room import Bundle
 
 _PATIENCE = aiohttp.ClientTimeout(total=30)
 
@@ -55,6 +55,11 @@ class RayJob:
     message: str
     exit_code: int | None
     node: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, by itself or not."""
+        return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class RayApi:

@@ -62,10 +62,8 @@ def _known(told: Environment, options: dict[str, Any]) -> Env:
     try:
         return gymnasium.make(told.name, max_episode_steps=told.max_steps, **options)
     except problems.DependencyNotInstalled as error:
-        raise UsageError(
-            f"{told.name} needs what is not installed: {error}",
-            hint="Install the extra: pip install 'dlsys[rl-extra]'",
-        ) from error
+        # gymnasium says itself what is to be installed for it.
+        raise UsageError(f"{told.name} needs what is not installed: {error}") from error
     except problems.UnregisteredEnv as error:
         near = did_you_mean(told.name, gymnasium.registry)
         raise UsageError(

@@ -32,10 +32,13 @@ class Base:
 
     Attributes:
         job: the job.
+        written: it as its file and the overrides say it, no defaults filled in: those of one trial's
+            optimizer are not another's.
         build: the job with a trial's settings on top; raises SpecError.
     """
 
     job: Job
+    written: dict[str, Any]
     build: Callable[[Mapping[str, Any]], Job]
 
 

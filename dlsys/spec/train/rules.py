@@ -17,7 +17,7 @@ from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
 from dlsys.spec.train import strategy_rules
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.schedule import NEEDS_TOTAL
-from dlsys.spec.train.strategy import DDP, Single
+from dlsys.spec.train.strategy import usual
 
 _RULES: Rules[TrainJob] = Rules()
 check = _RULES.check
@@ -27,7 +27,7 @@ def resolve(job: TrainJob) -> TrainJob:
     """The job with the defaults that depend on other fields filled in."""
     update: dict[str, Any] = {}
     if job.strategy is None:
-        update["strategy"] = Single(name="single") if job.resources.workers == 1 else DDP(name="ddp")
+        update["strategy"] = usual(job.resources.workers)
     if card := job.card:
         update["model"] = card.options_of(job.model).model_dump(mode="json")
     return job.model_copy(update=update)

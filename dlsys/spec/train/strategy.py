@@ -303,6 +303,11 @@ Strategy = Annotated[
 ]
 
 
+def usual(workers: int) -> Single | DDP:
+    """The strategy of a job that names none."""
+    return Single(name="single") if workers == 1 else DDP(name="ddp")
+
+
 def approximates(strategy: Section) -> str:
     """Why a strategy does not compute what one worker computes; empty where it does."""
     match strategy:
