@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils._pytree import tree_map_only
+from torch.distributed.tensor import DTensor
 
 from dlsys.data.loader import StepBatch
 from dlsys.train import regularize
-from dlsys.train.strategies.base import State, StepResult
+from dlsys.train.strategies.base import StepResult
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
 
@@ -69,28 +67,6 @@ class CutStrategy(SingleStrategy):
         zero = torch.zeros((), device=self._parts.world.device)
         return torch.stack([zero, *norms]).square().sum()
 
-    def state_out(self) -> State:
-        return self._joined(super().state_out())
-
-    def _joined(self, state: State) -> State:
-        # Bringing a tensor's parts together takes every worker, in the same order.
-        model, optimizers = tree_map_only(
-            DTensor, lambda cut: cut.full_tensor(), (state.model, state.optimizers)
-        )
-        return State(model, optimizers, state.local)
-
-    def state_in(self, state: State) -> None:
-        live = self._model.state_dict()
-        model = {name: _cut_like(live[name], whole) for name, whole in state.model.items()}
-        optimizers = {
-            phase: {
-                **saved,
-                "state": {name: _cut_all(live[name], own) for name, own in saved["state"].items()},
-            }
-            for phase, saved in state.optimizers.items()
-        }
-        super().state_in(State(model, optimizers, state.local))
-
     def communication(self) -> Mapping[str, float]:
         """The mean bytes of a step since the last call; its seconds are not known."""
         sent, self._sent = self._sent / max(1, self._steps), 0.0
@@ -111,21 +87,3 @@ def is_cut(tensor: Tensor) -> bool:
 def local(tensor: Tensor) -> Tensor:
     """What this worker holds of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _cut_like(live: Tensor, whole: Tensor) -> Tensor:
-    """A whole tensor, cut as the model's own is."""
-    if not isinstance(live, DTensor):
-        return whole
-    whole = whole.to(live.device)
-    return distribute_tensor(whole, live.device_mesh, live.placements, src_data_rank=None)
-
-
-def _cut_all(parameter: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
-    """A parameter's optimizer state; what has the parameter's shape is cut as it is."""
-    return {
-        key: _cut_like(parameter, value)
-        if isinstance(value, Tensor) and value.shape == parameter.shape
-        else value
-        for key, value in state.items()
-    }

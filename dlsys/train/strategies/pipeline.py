@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,11 +20,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
+from torch.utils._pytree import tree_map_only
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import UsageError
 from dlsys.spec.train.strategy import Pipeline
 from dlsys.train import regularize
+from dlsys.train.strategies import whole
 from dlsys.train.strategies.base import State
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
@@ -226,39 +229,13 @@ class PipelineStrategy(SingleStrategy):
         if self._replicas.rank():
             return own
         parts: list[Any] = [None] * self._row.size() if self._row.rank() == 0 else []
-        dist.gather_object(_on_cpu((own.model, own.optimizers)), parts or None, group=self._row, group_dst=0)
-        if not parts:
-            return own
-        model = {name: tensor for held, _ in parts for name, tensor in held.items()}
-        optimizers = {phase: self._join([held[phase] for _, held in parts]) for phase in own.optimizers}
-        return State({name: model[name] for name in self._names}, optimizers, own.local)
-
-    def _join(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """One optimizer's state from those of the row's workers, in the order of the plain model."""
-        state = {name: values for part in parts for name, values in part["state"].items()}
-        groups = []
-        for same in zip(*(part["param_groups"] for part in parts), strict=True):
-            held = {name for group in same for name in group["params"]}
-            groups.append({**same[0], "params": [name for name in self._names if name in held]})
-        return {
-            "state": {name: state[name] for name in self._names if name in state},
-            "param_groups": groups,
-        }
+        held = {"model": own.model, "optimizers": own.optimizers}
+        sent = replace(own, **tree_map_only(Tensor, Tensor.cpu, held))  # it travels by pickle
+        dist.gather_object(sent, parts or None, group=self._row, group_dst=0)
+        return whole.joined(parts, self._names) if parts else own
 
     def state_in(self, state: State) -> None:
-        own = self._model.state_dict().keys()
-        optimizers = {
-            phase: {
-                "state": {name: values for name, values in saved["state"].items() if name in own},
-                "param_groups": [
-                    {**group, "params": [name for name in own if name in group["params"]]}
-                    for group in saved["param_groups"]
-                ],
-            }
-            for phase, saved in state.optimizers.items()
-        }
-        model = {name: tensor for name, tensor in state.model.items() if name in own}
-        super().state_in(State(model, optimizers, state.local))
+        super().state_in(whole.part_of(state, self._model.state_dict().keys()))
 
 
 def _check(workload: Workload, model: nn.Module) -> None:
@@ -305,13 +282,3 @@ def _check_shares(model: nn.Module, shares: Sequence[Sequence[str]]) -> None:
                     f"strategy.split: {first} and {name} are one weight, but workers {other} and {worker} "
                     "would each train their own: cut so that both are on one stage"
                 )
-
-
-def _on_cpu(tree: Any) -> Any:
-    if isinstance(tree, Tensor):
-        return tree.cpu()
-    if isinstance(tree, dict):
-        return {name: _on_cpu(value) for name, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(map(_on_cpu, tree))
-    return tree

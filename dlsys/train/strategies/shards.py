@@ -19,13 +19,12 @@ from torch.distributed.fsdp import (
     fully_shard,
 )
 from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
-from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map_only
 
 from dlsys.errors import UsageError
 from dlsys.spec.card import Card
-from dlsys.train.strategies.base import Parts, State
+from dlsys.train.strategies.base import Parts
 from dlsys.train.strategies.traffic import Traffic
 
 _P = ParamSpec("_P")
@@ -151,25 +150,6 @@ def gathered_as(parts: Parts) -> MixedPrecisionPolicy:
     return MixedPrecisionPolicy(
         param_dtype=parts.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-
-
-def gather_state(state: State, *, is_main: bool) -> State:
-    """The whole state in the CPU's memory of rank 0; on the others, their carried state alone.
-
-    Bringing a tensor's parts together takes every worker, in the same order.
-    """
-
-    def whole(value: Tensor) -> Tensor | None:
-        if isinstance(value, DTensor):
-            # One axis at a time, data's first: torch warns of what it must undo in an order of its own.
-            for axis in range(value.device_mesh.ndim - 1):
-                rest = value.placements[axis + 1 :]
-                value = value.redistribute(placements=[Replicate()] * (axis + 1) + [*rest])
-            value = value.full_tensor()
-        return value.cpu() if is_main else None
-
-    model, optimizers = tree_map_only(Tensor, whole, (state.model, state.optimizers))
-    return State(model, optimizers, state.local) if is_main else State({}, {}, state.local)
 
 
 class _Root(nn.Module):

@@ -33,7 +33,7 @@ from dlsys.train import seeding
 from dlsys.train.strategies.base import State, StepResult
 from dlsys.train.strategies.cut import CutStrategy, local
 from dlsys.train.strategies.phase import TrainedPhase
-from dlsys.train.strategies.shards import Shards, blocks_of, gather_state, gathered_as, require_dims
+from dlsys.train.strategies.shards import Shards, blocks_of, gathered_as, require_dims
 from dlsys.zoo.workload import Carry, Workload
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -150,10 +150,9 @@ class TensorStrategy(CutStrategy):
             state.local["carry"] = {phase: {} for phase in state.local["carry"]}
         return state
 
-    def _joined(self, state: State) -> State:
-        if self._shards:
-            return gather_state(state, is_main=self._parts.world.is_main)
-        return super()._joined(state)
+    @property
+    def keeps_whole(self) -> bool:
+        return self._parts.world.is_main or not self._shards
 
     def state_in(self, state: State) -> None:
         super().state_in(state)

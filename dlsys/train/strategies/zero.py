@@ -27,6 +27,7 @@ from dlsys.train.strategies.base import Parts, State, StepResult
 from dlsys.train.strategies.deepspeed_process import compiled_adam, hold_less, prepare, start
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy, first_bad
+from dlsys.train.strategies.whole import take_carry
 from dlsys.zoo.workload import Carry
 
 # Elements that one message reduces, or one call of stage 3's optimizer updates, whose gradients it
@@ -328,8 +329,7 @@ class ZeroStrategy(SingleStrategy):
         self._model.load_state_dict(plain, strict=False)
         self._publish()
         self._load_optimizer(trained, state.optimizers[trained.phase.name])
-        carries = state.local.get("carry", {}).get(trained.phase.name, {})
-        trained.carries = {int(index): carry for index, carry in carries.items()}
+        take_carry(trained, state)
 
     def _load_optimizer(self, trained: TrainedPhase, saved: dict[str, Any]) -> None:
         flats, (group,) = self._flats, self._base.param_groups
