@@ -48,7 +48,13 @@ class FSDPStrategy(SingleStrategy):
                 if not any(inner in blocks for inner in block.modules() if inner is not block):
                     _checkpoint(block)
         self._shards = Shards(
-            model, blocks, self._mesh(), self.precision(), reshard=options.reshard, offload=options.offload
+            model,
+            blocks,
+            self._mesh(),
+            self.precision(),
+            self._traffic,
+            reshard=options.reshard,
+            offload=options.offload,
         )
         return model
 
@@ -70,8 +76,8 @@ class FSDPStrategy(SingleStrategy):
         return self._shards.accumulating()
 
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        with self._shards.step():
-            return super().train_step(batch, step, hyper)
+        self._shards.prepare()
+        return super().train_step(batch, step, hyper)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         if self._model.training:
@@ -85,7 +91,7 @@ class FSDPStrategy(SingleStrategy):
     def communication(self) -> Mapping[str, float]:
         """Means over the steps since it was last asked; on GPUs, communication runs beside the rest."""
         timed = self._parts.world.device.type == "cpu" and self._options.replicas == 1
-        return self._shards.traffic.means(timed=timed)
+        return self._traffic.means(timed=timed)
 
 
 def _checkpoint(block: nn.Module) -> None:

@@ -9,7 +9,6 @@ of its own parameters' gradients.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -26,11 +25,12 @@ from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import UsageError
 from dlsys.spec.train.strategy import Pipeline
 from dlsys.train import regularize
+from dlsys.train.collectives.mean import average
 from dlsys.train.strategies import whole
 from dlsys.train.strategies.base import State
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
-from dlsys.train.strategies.stage import Blocks, Stage, Traffic, finish, model_input
+from dlsys.train.strategies.stage import Blocks, Stage, finish, model_input
 from dlsys.zoo.workload import Batch, Carry, Workload, rows_of
 
 
@@ -66,7 +66,6 @@ class PipelineStrategy(SingleStrategy):
         self._stage_count = len(stages)
         self._schedules: dict[tuple[int, bool], Any] = {}
         self._layouts: dict[str, dict[str, torch.Size]] = {}
-        self._traffic = Traffic()
         self._names = list(model.state_dict())
         return nn.Sequential(
             OrderedDict(block for _, stage in self._stages for block in stage.named_children())
@@ -78,7 +77,6 @@ class PipelineStrategy(SingleStrategy):
 
     def _backward(self, trained: TrainedPhase, batch: StepBatch) -> dict[str, Tensor]:
         trained.optimizer.zero_grad(set_to_none=True)
-        self._traffic.clear()
         sums: dict[str, Tensor] = {}
         for micro in batch.micros:
             self._micro = micro
@@ -102,13 +100,12 @@ class PipelineStrategy(SingleStrategy):
         if rows > real:
             inputs = torch.cat([inputs, inputs[:1].expand(rows - real, *inputs.shape[1:])])
         schedule = self._schedule(size, training)
-        begun = time.perf_counter()
-        outputs: Tensor | None = schedule.step(
-            *([inputs] if self._first else []),
-            target=torch.arange(rows) if self._last and training else None,
-            return_outputs=not training,
-        )
-        self._traffic.seconds += time.perf_counter() - begun
+        with self._traffic.sending():
+            outputs: Tensor | None = schedule.step(
+                *([inputs] if self._first else []),
+                target=torch.arange(rows) if self._last and training else None,
+                return_outputs=not training,
+            )
         return outputs if outputs is None else outputs[:real]
 
     def _schedule(self, size: int, training: bool) -> Any:
@@ -175,17 +172,9 @@ class PipelineStrategy(SingleStrategy):
         return {name: torch.zeros(shape, device=device) for name, shape in self._layouts[kind].items()}
 
     def reduce(self, trained: TrainedPhase) -> None:
-        if self._replicas.size() == 1:
-            return
-        begun = time.perf_counter()
-        gradients = [p.grad for p in trained.parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat, group=self._replicas)
-        flat /= self._replicas.size()
-        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-        self._traffic.seconds += time.perf_counter() - begun
-        self._traffic.bytes += 2 * (self._replicas.size() - 1) / self._replicas.size() * flat.nbytes
+        if self._replicas.size() > 1:
+            gradients = [p.grad for p in trained.parameters if p.grad is not None]
+            average(gradients, self._replicas, self._replicas.size(), self._traffic)
 
     def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
         own = regularize.clip(trained.parameters, None, None)
@@ -218,11 +207,8 @@ class PipelineStrategy(SingleStrategy):
         return self._on_all("evaluate", sums), None
 
     def communication(self) -> Mapping[str, float]:
-        traffic = self._traffic
-        if self._parts.world.device.type != "cpu":
-            return {"bytes": traffic.bytes}  # kernels run on after their call: seconds would say nothing
-        waited = traffic.seconds - traffic.computed
-        return {"bytes": traffic.bytes, "seconds": waited, "exposed_seconds": waited}
+        # On a GPU, kernels run on after their call: seconds would say nothing.
+        return self._traffic.means(timed=self._parts.world.device.type == "cpu")
 
     def state_out(self) -> State:
         own = super().state_out()

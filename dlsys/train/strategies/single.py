@@ -18,6 +18,7 @@ from dlsys.train.seeding import seed_all
 from dlsys.train.strategies import whole
 from dlsys.train.strategies.base import Parts, State, StepResult, Strategy
 from dlsys.train.strategies.phase import TrainedPhase
+from dlsys.train.traffic import Traffic
 from dlsys.zoo.workload import Carry
 
 
@@ -26,11 +27,15 @@ class SingleStrategy(Strategy):
 
     Other strategies are this one with some of its steps replaced, which come in this order:
     `parallelize` the model, `wrap` each phase's module; then in every step, `accumulating` around
-    all backward passes but the last, `reduce` after the last, `update`.
+    all backward passes but the last, `reduce` after the last, `update`, and when all phases are done,
+    `finish`.
+
+    Attributes:
+        _traffic: what this worker's steps send.
     """
 
     def setup(self, parts: Parts) -> None:
-        self._parts = parts
+        self._parts, self._traffic = parts, Traffic()
         job, world = parts.job, parts.world
         seed_all(job.seed)
         model = parts.workload.build()
@@ -62,6 +67,9 @@ class SingleStrategy(Strategy):
     def reduce(self, trained: TrainedPhase) -> None:
         """Makes `.grad` the mean gradient over the global batch, where backward did not."""
 
+    def finish(self) -> None:
+        """What a step does once every phase is updated."""
+
     def reset_carry(self) -> None:
         for trained in self._phases:
             trained.carries.clear()
@@ -69,6 +77,10 @@ class SingleStrategy(Strategy):
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         if not self._model.training:
             self._model.train()
+        with self._traffic.step():
+            return self._step(batch, step, hyper)
+
+    def _step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         sums: dict[str, Tensor] = {}
         norm = torch.zeros(())
         for trained in self._phases:
@@ -80,6 +92,7 @@ class SingleStrategy(Strategy):
             self.reduce(trained)
             norm = self.update(trained, step, hyper, found)
             sums.update(found)
+        self.finish()
         return StepResult(sums, norm)
 
     def _only(self, trained: TrainedPhase) -> None:
