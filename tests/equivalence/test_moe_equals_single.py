@@ -163,7 +163,7 @@ def poisoned(world: World, job: TrainJob, folder: str) -> str:
 
     class Poisoned(MoEStrategy):
         def reduce(self, trained: Any) -> None:
-            if self._steps == 3 and world.rank == 1:
+            if self._traffic.steps == 3 and world.rank == 1:
                 local(dict(trained.named)["mixture.experts.down"].grad)[0, 0] = float("nan")
             super().reduce(trained)
 
@@ -209,10 +209,10 @@ def count_bytes(world: World, job: TrainJob, folder: str) -> tuple[float, float]
 
     class Counted(MoEStrategy):
         def train_step(self, *arguments: Any) -> Any:
-            before = self._sent
+            before = self._traffic.sent
             with Counting() as mode:
                 result = super().train_step(*arguments)
-            found.append((mode.sent, self._sent - before))
+            found.append((mode.sent, self._traffic.sent - before))
             return result
 
     run_watched(world, job, folder, Counted)

@@ -290,7 +290,7 @@ def count_bytes(world: World, job: TrainJob, folder: str) -> tuple[float, float]
         def train_step(self, *arguments: Any) -> Any:
             with Counting() as mode:
                 result = super().train_step(*arguments)
-            found.append((mode.sent, float(self._sent)))
+            found.append((mode.sent, self._traffic.sent))
             return result
 
     run_watched(world, job, folder, Counted)

@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.utils._pytree import tree_map_only
+from torch.distributed.tensor import DTensor
 
-from dlsys.data.loader import StepBatch
 from dlsys.train import regularize
-from dlsys.train.strategies.base import State, StepResult
+from dlsys.train.collectives.mean import add_up
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
 
 
 class CutStrategy(SingleStrategy):
-    """`parallelize` cuts parameters among the workers of `_group`; `_data` are those with the same parts.
-
-    Attributes:
-        _sent: bytes sent since `communication` was asked last.
-    """
+    """`parallelize` cuts parameters among the workers of `_group`; `_data` are those with the same parts."""
 
     _group: dist.ProcessGroup
     _data: dist.ProcessGroup
-    _sent = 0.0
-    _steps = 0
-
-    def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        self._steps += 1
-        return super().train_step(batch, step, hyper)
-
-    def _average(self, tensors: list[Tensor], group: dist.ProcessGroup, places: int) -> None:
-        """Replaces each tensor by its sum over a group, divided by `places`; all travel at once."""
-        if not tensors:
-            return
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        self._add_up(flat, group)
-        flat.div_(places)
-        for tensor, mean in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
-            tensor.copy_(mean.view_as(tensor))
-
-    def _add_up(self, tensor: Tensor, group: dist.ProcessGroup) -> None:
-        """Replaces a tensor by its sum over a group."""
-        if group.size() > 1:
-            dist.all_reduce(tensor, group=group)
-            self._sent += 2 * (group.size() - 1) / group.size() * tensor.nbytes
 
     def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
         held = [p for p in trained.parameters if p.grad is not None]
@@ -60,7 +31,7 @@ class CutStrategy(SingleStrategy):
     def _whole_square(self, gradients: list[Tensor]) -> Tensor:
         """The squared norm of the whole gradient, the same on every worker: a scalar."""
         square = self._square(local(g) for g in gradients if is_cut(g))
-        self._add_up(square, self._group)
+        add_up(square, self._group, self._traffic)
         return square + self._square(local(g) for g in gradients if not is_cut(g))
 
     def _square(self, tensors: Iterable[Tensor]) -> Tensor:
@@ -69,33 +40,9 @@ class CutStrategy(SingleStrategy):
         zero = torch.zeros((), device=self._parts.world.device)
         return torch.stack([zero, *norms]).square().sum()
 
-    def state_out(self) -> State:
-        return self._joined(super().state_out())
-
-    def _joined(self, state: State) -> State:
-        # Bringing a tensor's parts together takes every worker, in the same order.
-        model, optimizers = tree_map_only(
-            DTensor, lambda cut: cut.full_tensor(), (state.model, state.optimizers)
-        )
-        return State(model, optimizers, state.local)
-
-    def state_in(self, state: State) -> None:
-        live = self._model.state_dict()
-        model = {name: _cut_like(live[name], whole) for name, whole in state.model.items()}
-        optimizers = {
-            phase: {
-                **saved,
-                "state": {name: _cut_all(live[name], own) for name, own in saved["state"].items()},
-            }
-            for phase, saved in state.optimizers.items()
-        }
-        super().state_in(State(model, optimizers, state.local))
-
     def communication(self) -> Mapping[str, float]:
         """The mean bytes of a step since the last call; its seconds are not known."""
-        sent, self._sent = self._sent / max(1, self._steps), 0.0
-        self._steps = 0
-        return {"bytes": sent}
+        return self._traffic.means(timed=False)
 
 
 def is_cut(tensor: Tensor) -> bool:
@@ -111,21 +58,3 @@ def is_cut(tensor: Tensor) -> bool:
 def local(tensor: Tensor) -> Tensor:
     """What this worker holds of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def _cut_like(live: Tensor, whole: Tensor) -> Tensor:
-    """A whole tensor, cut as the model's own is."""
-    if not isinstance(live, DTensor):
-        return whole
-    whole = whole.to(live.device)
-    return distribute_tensor(whole, live.device_mesh, live.placements, src_data_rank=None)
-
-
-def _cut_all(parameter: Tensor, state: Mapping[str, Any]) -> dict[str, Any]:
-    """A parameter's optimizer state; what has the parameter's shape is cut as it is."""
-    return {
-        key: _cut_like(parameter, value)
-        if isinstance(value, Tensor) and value.shape == parameter.shape
-        else value
-        for key, value in state.items()
-    }

@@ -59,6 +59,15 @@ class DDPStrategy(SingleStrategy):
             return module.no_sync()
         return super().accumulating(module)
 
+    def reduce(self, trained: TrainedPhase) -> None:
+        """Backward has done it; this counts what it sent."""
+        size, options = self._parts.world.size, self._options
+        width = 2 if options.hook == "fp16" else 8
+        sent = sum(p.numel() * min(width, p.element_size()) for p in trained.parameters)
+        # Of an average now and then, each step sends its share.
+        steps = options.local_sgd.every if options.local_sgd else 1
+        self._traffic.add(sent=2 * (size - 1) / size * sent / steps)
+
     def update(
         self, trained: TrainedPhase, step: int, hyper: Mapping[str, float | None], sums: dict[str, Tensor]
     ) -> Tensor:
@@ -78,23 +87,19 @@ class DDPStrategy(SingleStrategy):
         return state
 
     def communication(self) -> Mapping[str, float]:
+        found = self._traffic.means(timed=False)
+        if self._options.local_sgd:
+            return found
+        if self._options.hook == "powersgd":
+            found.pop("bytes")  # they depend on each tensor's shape
         # Of the last step that DDP has timed.
-        seconds = hidden = sent = 0.0
-        size, options = self._parts.world.size, self._options
+        seconds = hidden = 0.0
         for trained in self._phases:
             if isinstance(trained.module, DistributedDataParallel):
                 data = trained.module._get_ddp_logging_data()  # type: ignore[no-untyped-call]
                 seconds += float(data.get("backward_comm_time", 0)) / 1e9
                 hidden += float(data.get("backward_compute_comm_overlap_time", 0)) / 1e9
-            width = 2 if options.hook == "fp16" else 8
-            gradient = sum(p.numel() * min(width, p.element_size()) for p in trained.parameters)
-            sent += 2 * (size - 1) / size * gradient / trained.phase.every
-        if options.hook == "powersgd":
-            # How much PowerSGD sends depends on each tensor's shape.
-            return {"seconds": seconds, "exposed_seconds": max(0.0, seconds - hidden)}
-        if options.local_sgd:
-            return {"bytes": sent / options.local_sgd.every}
-        return {"seconds": seconds, "exposed_seconds": max(0.0, seconds - hidden), "bytes": sent}
+        return {**found, "seconds": seconds, "exposed_seconds": max(0.0, seconds - hidden)}
 
 
 def _compress(module: DistributedDataParallel, options: DDP) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlsys.errors import UsageError
 from dlsys.spec.train.optimizer import Adam, AdamW, Optimizer
-from dlsys.train.strategies.traffic import Traffic
+from dlsys.train.traffic import Traffic
 from dlsys.train.world import World, backends
 
 
@@ -72,11 +72,17 @@ def compiled_adam(options: Optimizer, parameters: list[nn.Parameter]) -> torch.o
 
 
 def start(
-    module: nn.Module, optimizer: torch.optim.Optimizer, config: dict[str, Any], world: World, undo: ExitStack
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    config: dict[str, Any],
+    world: World,
+    traffic: Traffic,
+    undo: ExitStack,
 ) -> tuple[Any, Backend]:
     """DeepSpeed's engine around a module, and the backend that it sends by.
 
     Args:
+        traffic: counts what this worker sends.
         undo: is told how to leave the process as it was.
 
     Raises:
@@ -104,7 +110,7 @@ def start(
     except (ValueError, AssertionError, DeepSpeedConfigError) as error:
         raise UsageError(f"strategy.deepspeed: DeepSpeed refuses the settings: {error}") from error
     undo.callback(engine.destroy)
-    comm.cdb = backend = Backend(comm.cdb, world.size)
+    comm.cdb = backend = Backend(comm.cdb, world.size, traffic)
     return engine, backend
 
 
@@ -162,12 +168,12 @@ _SENT = {
 
 
 class Backend:
-    """DeepSpeed's, which counts what this worker sends in `traffic`."""
+    """DeepSpeed's, with a count of what this worker sends."""
 
-    def __init__(self, backend: Any, size: int) -> None:
+    def __init__(self, backend: Any, size: int, traffic: Traffic) -> None:
         self._backend = backend
         self._share = (size - 1) / size
-        self.traffic = Traffic()
+        self._traffic = traffic
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._backend, name)
@@ -175,5 +181,5 @@ class Backend:
 
     def _count(self, call: Any, argument: str, times: int, *args: Any, **kwargs: Any) -> Any:
         tensor: Tensor = kwargs[argument] if argument in kwargs else args[0]
-        with self.traffic.sending(times * self._share * tensor.nbytes):
+        with self._traffic.sending(times * self._share * tensor.nbytes):
             return call(*args, **kwargs)

@@ -12,19 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.spec.train.strategy import FSDP
-from dlsys.train.strategies.base import State, StepResult
-from dlsys.train.strategies.shards import Shards, blocks_of, gather_state, gathered_as, require_dims
+from dlsys.train.strategies.base import StepResult
+from dlsys.train.strategies.shards import Shards, blocks_of, gathered_as, require_dims
 from dlsys.train.strategies.single import SingleStrategy
 from dlsys.zoo.workload import Carry
 
@@ -50,7 +48,13 @@ class FSDPStrategy(SingleStrategy):
                 if not any(inner in blocks for inner in block.modules() if inner is not block):
                     _checkpoint(block)
         self._shards = Shards(
-            model, blocks, self._mesh(), self.precision(), reshard=options.reshard, offload=options.offload
+            model,
+            blocks,
+            self._mesh(),
+            self.precision(),
+            self._traffic,
+            reshard=options.reshard,
+            offload=options.offload,
         )
         return model
 
@@ -72,36 +76,22 @@ class FSDPStrategy(SingleStrategy):
         return self._shards.accumulating()
 
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        with self._shards.step():
-            return super().train_step(batch, step, hyper)
+        self._shards.prepare()
+        return super().train_step(batch, step, hyper)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         if self._model.training:
             self._parts.world.share_buffers(self._model)
         return self._shards.run(super().evaluate_step, micro, carry)
 
-    def state_out(self) -> State:
-        return gather_state(super().state_out(), is_main=self._parts.world.is_main)
-
-    def state_in(self, state: State) -> None:
-        live = self._model.state_dict()
-        model = {name: _cut_like(value, live.get(name)) for name, value in state.model.items()}
-        optimizers = {
-            phase: {
-                **saved,
-                "state": {
-                    name: {key: _cut_like(value, live.get(name)) for key, value in values.items()}
-                    for name, values in saved["state"].items()
-                },
-            }
-            for phase, saved in state.optimizers.items()
-        }
-        super().state_in(State(model, optimizers, state.local))
+    @property
+    def keeps_whole(self) -> bool:
+        return self._parts.world.is_main
 
     def communication(self) -> Mapping[str, float]:
         """Means over the steps since it was last asked; on GPUs, communication runs beside the rest."""
         timed = self._parts.world.device.type == "cpu" and self._options.replicas == 1
-        return self._shards.traffic.means(timed=timed)
+        return self._traffic.means(timed=timed)
 
 
 def _checkpoint(block: nn.Module) -> None:
@@ -126,10 +116,3 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
     finally:
         for norm, (momentum, count) in zip(norms, kept, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count
-
-
-def _cut_like(value: Any, live: Tensor | None) -> Any:
-    """This worker's part of a whole tensor, if the live one is cut; every worker has the whole."""
-    if isinstance(live, DTensor) and isinstance(value, Tensor) and value.shape == live.shape:
-        return distribute_tensor(value, live.device_mesh, live.placements, src_data_rank=None)
-    return value

@@ -19,6 +19,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 from dlsys.errors import UsageError
 from dlsys.spec.train.strategy import MoE
+from dlsys.train.collectives.mean import average
 from dlsys.train.strategies.cut import CutStrategy, is_cut, local
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.zoo.layers.experts import Experts
@@ -81,14 +82,14 @@ class MoEStrategy(CutStrategy):
         order = held.repeat_interleave(got.flatten()).argsort(stable=True)
         results = experts.compute(arrived[order], got.sum(0), *map(local, experts.weights))
         by_worker = torch.empty_like(results).index_copy(0, order, results)
-        if torch.is_grad_enabled():
-            rank = self._group.rank()
-            away, here = len(tokens) - outgoing[rank], len(arrived) - incoming[rank]
-            inputs, outputs = tokens.shape[1], results.shape[1]
-            # Forward tokens go away and results back; in backward their gradients, the other way.
-            forward = away * inputs + here * outputs
-            backward = away * outputs + (here * inputs if tokens.requires_grad else 0)
-            self._sent += (size - 1) / size * sent.nbytes + (forward + backward) * results.element_size()
+        rank = self._group.rank()
+        away, here = len(tokens) - outgoing[rank], len(arrived) - incoming[rank]
+        inputs, outputs = tokens.shape[1], results.shape[1]
+        # Forward tokens go away and results back; in backward their gradients, the other way.
+        forward = away * inputs + here * outputs
+        backward = away * outputs + (here * inputs if tokens.requires_grad else 0)
+        counts_sent = (size - 1) / size * sent.nbytes
+        self._traffic.add(sent=counts_sent + (forward + backward) * results.element_size())
         return all_to_all_single_autograd(by_worker, outgoing, incoming, self._group)
 
     def reduce(self, trained: TrainedPhase) -> None:
@@ -96,6 +97,6 @@ class MoEStrategy(CutStrategy):
         everyone = dist.group.WORLD
         assert everyone is not None, "several workers have a process group"
         places = self._parts.world.size
-        self._average([g for g in gradients if not is_cut(g)], everyone, places)
+        average([g for g in gradients if not is_cut(g)], everyone, places, self._traffic)
         # Backward has brought the whole group's part to its expert: what is left are the other groups'.
-        self._average([local(g) for g in gradients if is_cut(g)], self._data, places)
+        average([local(g) for g in gradients if is_cut(g)], self._data, places, self._traffic)

@@ -9,9 +9,9 @@ of its own parameters' gradients.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,15 +19,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.pipelining import Schedule1F1B, ScheduleGPipe, ScheduleInterleaved1F1B
+from torch.utils._pytree import tree_map_only
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import UsageError
 from dlsys.spec.train.strategy import Pipeline
 from dlsys.train import regularize
+from dlsys.train.collectives.mean import average
+from dlsys.train.strategies import whole
 from dlsys.train.strategies.base import State
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
-from dlsys.train.strategies.stage import Blocks, Stage, Traffic, finish, model_input
+from dlsys.train.strategies.stage import Blocks, Stage, finish, model_input
 from dlsys.zoo.workload import Batch, Carry, Workload, rows_of
 
 
@@ -63,7 +66,6 @@ class PipelineStrategy(SingleStrategy):
         self._stage_count = len(stages)
         self._schedules: dict[tuple[int, bool], Any] = {}
         self._layouts: dict[str, dict[str, torch.Size]] = {}
-        self._traffic = Traffic()
         self._names = list(model.state_dict())
         return nn.Sequential(
             OrderedDict(block for _, stage in self._stages for block in stage.named_children())
@@ -75,7 +77,6 @@ class PipelineStrategy(SingleStrategy):
 
     def _backward(self, trained: TrainedPhase, batch: StepBatch) -> dict[str, Tensor]:
         trained.optimizer.zero_grad(set_to_none=True)
-        self._traffic.clear()
         sums: dict[str, Tensor] = {}
         for micro in batch.micros:
             self._micro = micro
@@ -99,13 +100,12 @@ class PipelineStrategy(SingleStrategy):
         if rows > real:
             inputs = torch.cat([inputs, inputs[:1].expand(rows - real, *inputs.shape[1:])])
         schedule = self._schedule(size, training)
-        begun = time.perf_counter()
-        outputs: Tensor | None = schedule.step(
-            *([inputs] if self._first else []),
-            target=torch.arange(rows) if self._last and training else None,
-            return_outputs=not training,
-        )
-        self._traffic.seconds += time.perf_counter() - begun
+        with self._traffic.sending():
+            outputs: Tensor | None = schedule.step(
+                *([inputs] if self._first else []),
+                target=torch.arange(rows) if self._last and training else None,
+                return_outputs=not training,
+            )
         return outputs if outputs is None else outputs[:real]
 
     def _schedule(self, size: int, training: bool) -> Any:
@@ -172,17 +172,9 @@ class PipelineStrategy(SingleStrategy):
         return {name: torch.zeros(shape, device=device) for name, shape in self._layouts[kind].items()}
 
     def reduce(self, trained: TrainedPhase) -> None:
-        if self._replicas.size() == 1:
-            return
-        begun = time.perf_counter()
-        gradients = [p.grad for p in trained.parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat, group=self._replicas)
-        flat /= self._replicas.size()
-        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-        self._traffic.seconds += time.perf_counter() - begun
-        self._traffic.bytes += 2 * (self._replicas.size() - 1) / self._replicas.size() * flat.nbytes
+        if self._replicas.size() > 1:
+            gradients = [p.grad for p in trained.parameters if p.grad is not None]
+            average(gradients, self._replicas, self._replicas.size(), self._traffic)
 
     def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
         own = regularize.clip(trained.parameters, None, None)
@@ -215,50 +207,21 @@ class PipelineStrategy(SingleStrategy):
         return self._on_all("evaluate", sums), None
 
     def communication(self) -> Mapping[str, float]:
-        traffic = self._traffic
-        if self._parts.world.device.type != "cpu":
-            return {"bytes": traffic.bytes}  # kernels run on after their call: seconds would say nothing
-        waited = traffic.seconds - traffic.computed
-        return {"bytes": traffic.bytes, "seconds": waited, "exposed_seconds": waited}
+        # On a GPU, kernels run on after their call: seconds would say nothing.
+        return self._traffic.means(timed=self._parts.world.device.type == "cpu")
 
     def state_out(self) -> State:
         own = super().state_out()
         if self._replicas.rank():
             return own
         parts: list[Any] = [None] * self._row.size() if self._row.rank() == 0 else []
-        dist.gather_object(_on_cpu((own.model, own.optimizers)), parts or None, group=self._row, group_dst=0)
-        if not parts:
-            return own
-        model = {name: tensor for held, _ in parts for name, tensor in held.items()}
-        optimizers = {phase: self._join([held[phase] for _, held in parts]) for phase in own.optimizers}
-        return State({name: model[name] for name in self._names}, optimizers, own.local)
-
-    def _join(self, parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """One optimizer's state from those of the row's workers, in the order of the plain model."""
-        state = {name: values for part in parts for name, values in part["state"].items()}
-        groups = []
-        for same in zip(*(part["param_groups"] for part in parts), strict=True):
-            held = {name for group in same for name in group["params"]}
-            groups.append({**same[0], "params": [name for name in self._names if name in held]})
-        return {
-            "state": {name: state[name] for name in self._names if name in state},
-            "param_groups": groups,
-        }
+        held = {"model": own.model, "optimizers": own.optimizers}
+        sent = replace(own, **tree_map_only(Tensor, Tensor.cpu, held))  # it travels by pickle
+        dist.gather_object(sent, parts or None, group=self._row, group_dst=0)
+        return whole.joined(parts, self._names) if parts else own
 
     def state_in(self, state: State) -> None:
-        own = self._model.state_dict().keys()
-        optimizers = {
-            phase: {
-                "state": {name: values for name, values in saved["state"].items() if name in own},
-                "param_groups": [
-                    {**group, "params": [name for name in own if name in group["params"]]}
-                    for group in saved["param_groups"]
-                ],
-            }
-            for phase, saved in state.optimizers.items()
-        }
-        model = {name: tensor for name, tensor in state.model.items() if name in own}
-        super().state_in(State(model, optimizers, state.local))
+        super().state_in(whole.part_of(state, self._model.state_dict().keys()))
 
 
 def _check(workload: Workload, model: nn.Module) -> None:
@@ -305,13 +268,3 @@ def _check_shares(model: nn.Module, shares: Sequence[Sequence[str]]) -> None:
                     f"strategy.split: {first} and {name} are one weight, but workers {other} and {worker} "
                     "would each train their own: cut so that both are on one stage"
                 )
-
-
-def _on_cpu(tree: Any) -> Any:
-    if isinstance(tree, Tensor):
-        return tree.cpu()
-    if isinstance(tree, dict):
-        return {name: _on_cpu(value) for name, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(map(_on_cpu, tree))
-    return tree

@@ -115,11 +115,9 @@ class PSStrategy(SingleStrategy):
         self._base: dict[str, dict[str, Tensor]] = {}
         self._own_steps: dict[str, int] = {}
         self._last_step = 0
-        self._counted = (0, 0, 0.0)
-        self._steps = 0
         self._load({})  # here all meet in the process group, once they are at the meeting point
         self._world = self.gathering(world)
-        self.communication()  # what setting up has sent is no step's
+        self._counted = self._totals  # what setting up has sent is no step's
 
     def _load(self, optimizers: Mapping[str, Any]) -> None:
         """Makes this replica, the same on all workers, the servers' state."""
@@ -149,11 +147,9 @@ class PSStrategy(SingleStrategy):
 
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         self._settled = False
-        self._steps += 1
         result = super().train_step(batch, step, hyper)
         if self._span is not None and step == self._span.meeting:
             while self._take(self._span):
-                self._steps += 1
                 more = super().train_step(self._span.batch(), step, hyper)
                 result.sums = {name: value + more.sums[name] for name, value in result.sums.items()}
                 result.shares += 1
@@ -227,6 +223,16 @@ class PSStrategy(SingleStrategy):
             self._client.apply(phase, {}, 1.0)
         self._last_step = step
         self._go_apart(trained)
+
+    def finish(self) -> None:
+        sent, received, seconds = (now - then for now, then in zip(self._totals, self._counted, strict=True))
+        self._counted = self._totals
+        self._traffic.add(sent=sent, received=received, seconds=seconds, exposed=seconds)
+
+    @property
+    def _totals(self) -> tuple[float, float, float]:
+        """Bytes to and from the servers, and seconds of talk with them, since the start."""
+        return *self._client.traffic, self._client.seconds
 
     # -- shares of work
 
@@ -319,13 +325,8 @@ class PSStrategy(SingleStrategy):
             self._client.pull()
 
     def communication(self) -> Mapping[str, float]:
-        sent, received = self._client.traffic
-        before, self._counted = self._counted, (sent, received, self._client.seconds)
-        steps = max(1, self._steps)
-        self._steps = 0
-        seconds = (self._counted[2] - before[2]) / steps
-        found = {"seconds": seconds, "exposed_seconds": seconds, "bytes": (sent - before[0]) / steps}
-        found["ps/received_bytes_per_step"] = (received - before[1]) / steps
+        received = self._traffic.received / max(1, self._traffic.steps)
+        found = {**self._traffic.means(timed=True), "ps/received_bytes_per_step": received}
         if self._apart and self._parts.world.is_main and (lags := self._client.lags()):
             pushes = sum(lags.values())
             found["ps/staleness_max"] = float(max(lags))

@@ -19,12 +19,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dlsys.data.loader import StepBatch
 from dlsys.spec.train.strategy import Ring
 from dlsys.train.collectives import RingAllReduce
-from dlsys.train.strategies.base import StepResult
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
+from dlsys.train.traffic import Traffic
 from dlsys.zoo.workload import Batch, Carry
 
 # An all-reduce to make: what it fulfils, the tensor, its wire and its residual.
@@ -36,12 +35,10 @@ class RingStrategy(SingleStrategy):
     _lane: _Lane | None = None
 
     def parallelize(self, model: nn.Module) -> nn.Module:
-        self._steps, self._waited = 0, 0.0
         self._buffers = list(model.buffers())
         if self._parts.world.size > 1:
-            self._lane = _Lane(RingAllReduce())
+            self._lane = _Lane(RingAllReduce(), self._traffic)
             self._share([*model.parameters(), *self._buffers])
-            self._lane.take()
         return model
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -58,18 +55,13 @@ class RingStrategy(SingleStrategy):
 
     def reduce(self, trained: TrainedPhase) -> None:
         if isinstance(trained.module, RingDataParallel):
-            begun = time.perf_counter()
-            trained.module.finish()
-            self._waited += time.perf_counter() - begun
+            with self._traffic.waiting():
+                trained.module.finish()
 
-    def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        result = super().train_step(batch, step, hyper)
+    def finish(self) -> None:
         # Running statistics are rank 0's on all workers, as under ddp.
-        begun = time.perf_counter()
-        self._share(self._buffers)
-        self._waited += time.perf_counter() - begun
-        self._steps += 1
-        return result
+        with self._traffic.waiting():
+            self._share(self._buffers)
 
     @torch.no_grad()
     def _share(self, tensors: list[Tensor]) -> None:
@@ -88,13 +80,7 @@ class RingStrategy(SingleStrategy):
     def communication(self) -> Mapping[str, float]:
         """Means over the steps since the last call: the ring's own time, how much of it a step
         waited for, and the bytes that this worker sent."""
-        if self._lane is None or not self._steps:
-            return {}
-        seconds, sent = self._lane.take()
-        totals = {"seconds": seconds, "exposed_seconds": self._waited, "bytes": float(sent)}
-        means = {name: total / self._steps for name, total in totals.items()}
-        self._steps, self._waited = 0, 0.0
-        return means
+        return self._traffic.means(timed=True) if self._lane else {}
 
     def close(self) -> None:
         if self._lane is not None:
@@ -239,9 +225,8 @@ class _Lane:
     It is a daemon, so that a peer who never answers cannot keep the process from ending.
     """
 
-    def __init__(self, ring: RingAllReduce) -> None:
-        self._ring = ring
-        self._seconds, self._sent_before = 0.0, 0
+    def __init__(self, ring: RingAllReduce, traffic: Traffic) -> None:
+        self._ring, self._traffic = ring, traffic
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         threading.Thread(target=self._serve, name="dlsys-ring", daemon=True).start()
 
@@ -253,12 +238,6 @@ class _Lane:
         self._orders.put((reduced, tensor, wire, residual))
         return reduced
 
-    def take(self) -> tuple[float, int]:
-        """Seconds of work and bytes sent since the last call; asked while nothing is under way."""
-        seconds, sent = self._seconds, self._ring.sent_bytes - self._sent_before
-        self._seconds, self._sent_before = 0.0, self._ring.sent_bytes
-        return seconds, sent
-
     def close(self) -> None:
         """Ends the thread when it has done what it was given."""
         self._orders.put(None)
@@ -267,13 +246,14 @@ class _Lane:
         failed: Exception | None = None
         while order := self._orders.get():
             reduced, tensor, wire, residual = order
-            begun = time.perf_counter()
+            begun, before = time.perf_counter(), self._ring.sent_bytes
             try:
                 if failed is None:
                     self._ring.all_reduce(tensor, wire=wire, residual=residual)
             except Exception as error:
                 failed = error
-            self._seconds += time.perf_counter() - begun
+            sent = self._ring.sent_bytes - before
+            self._traffic.add(sent=sent, seconds=time.perf_counter() - begun)
             if failed is not None:
                 reduced.set_exception(failed)
             else:

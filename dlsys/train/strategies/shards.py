@@ -19,14 +19,13 @@ from torch.distributed.fsdp import (
     fully_shard,
 )
 from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
-from torch.distributed.tensor import DTensor, Replicate
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map_only
 
 from dlsys.errors import UsageError
 from dlsys.spec.card import Card
-from dlsys.train.strategies.base import Parts, State
-from dlsys.train.strategies.traffic import Traffic
+from dlsys.train.strategies.base import Parts
+from dlsys.train.traffic import Traffic
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -40,11 +39,9 @@ class Shards:
         blocks: the modules that are gathered one at a time, inner ones first.
         mesh: the workers; with two axes, the first one's workers hold the same shards.
         precision: what parameters are gathered as and gradients are averaged as.
+        traffic: counts what its collectives send.
         reshard: frees a block behind its forward pass.
         offload: keeps the shards in the CPU's memory.
-
-    Attributes:
-        traffic: what its collectives send.
     """
 
     def __init__(
@@ -53,12 +50,12 @@ class Shards:
         blocks: Sequence[nn.Module],
         mesh: DeviceMesh,
         precision: MixedPrecisionPolicy,
+        traffic: Traffic,
         *,
         reshard: bool = True,
         offload: bool = False,
     ) -> None:
-        self.traffic = Traffic()
-        self._model, self._mesh, self._offload = model, mesh, offload
+        self._model, self._mesh, self._traffic, self._offload = model, mesh, traffic, offload
         if precision.param_dtype is not None:
             # Their running statistics are fp32, and the kernels want one type.
             norms = [module for module in model.modules() if isinstance(module, _NormBase)]
@@ -85,8 +82,8 @@ class Shards:
             offload_policy=offload,
         )
         replicas = self._mesh.size(0) if self._mesh.ndim > 1 else 1
-        sharded.set_custom_all_gather(_AllGather(self.traffic))
-        sharded.set_custom_reduce_scatter(_ReduceScatter(self.traffic, replicas))
+        sharded.set_custom_all_gather(_AllGather(self._traffic))
+        sharded.set_custom_reduce_scatter(_ReduceScatter(self._traffic, replicas))
 
     def _free(self) -> None:
         """Frees what is gathered, and puts the model's own shards in its place."""
@@ -114,14 +111,11 @@ class Shards:
         finally:
             root.set_requires_gradient_sync(True)
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Around a training step: what is sent elsewhere does not count."""
+    def prepare(self) -> None:
+        """Before a training step."""
         if not self._model.training:
             # What evaluation left gathered may not ask for the gradients that this step needs.
             self._free()
-        with self.traffic.step():
-            yield
 
 
 def require_dims(model: nn.Module, mend: str) -> None:
@@ -151,25 +145,6 @@ def gathered_as(parts: Parts) -> MixedPrecisionPolicy:
     return MixedPrecisionPolicy(
         param_dtype=parts.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-
-
-def gather_state(state: State, *, is_main: bool) -> State:
-    """The whole state in the CPU's memory of rank 0; on the others, their carried state alone.
-
-    Bringing a tensor's parts together takes every worker, in the same order.
-    """
-
-    def whole(value: Tensor) -> Tensor | None:
-        if isinstance(value, DTensor):
-            # One axis at a time, data's first: torch warns of what it must undo in an order of its own.
-            for axis in range(value.device_mesh.ndim - 1):
-                rest = value.placements[axis + 1 :]
-                value = value.redistribute(placements=[Replicate()] * (axis + 1) + [*rest])
-            value = value.full_tensor()
-        return value.cpu() if is_main else None
-
-    model, optimizers = tree_map_only(Tensor, whole, (state.model, state.optimizers))
-    return State(model, optimizers, state.local) if is_main else State({}, {}, state.local)
 
 
 class _Root(nn.Module):

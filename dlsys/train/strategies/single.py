@@ -15,8 +15,10 @@ from dlsys.errors import NonFiniteError
 from dlsys.train.regularize import clip
 from dlsys.train.schedule import apply
 from dlsys.train.seeding import seed_all
+from dlsys.train.strategies import whole
 from dlsys.train.strategies.base import Parts, State, StepResult, Strategy
 from dlsys.train.strategies.phase import TrainedPhase
+from dlsys.train.traffic import Traffic
 from dlsys.zoo.workload import Carry
 
 
@@ -25,11 +27,15 @@ class SingleStrategy(Strategy):
 
     Other strategies are this one with some of its steps replaced, which come in this order:
     `parallelize` the model, `wrap` each phase's module; then in every step, `accumulating` around
-    all backward passes but the last, `reduce` after the last, `update`.
+    all backward passes but the last, `reduce` after the last, `update`, and when all phases are done,
+    `finish`.
+
+    Attributes:
+        _traffic: what this worker's steps send.
     """
 
     def setup(self, parts: Parts) -> None:
-        self._parts = parts
+        self._parts, self._traffic = parts, Traffic()
         job, world = parts.job, parts.world
         seed_all(job.seed)
         model = parts.workload.build()
@@ -61,6 +67,9 @@ class SingleStrategy(Strategy):
     def reduce(self, trained: TrainedPhase) -> None:
         """Makes `.grad` the mean gradient over the global batch, where backward did not."""
 
+    def finish(self) -> None:
+        """What a step does once every phase is updated."""
+
     def reset_carry(self) -> None:
         for trained in self._phases:
             trained.carries.clear()
@@ -68,6 +77,10 @@ class SingleStrategy(Strategy):
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         if not self._model.training:
             self._model.train()
+        with self._traffic.step():
+            return self._step(batch, step, hyper)
+
+    def _step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         sums: dict[str, Tensor] = {}
         norm = torch.zeros(())
         for trained in self._phases:
@@ -79,6 +92,7 @@ class SingleStrategy(Strategy):
             self.reduce(trained)
             norm = self.update(trained, step, hyper, found)
             sums.update(found)
+        self.finish()
         return StepResult(sums, norm)
 
     def _only(self, trained: TrainedPhase) -> None:
@@ -162,45 +176,16 @@ class SingleStrategy(Strategy):
             sums = {name: torch.zeros_like(value) for name, value in sums.items()}
         return sums, carry
 
+    @property
+    def keeps_whole(self) -> bool:
+        """Whether this worker gets the whole state, where bringing it together is work for several."""
+        return True
+
     def state_out(self) -> State:
-        optimizers = {}
-        for trained in self._phases:
-            saved = trained.optimizer.state_dict()
-            names = [name for name, _ in trained.named]
-            optimizers[trained.phase.name] = {
-                "state": {names[index]: values for index, values in saved["state"].items()},
-                "param_groups": [
-                    {**group, "params": [names[i] for i in group["params"]]}
-                    for group in saved["param_groups"]
-                ],
-            }
-        carries = {trained.phase.name: dict(trained.carries) for trained in self._phases}
-        return State(model=dict(self._model.state_dict()), optimizers=optimizers, local={"carry": carries})
+        return whole.state_out(self._model, self._phases, keep=self.keeps_whole)
 
     def state_in(self, state: State) -> None:
-        self._model.load_state_dict(state.model)
-        for trained in self._phases:
-            saved = state.optimizers[trained.phase.name]
-            numbers = {name: index for index, (name, _) in enumerate(trained.named)}
-            trained.optimizer.load_state_dict(
-                {
-                    "state": {numbers[name]: values for name, values in saved["state"].items()},
-                    "param_groups": [
-                        # The kernel is this optimizer's own choice, not the state's: another strategy
-                        # holds other kinds of tensors.
-                        {
-                            **group,
-                            **{key: own[key] for key in ("foreach", "fused") if key in own},
-                            "params": [numbers[name] for name in group["params"]],
-                        }
-                        for group, own in zip(
-                            saved["param_groups"], trained.optimizer.param_groups, strict=True
-                        )
-                    ],
-                }
-            )
-            carries = state.local.get("carry", {}).get(trained.phase.name, {})
-            trained.carries = {int(index): carry for index, carry in carries.items()}
+        whole.state_in(self._model, self._phases, state)
 
 
 def _detach(carry: Carry) -> Carry:

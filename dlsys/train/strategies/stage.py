@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,29 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 
 from dlsys.errors import UsageError
+from dlsys.train.traffic import Traffic
 from dlsys.zoo.workload import Batch, Workload, rows_of
-
-
-class Traffic:
-    """What the last step sent, and where its time went, as this worker sees it.
-
-    Attributes:
-        bytes: sent to other workers.
-        seconds: from the first piece in to the last gradient out.
-        computed: seconds of those in which this worker did not wait.
-    """
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        self.bytes = self.seconds = self.computed = 0.0
-
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        self.computed += time.perf_counter() - begun
 
 
 class Stage(PipelineStage):
@@ -58,7 +35,7 @@ class Stage(PipelineStage):
         return self._counted(super().get_bwd_send_ops(bwd_chunk_id))
 
     def _counted(self, sends: list[dist.P2POp]) -> list[dist.P2POp]:
-        self.traffic.bytes += sum(send.tensor.nbytes for send in sends)
+        self.traffic.add(sent=sum(send.tensor.nbytes for send in sends))
         return sends
 
 

@@ -30,10 +30,11 @@ from dlsys.errors import UsageError
 from dlsys.spec.card import Cut, uneven
 from dlsys.spec.train import strategy as spec
 from dlsys.train import seeding
+from dlsys.train.collectives.mean import add_up, average
 from dlsys.train.strategies.base import State, StepResult
 from dlsys.train.strategies.cut import CutStrategy, local
 from dlsys.train.strategies.phase import TrainedPhase
-from dlsys.train.strategies.shards import Shards, blocks_of, gather_state, gathered_as, require_dims
+from dlsys.train.strategies.shards import Shards, blocks_of, gathered_as, require_dims
 from dlsys.zoo.workload import Carry, Workload
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -89,7 +90,7 @@ class TensorStrategy(CutStrategy):
         if self._options.data == "shard":
             require_dims(model, "leave data: shard out")
             blocks = blocks_of(model, self._parts.workload.card)
-            self._shards = Shards(model, blocks, mesh["data"], gathered_as(self._parts))
+            self._shards = Shards(model, blocks, mesh["data"], gathered_as(self._parts), self._traffic)
         return model
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -99,30 +100,30 @@ class TensorStrategy(CutStrategy):
         return self._shards.accumulating() if self._shards else nullcontext()
 
     def _count(self, style: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Adds what a layer's forward and backward pass send, with rings, to the bytes."""
-        if not torch.is_grad_enabled():
-            return
+        """Counts what a layer's forward and backward pass send, with rings."""
         part = (self._size - 1) / self._size
         if style != "column":  # An all-reduce sends twice what gathering does.
-            self._sent += part * (2 if style == "row" else 1) * output.numel() * output.element_size()
+            sent = (2 if style == "row" else 1) * output.numel() * output.element_size()
+            self._traffic.add(sent=part * sent)
         if style != "row" and inputs[0].requires_grad:
             whole = inputs[0].numel() * inputs[0].element_size()
-            self._sent += part * (1 if style == "groups" else 2) * whole
+            self._traffic.add(sent=part * (1 if style == "groups" else 2) * whole)
 
     def reduce(self, trained: TrainedPhase) -> None:
         if self._data.size() > 1 and not self._shards:  # Shards are averaged in backward already.
             gradients = [local(p.grad) for p in trained.parameters if p.grad is not None]
-            self._average(gradients, self._data, self._data.size())
+            average(gradients, self._data, self._data.size(), self._traffic)
 
     def _whole_square(self, gradients: list[Tensor]) -> Tensor:
         square = super()._whole_square(gradients)
         if self._shards:
-            self._add_up(square, self._data)
+            add_up(square, self._data, self._traffic)
         return square
 
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        with self._shards.step() if self._shards else nullcontext():
-            result = super().train_step(batch, step, hyper)
+        if self._shards:
+            self._shards.prepare()
+        result = super().train_step(batch, step, hyper)
         return StepResult(self._once(result.sums), result.grad_norm)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
@@ -150,10 +151,9 @@ class TensorStrategy(CutStrategy):
             state.local["carry"] = {phase: {} for phase in state.local["carry"]}
         return state
 
-    def _joined(self, state: State) -> State:
-        if self._shards:
-            return gather_state(state, is_main=self._parts.world.is_main)
-        return super()._joined(state)
+    @property
+    def keeps_whole(self) -> bool:
+        return self._parts.world.is_main or not self._shards
 
     def state_in(self, state: State) -> None:
         super().state_in(state)
@@ -162,11 +162,6 @@ class TensorStrategy(CutStrategy):
         random = [seeding.random_state()]
         dist.broadcast_object_list(random, group=self._group, group_src=0)
         seeding.set_random_state(random[0])
-
-    def communication(self) -> Mapping[str, float]:
-        """The mean bytes of a step since the last call, those of shards among them."""
-        sent = super().communication()["bytes"]
-        return {"bytes": sent + (self._shards.traffic.means(timed=False)["bytes"] if self._shards else 0.0)}
 
 
 class GroupsParallel(ParallelStyle):

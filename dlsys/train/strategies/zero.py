@@ -19,14 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlsys.data.loader import MicroBatch, StepBatch
+from dlsys.data.loader import MicroBatch
 from dlsys.errors import NonFiniteError, UsageError
 from dlsys.spec.train.strategy import Zero
 from dlsys.train.schedule import apply
-from dlsys.train.strategies.base import Parts, State, StepResult
+from dlsys.train.strategies.base import Parts, State
 from dlsys.train.strategies.deepspeed_process import compiled_adam, hold_less, prepare, start
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy, first_bad
+from dlsys.train.strategies.whole import take_carry
 from dlsys.zoo.workload import Carry
 
 # Elements that one message reduces, or one call of stage 3's optimizer updates, whose gradients it
@@ -90,7 +91,9 @@ class ZeroStrategy(SingleStrategy):
         optimizer = trained.optimizer
         if self._options.offload:
             optimizer = compiled_adam(self._parts.job.optimizer, trained.parameters)
-        self._engine, self._backend = start(module, optimizer, self._config(), world, self._undo)
+        self._engine, self._backend = start(
+            module, optimizer, self._config(), world, self._traffic, self._undo
+        )
         trained.optimizer = self._engine.optimizer
         if self._stage and not self._options.offload:
             hold_less(self._zero, self._stage, world.rank)
@@ -138,10 +141,6 @@ class ZeroStrategy(SingleStrategy):
     def backward(self, module: nn.Module, loss: Tensor) -> None:
         # The loss has its share of the whole batch already: not to be divided by the micro-batches.
         self._engine.backward(loss, scale_wrt_gas=False)
-
-    def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
-        with self._backend.traffic.step():
-            return super().train_step(batch, step, hyper)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         if self._model.training:
@@ -211,7 +210,7 @@ class ZeroStrategy(SingleStrategy):
         self._publish()
 
     def communication(self) -> Mapping[str, float]:
-        return self._backend.traffic.means(timed=self._parts.world.device.type == "cpu")
+        return self._traffic.means(timed=self._parts.world.device.type == "cpu")
 
     # DeepSpeed's optimizer and its flat tensors, from stage 1 on.
 
@@ -328,8 +327,7 @@ class ZeroStrategy(SingleStrategy):
         self._model.load_state_dict(plain, strict=False)
         self._publish()
         self._load_optimizer(trained, state.optimizers[trained.phase.name])
-        carries = state.local.get("carry", {}).get(trained.phase.name, {})
-        trained.carries = {int(index): carry for index, carry in carries.items()}
+        take_carry(trained, state)
 
     def _load_optimizer(self, trained: TrainedPhase, saved: dict[str, Any]) -> None:
         flats, (group,) = self._flats, self._base.param_groups
