@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOG := $(VENV)/install.log
 INSTALLED := $(VENV)/.installed
+# Processes that share the tests: `make test AT_ONCE=4`.
+AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help env run test quick faults lint bench verify crossing jobs agents clean
@@ -19,10 +21,10 @@ run: env  ## train the quickstart: real digits, two workers, about a minute
 	@$(BIN)/dlsys run quickstart
 
 test: lint  ## linters, types and the tests: what CI runs (no GPU, no `make faults`)
-	@$(BIN)/pytest -m "not gpu and not faults"
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults"
 
 quick: env  ## the tests that start no Ray and break nothing: an answer while you work
-	@$(BIN)/pytest -m "not ray and not faults and not slow and not gpu"
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not ray and not faults and not slow and not gpu"
 
 faults: env  ## only the tests that kill processes, fill disks and cut networks
 	@$(BIN)/pytest -m faults
