@@ -96,11 +96,12 @@ def _command(process: psutil.Process) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def workers() -> Iterator[None]:
-    """Ends the processes that `harness.in_workers` keeps."""
+    """Ends the processes that `harness` and `forking` keep."""
     yield
-    harness = sys.modules.get("harness")
-    if harness is not None:
-        harness.POOL.close()
+    if "harness" in sys.modules:
+        sys.modules["harness"].POOL.close()
+    if "forking" in sys.modules:
+        sys.modules["forking"].SERVER.close()
 
 
 @pytest.fixture
