@@ -6,12 +6,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOG := $(VENV)/install.log
 INSTALLED := $(VENV)/.installed
+# Processes that share the tests: `make test AT_ONCE=4`.
+AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test quick faults lint bench verify crossing jobs agents clean
+.PHONY: help env run test quick durations faults lint bench verify crossing jobs agents clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(INSTALLED)  ## make .venv with dlsys and all that it needs; once, and again when the pins change
 
@@ -19,10 +21,16 @@ run: env  ## train the quickstart: real digits, two workers, about a minute
 	@$(BIN)/dlsys run quickstart
 
 test: lint  ## linters, types and the tests: what CI runs (no GPU, no `make faults`)
-	@$(BIN)/pytest -m "not gpu and not faults"
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults"
 
 quick: env  ## the tests that start no Ray and break nothing: an answer while you work
-	@$(BIN)/pytest -m "not ray and not faults and not slow and not gpu"
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not ray and not faults and not slow and not gpu"
+
+durations: env  ## the tests of `make test`, and where their time goes: tests/durations.md
+	@mkdir -p build
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults" --junitxml=build/tests.xml
+	@$(BIN)/python tests/durations.py build/tests.xml > build/durations.md
+	@mv build/durations.md tests/durations.md
 
 faults: env  ## only the tests that kill processes, fill disks and cut networks
 	@$(BIN)/pytest -m faults

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import shares
 
 ROOT = Path(__file__).parent.parent
+# Several tests run at a time: each process, and what it starts, computes with one thread.
+os.environ["OMP_NUM_THREADS"] = "1"
 _MAY_CHANGE = {"PYTEST_CURRENT_TEST", "HYPOTHESIS_STORAGE_DIRECTORY"}
 _MAY_APPEAR = (
     "RAY_",
@@ -25,6 +30,24 @@ _MAY_APPEAR = (
     "CUDA_",
     "PYGAME_",
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> shares.Shares:
+    """Deals out the tests to pytest's processes."""
+    return shares.Shares(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Brings the tests of a process that shares the suite into the order in which they are dealt out."""
+    if hasattr(config, "workerinput"):
+        place = {nodeid: i for i, nodeid in enumerate(shares.longest_first([i.nodeid for i in items]))}
+        items.sort(key=lambda item: place[item.nodeid])
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is no garbage: each training run looks for its own."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -73,11 +96,12 @@ def _command(process: psutil.Process) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def workers() -> Iterator[None]:
-    """Ends the processes that `harness.in_workers` keeps."""
+    """Ends the processes that `harness` and `forking` keep."""
     yield
-    harness = sys.modules.get("harness")
-    if harness is not None:
-        harness.POOL.close()
+    if "harness" in sys.modules:
+        sys.modules["harness"].POOL.close()
+    if "forking" in sys.modules:
+        sys.modules["forking"].SERVER.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import pickle
 import tempfile
@@ -117,6 +118,20 @@ def train(
     return Trained(result, recorder.points, recorder.notes, weights)
 
 
+# What the workers' parent, which has nothing else to do, imports before it forks them.
+_IMPORTED = [
+    "deepspeed",
+    "networkx",
+    "setuptools",
+    "sklearn.datasets",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.distributed.pipelining",
+    "torch.distributed.tensor.parallel",
+    "torch.nn.parallel",
+    "dlsys.train.engine",
+    "dlsys.train.ps.server",
+]
 # gloo leaves threads behind with each process group, which look for work a hundred times a second: after some
 # hundred calls they take a core from the tests that follow.
 _RENEWED_AFTER = 25
@@ -126,7 +141,9 @@ class _Pool:
     """Processes that stay, because importing torch takes longer than most tests."""
 
     def __init__(self) -> None:
-        self._context = mp.get_context("spawn")
+        # Forked from a process that has imported torch and has one thread, not from this one.
+        self._context = mp.get_context("forkserver")
+        self._context.set_forkserver_preload(_IMPORTED)
         self._members: list[tuple[Any, Any]] = []
         self._calls = 0
 
@@ -186,6 +203,7 @@ class _Pool:
 
 def _member(pipe: Any) -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # what was imported: every run collects its own garbage
     while True:
         try:
             rank, size, meet, function, arguments = pickle.loads(pipe.recv_bytes())

@@ -1,4 +1,7 @@
-"""Runs `dlsys` as a user does, in a process of its own, and looks at what it left."""
+"""Runs `dlsys` as a user does, in a process of its own, and looks at what it left.
+
+The processes are forks (`forking`), or with `Folder.forks = False` interpreters.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from forking import SERVER, Fork
 
 import dlsys
 from dlsys.paths import RunPaths
@@ -117,6 +121,8 @@ class Done:
 class Folder:
     """A user's working directory with a job and a workload of theirs."""
 
+    forks = True
+
     def __init__(self, path: Path, **environment: str) -> None:
         self.path = path
         self.environment = {
@@ -129,21 +135,25 @@ class Folder:
         (path / "mine.py").write_text(MODULE)
         (path / "job.yaml").write_text(JOB)
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str] | Fork:
         # Files, not pipes: nobody reads while the command runs, and a full pipe would stop it.
         self._out = open(self.path / "out.txt", "w+")  # noqa: SIM115
         self._err = open(self.path / "err.txt", "w+")  # noqa: SIM115
+        words = ["-m", "dlsys.cli.main", *arguments]
+        told = {**self.environment, **environment}
+        if self.forks:
+            return SERVER.fork(words, self.path, told, self._out.fileno(), self._err.fileno())
         return subprocess.Popen(
-            [sys.executable, "-m", "dlsys.cli.main", *arguments],
+            [sys.executable, *words],
             cwd=self.path,
-            env={**self.environment, **environment},
+            env=told,
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
             text=True,
         )
 
-    def finish(self, process: subprocess.Popen[str], timeout: float = 120) -> Done:
+    def finish(self, process: subprocess.Popen[str] | Fork, timeout: float = 120) -> Done:
         began = time.monotonic()
         try:
             code = process.wait(timeout)

@@ -13,3 +13,11 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     made = Folder(tmp_path)
     yield made
     made.clean()
+
+
+@pytest.fixture(scope="package", autouse=True)
+def interpreters() -> Iterator[None]:
+    """Faults strike real processes."""
+    Folder.forks = False
+    yield
+    Folder.forks = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from forking import SERVER
 
 import dlsys
 from dlsys import processes
@@ -59,16 +60,22 @@ class Cluster:
         self, *words: str, check: bool = True, timeout: float = _PATIENCE, cwd: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """One command; with `check`, it must succeed."""
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "dlsys.cli.main", *words],
-            cwd=cwd or self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = SERVER.fork(
+                ["-P", "-m", "dlsys.cli.main", *words],
+                cwd or self.folder,
+                self.environment,
+                out.fileno(),
+                err.fileno(),
+            )
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            out.seek(0)
+            err.seek(0)
+            done = subprocess.CompletedProcess(words, code, out.read(), err.read())
         assert not check or done.returncode == 0, f"{words} ended with {done.returncode}:\n{done.stderr}"
         return done
 
