@@ -53,16 +53,24 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Simulate a sweep: trials at each rung, time and cost; and other schedulers on the same curves."""
+    """Simulate a sweep: trials at each rung, time and cost; and other schedulers on the same curves.
+
+    Of a training job, count what its model is and what a step of it computes and keeps.
+    """
+    from dlsys.cli.facts import as_text, costs
     from dlsys.plan import compare
     from dlsys.plan.curves import recorded
     from dlsys.plan.rates import price_of, room
-    from dlsys.spec import LoadedSweep, load_any
+    from dlsys.spec import Loaded, LoadedSweep, load_any
 
     loaded = load_any(find(file), overrides or ())
+    if isinstance(loaded, Loaded) and loaded.spec.kind == "train":
+        counted = costs(loaded.training, loaded.path.parent)
+        print(json.dumps(counted) if as_json else as_text(counted))
+        return
     if not isinstance(loaded, LoadedSweep):
         raise UsageError(
-            f"{file}: is a kind: {loaded.spec.kind} file, and there are plans only for sweeps yet",
+            f"{file}: is a kind: {loaded.spec.kind} file, and there are plans only for sweeps and training",
             hint="Give a sweep: dlsys plan tune/lenet5_asha",
         )
     currency = ""

@@ -110,8 +110,7 @@ def _sameness(card: Card) -> str:
 
 def _counted(name: str, card: Card | None, overrides: list[str] | None) -> dict[str, Any]:
     """The facts of the workload on a source; empty where none is given and all need files."""
-    from dlsys.plan.facts import facts
-    from dlsys.registry import import_string
+    from dlsys.cli.facts import counted
     from dlsys.spec.data.fit import without_files
     from dlsys.spec.load import check
     from dlsys.spec.overrides import apply_overrides
@@ -134,7 +133,7 @@ def _counted(name: str, card: Card | None, overrides: list[str] | None) -> dict[
     apply_overrides(document, given)
     found = check(document)
     assert isinstance(found, TrainJob), "kind: train"
-    told = facts(found, Path.cwd(), lambda *told: import_string("dlsys.zoo.measure:measure")(*told))
+    told = counted(found, Path.cwd())
     return {
         "counted_on": found.data.source,
         "parameters": told.parameters,

@@ -35,6 +35,7 @@ from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.straggler import Stragglers
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
+from dlsys.spec.earlier import as_now
 from dlsys.spec.load import Loaded
 from dlsys.spec.rl.job import Job
 from dlsys.spec.train.job import TrainJob
@@ -99,7 +100,7 @@ def reopen(paths: RunPaths, loaded: Loaded) -> None:
     Raises:
         UsageError: the job would compute something else.
     """
-    before = yaml.read(paths.spec.read_text(), str(paths.spec)).data
+    before = as_now(yaml.read(paths.spec.read_text(), str(paths.spec)).data)
     after = loaded.job.model_dump(mode="json")
     changed = [key for key in loaded.job.FIXED if before.get(key) != after.get(key)]
     if changed:

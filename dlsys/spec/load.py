@@ -7,20 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.registry import did_you_mean
 from dlsys.spec import yaml
 from dlsys.spec.cluster import rules as cluster_rules
 from dlsys.spec.cluster.providers import PROVIDERS, Cluster
-from dlsys.spec.explain import explain
 from dlsys.spec.overrides import apply_overrides, as_given, changed
 from dlsys.spec.rl import rules as rl_rules
 from dlsys.spec.rl.job import Job, RLJob
 from dlsys.spec.section import show
+from dlsys.spec.sections import HARMLESS_AGENT, HARMLESS_JOB, HARMLESS_SWEEP, sections, told, without
 from dlsys.spec.sweep import rules as sweep_rules
 from dlsys.spec.sweep import trials as sweep_trials
 from dlsys.spec.sweep.sweep import Sweep
@@ -181,7 +179,7 @@ def _with_files(document: yaml.Document) -> Job:
     job = check(document)
     if isinstance(job, RLJob):
         wrong = list(rl_rules.missing_files(job, Path(document.file).parent))
-        if problems := _told(document, wrong):
+        if problems := told(document, wrong):
             raise SpecError(problems)
     return job
 
@@ -196,20 +194,20 @@ def check(document: yaml.Document) -> Job:
 
 
 def _check_agent(document: yaml.Document) -> RLJob:
-    job, wrong, broken = _sections(document, RLJob)
-    known = job or _without(document.data, broken, RLJob, _HARMLESS_AGENT)
+    job, wrong, broken = sections(document, RLJob)
+    known = job or without(document.data, broken, RLJob, HARMLESS_AGENT)
     wrong += islice(rl_rules.check(known, broken), yaml.MAX_PROBLEMS)
-    if problems := _told(document, wrong):
+    if problems := told(document, wrong):
         raise SpecError(problems)
     assert job is not None, "what pydantic refuses is a problem"
     return job
 
 
 def _check_training(document: yaml.Document) -> TrainJob:
-    job, wrong, broken = _sections(document, TrainJob)
-    known = job or _without(document.data, broken, TrainJob, _HARMLESS_JOB)
+    job, wrong, broken = sections(document, TrainJob)
+    known = job or without(document.data, broken, TrainJob, HARMLESS_JOB)
     wrong += islice(rules.check(known, broken), yaml.MAX_PROBLEMS)
-    if problems := _told(document, wrong):
+    if problems := told(document, wrong):
         raise SpecError(problems)
     assert job is not None, "what pydantic refuses is a problem"
     return rules.resolve(job)
@@ -227,8 +225,8 @@ def check_sweep(document: yaml.Document, source: str, overrides: tuple[str, ...]
         SpecError: all problems.
     """
     _kind(document, ["sweep"])
-    sweep, wrong, broken = _sections(document, Sweep)
-    known = sweep or _without(document.data, broken, Sweep, _HARMLESS_SWEEP)
+    sweep, wrong, broken = sections(document, Sweep)
+    known = sweep or without(document.data, broken, Sweep, HARMLESS_SWEEP)
     job: Loaded | None = None
     base: sweep_trials.Base | None = None
     elsewhere: list[Problem] = []
@@ -240,7 +238,7 @@ def check_sweep(document: yaml.Document, source: str, overrides: tuple[str, ...]
             elsewhere = error.elsewhere
     if known is not None:
         wrong += islice(sweep_rules.check(known, base, broken), yaml.MAX_PROBLEMS)
-    if problems := _told(document, wrong) + elsewhere:
+    if problems := told(document, wrong) + elsewhere:
         raise SpecError(problems)
     assert sweep is not None, "what pydantic refuses is a problem"
     assert job is not None, "a job that could not be loaded is a problem"
@@ -258,11 +256,11 @@ def check_cluster(document: yaml.Document) -> Cluster:
     _kind(document, ["cluster"])
     provider = document.data.get("provider")
     if not isinstance(provider, str) or provider not in PROVIDERS:
-        raise SpecError(_told(document, [(("provider",), _bad_choice(document.data, "provider", PROVIDERS))]))
-    cluster, wrong, broken = _sections(document, PROVIDERS[provider], owner=provider)
+        raise SpecError(told(document, [(("provider",), _bad_choice(document.data, "provider", PROVIDERS))]))
+    cluster, wrong, broken = sections(document, PROVIDERS[provider], owner=provider)
     if cluster is not None and not broken:
         wrong += islice(cluster_rules.check(cluster), yaml.MAX_PROBLEMS)
-    if problems := _told(document, wrong):
+    if problems := told(document, wrong):
         raise SpecError(problems)
     assert cluster is not None, "what pydantic refuses is a problem"
     return cluster
@@ -334,68 +332,3 @@ def _bad_choice(data: dict[str, Any], key: str, choices: Iterable[str]) -> str:
         return f"is required and missing: {known}"
     near = did_you_mean(data[key], choices) if isinstance(data[key], str) else ""
     return f"must be {known}, got {show(data[key])}{'.' if near else ''}{near}"
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-_Wrong = list[tuple[yaml.Path, str]]
-
-
-def _sections(
-    document: yaml.Document, model: type[_Model], *, owner: str = ""
-) -> tuple[_Model | None, _Wrong, set[str]]:
-    """The document as its model, what is wrong with its types and keys, and which sections that spoils."""
-    found: _Model | None = None
-    wrong: _Wrong = []
-    try:
-        found = model.model_validate(document.data)
-    except ValidationError as error:
-        wrong = list(islice(explain(error, model, owner=owner), yaml.MAX_PROBLEMS))
-    broken = {str(path[0]) for path in (*(path for path, _ in wrong), *document.unread) if path}
-    return found, wrong, broken
-
-
-def _told(document: yaml.Document, wrong: _Wrong) -> list[Problem]:
-    """All the document's problems, each with its line."""
-    problems = list(document.problems)
-    problems += [document.problem(path, text) for path, text in wrong if path not in document.unread]
-    if len(wrong) >= yaml.MAX_PROBLEMS:
-        text = f"has more problems; here are the first {len(problems)}"
-        problems.append(Problem(document.file, 0, "", text))
-    return problems
-
-
-_HARMLESS_JOB: dict[str, Any] = {
-    "kind": "train",
-    "name": "x",
-    "workload": "x:y",
-    "data": {"source": "digits"},
-    "batch_size": 1,
-    "stop": {"epochs": 1},
-}
-_HARMLESS_AGENT: dict[str, Any] = {
-    "kind": "rl",
-    "name": "x",
-    "environment": {"name": "x:y"},
-    "algorithm": {"name": "ppo"},
-    "stop": {"epochs": 1},
-}
-_HARMLESS_SWEEP: dict[str, Any] = {
-    "kind": "sweep",
-    "name": "x",
-    "job": "x.yaml",
-    "metric": "valid/loss",
-    "space": {"x": {"choice": [0]}},
-    "trials": 1,
-}
-
-
-def _without(
-    data: dict[str, Any], broken: set[str], model: type[_Model], harmless: dict[str, Any]
-) -> _Model | None:
-    """The model with broken sections replaced by harmless ones, so that rules between the sound ones
-    can still be checked; None when it cannot be made."""
-    kept = {key: value for key, value in data.items() if key in model.model_fields and key not in broken}
-    try:
-        return model.model_validate({**harmless, **kept})
-    except ValidationError:
-        return None

@@ -107,8 +107,20 @@ def test_the_table_has_a_line_for_each_scheduler(capsys: pytest.CaptureFixture[s
     assert [line.split("  ")[0] for line in lines] == names
 
 
-@pytest.mark.parametrize(("name", "kind"), [("quickstart", "train"), ("cluster/two_nodes", "cluster")])
-def test_only_sweeps_have_a_plan_yet(name: str, kind: str) -> None:
+def test_a_job_is_counted(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    plan("quickstart", ["batch_size=32", "gradient.accumulate=2"], as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["parameters"] == 21_386
+    assert found["step"]["rows"] == 32
+    assert found["step"]["flops"] == 32 * found["row"]["step_flops"]
+    assert found["step"]["activation_bytes_per_worker"] == 32 // 4 * found["row"]["activation_bytes"]
+    plan("quickstart")
+    assert f"{found['parameters']:,} parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "kind"), [("rl/cartpole_ppo", "rl"), ("cluster/two_nodes", "cluster")])
+def test_other_files_have_no_plan(name: str, kind: str) -> None:
     with pytest.raises(UsageError, match=f"is a kind: {kind} file, and there are plans only for") as caught:
         plan(name)
     assert caught.value.exit_code == 2

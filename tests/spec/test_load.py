@@ -9,6 +9,7 @@ import pytest
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.spec import TrainJob, load
+from dlsys.spec.earlier import as_now
 from dlsys.spec.section import Condition, Interval
 
 GOOD = """\
@@ -26,6 +27,8 @@ regularize:
   - {name: max-norm, limit: 3}
 stop: {epochs: 1}
 """
+
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 @pytest.fixture
@@ -245,3 +248,12 @@ class TestOwnWorkload:
         [problem] = problems(self.job(good, workload))
         assert problem.path == "workload"
         assert text in problem.text
+
+
+def test_a_job_of_an_earlier_version_is_read_as_of_now() -> None:
+    now = load(JOBS / "generate" / "gan.yaml").job.model_dump(mode="json")
+    before = {**now, "model": {**now["model"], "modes": 8, "radius": 2.0, "sigma": 0.1}}
+    del before["data"]["prefetch"]  # as if that were new
+    assert as_now(before) == now
+    assert as_now({**before, "seed": 1}) == {**now, "seed": 1}
+    assert as_now({"kind": "train", "workload": "gone"}) == {"kind": "train", "workload": "gone"}

@@ -196,7 +196,8 @@ class TrainJob(Section):
     @property
     def subject(self) -> dict[str, str]:
         """What the job is about, by what it is."""
-        return {"workload": self.workload}
+        version = {"workload_version": str(self.card.version)} if self.card else {}
+        return {"workload": self.workload, **version}
 
     @property
     def code(self) -> tuple[str, ...]:
