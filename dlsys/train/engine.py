@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from dlsys import data as sources
 from dlsys.data.augment import augment
@@ -28,6 +27,7 @@ from dlsys.spec.train.rules import total_steps
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.checkpoint.snapshot import distribute
 from dlsys.train.loop import Loop, Recorder, Result
+from dlsys.train.precision import Precision
 from dlsys.train.ps.wire import Servers
 from dlsys.train.regularize import Regularizers
 from dlsys.train.schedule import Schedule
@@ -201,7 +201,7 @@ def _loaders(
             size=place[1],
             micro=job.gradient.accumulate if training else 1,
             device=parts.world.device,
-            floats=parts.floats,
+            floats=parts.precision.floats,
             prefetch=job.data.prefetch,
             transform=partial(augment, options=augmentation) if augmentation else None,
         )
@@ -238,9 +238,7 @@ def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
         micro=job.gradient.accumulate,
         seed=job.seed,
     )
-    if _is_double(saved.model) != (job.precision == "fp64"):
-        # Weights and optimizers convert what they are given; carried state is used as it is.
-        state.local = tree_map_only(Tensor, partial(_convert, double=job.precision == "fp64"), state.local)
+    state.local = Precision(job.precision, loop.world.device).adopt(state.local)
     loop.strategy.state_in(state)
     loop.schedule.load_state_dict(saved.loop["schedule"])
     loop.meter.load_state_dict(own.get("meter", {}))
@@ -250,16 +248,6 @@ def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
     loop.mark_saved()
     if loop.world.is_main:
         loop.recorder.note(f"continues from the checkpoint of step {saved.position.step}")
-
-
-def _is_double(model: Mapping[str, Tensor]) -> bool:
-    return all(tensor.dtype == torch.float64 for tensor in model.values() if tensor.is_floating_point())
-
-
-def _convert(tensor: Tensor, *, double: bool) -> Tensor:
-    if not tensor.is_floating_point():
-        return tensor
-    return tensor.double() if double else tensor.float()
 
 
 def _write_samples(workload: Workload, weights: dict[str, Tensor], job: TrainJob, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,7 @@ class Meter:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._norm: Tensor = torch.zeros(())
+        self._figures: Mapping[str, float] = {}
         self._clear_times()
 
     def _clear_times(self) -> None:
@@ -35,7 +37,7 @@ class Meter:
         for name, value in result.sums.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
             self._counts[name] = self._counts.get(name, 0) + result.shares
-        self._norm = result.grad_norm
+        self._norm, self._figures = result.grad_norm, result.figures
         self._data += data_seconds
         self._total += total_seconds
         self._steps += 1
@@ -51,8 +53,10 @@ class Meter:
             f"train/{name}": total * world.size / count
             for name, total, count in zip(names, found[: len(names)], found[len(names) :], strict=True)
         }
-        if names:
-            values["train/grad_norm"] = float(self._norm)
+        norm = float(self._norm)
+        if names and math.isfinite(norm):  # that of a skipped step says nothing
+            values["train/grad_norm"] = norm
+        values.update({f"train/{name}": value for name, value in self._figures.items()})
         self._sums.clear()
         self._counts.clear()
         return values

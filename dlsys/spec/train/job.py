@@ -159,9 +159,10 @@ class TrainJob(Section):
     """How the learning rate moves."""
     regularize: tuple[Regularizer, ...] = ()
     """Named regularizers."""
-    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    """`bf16`: the type of activations; parameters and updates stay in fp32. `fp64`: everything in double,
-    which is slow, and tells rounding from mistakes."""
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
+    """`bf16`, `fp16`: the type of activations; parameters and updates stay in fp32. `fp16` scales the loss,
+    and skips steps in which a gradient overflows. `fp64`: everything in double, which is slow, and tells
+    rounding from mistakes."""
     gradient: Gradient = Field(default_factory=Gradient)
     """Accumulation and clipping."""
     strategy: Strategy | None = None

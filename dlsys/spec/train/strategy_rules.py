@@ -12,8 +12,11 @@ from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.strategy import (
     DDP,
     FSDP,
+    PS,
+    LocalSGD,
     MoE,
     Pipeline,
+    Ring,
     Single,
     Tensor,
     Zero,
@@ -148,6 +151,8 @@ def options_fit(job: TrainJob) -> Found:
                     f"DeepSpeed's optimizer on the CPU is Adam, this job's is {job.optimizer.name}: "
                     "say adam or adamw, or leave offload out",
                 )
+    if job.precision == "fp16":
+        yield from _scales_one_loss(strategy)
     if reason := approximates(strategy):
         for name, bound in job.expect.items():
             if bound.relation == "==":
@@ -155,6 +160,35 @@ def options_fit(job: TrainJob) -> Found:
                     ("expect", name),
                     f"cannot be met exactly under {strategy.name}: {reason}; expect >= or <=",
                 )
+
+
+_APART = (
+    "fp16 has one loss scale, but under {} workers train apart, and each would find its own: say bf16, or {}"
+)
+_KEPT = "in fp16 gradients overflow now and then, and {} would keep that for all later steps: say bf16, or {}"
+
+
+def _scales_one_loss(strategy: Section) -> Found:
+    """fp16 has one loss scale, which all workers lower when a gradient overflows, and go on."""
+    match strategy:
+        case Zero():
+            wrong = (
+                "zero cannot train in fp16: whether DeepSpeed has it depends on the machine, and its loss "
+                "scale is its own. Say bf16, or strategy fsdp, which cuts the same"
+            )
+        case DDP(local_sgd=LocalSGD()):
+            wrong = _APART.format("local_sgd", "leave local_sgd out")
+        case PS(in_step=False, mode=mode):
+            wrong = _APART.format(f"mode: {mode}", "mode: sync")
+        case PS(push="updates"):
+            wrong = _APART.format("push: updates", "push: gradients")
+        case DDP(hook="powersgd"):
+            wrong = _KEPT.format("hook: powersgd", "hook: fp16")
+        case Ring(wire=wire, error_feedback=True) if wire != "same":
+            wrong = _KEPT.format("error_feedback", "error_feedback: false")
+        case _:
+            return
+    yield ("precision",), wrong
 
 
 def _only_with(strategy: Section, option: str, holds: bool, other: str) -> Found:

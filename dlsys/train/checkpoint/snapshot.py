@@ -47,6 +47,7 @@ class Saved:
         carry: carried state by phase, for all slots of the global batch; empty at an epoch's start.
         ranks: random state and unlogged sums of each worker, in order.
         loop: the loop's own state: schedule, best metric, last metrics.
+        scaler: the loss scale's state; empty where there is none.
     """
 
     position: Position
@@ -55,9 +56,11 @@ class Saved:
     carry: dict[str, Any] = field(default_factory=dict)
     ranks: list[dict[str, Any]] = field(default_factory=list)
     loop: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
 
     def header(self) -> dict[str, Any]:
-        return {"position": asdict(self.position), "loop": self.loop}
+        found = {"position": asdict(self.position), "loop": self.loop}
+        return {**found, "scaler": self.scaler} if self.scaler else found
 
 
 def collect(
@@ -78,7 +81,7 @@ def collect(
         for phase in carry
     }
     ranks = [{key: value for key, value in part.items() if key != "carry"} for part in parts]
-    return Saved(position, state.model, state.optimizers, carries, ranks, loop)
+    return Saved(position, state.model, state.optimizers, carries, ranks, loop, state.scaler)
 
 
 def distribute(
@@ -104,7 +107,7 @@ def distribute(
         for phase, tree in saved.carry.items()
         if tree is not None
     }
-    state = State(model=saved.model, optimizers=saved.optimizers, local={"carry": carry})
+    state = State(saved.model, saved.optimizers, {"carry": carry}, saved.scaler)
     return state, {key: value for key, value in mine.items() if key != "random"}
 
 

@@ -230,6 +230,7 @@ def read(path: Path) -> Saved:
             carry=rest["carry"],
             ranks=rest["ranks"],
             loop=document["loop"],
+            scaler=document.get("scaler", {}),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this version: {error}") from error

@@ -122,6 +122,8 @@ class Server(Service[_Member]):
         numbers = receive_parts(channel, message, member.gradients, others_zero=True)
         with self._moved:
             current = self._rounds[phase]
+            if current.square is not None:  # which no worker asked to apply: a gradient overflowed
+                current = self._rounds[phase] = _Round()
             current.pushes[member.rank] = {number: member.gradients[number] for number in numbers}
             member.round[phase] = current
             if len(current.pushes) == self._size:

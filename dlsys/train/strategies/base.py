@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dlsys.data.loader import Loader, MicroBatch, StepBatch
 from dlsys.spec.train.job import TrainJob
+from dlsys.train.precision import Precision
 from dlsys.train.ps.wire import Servers
 from dlsys.train.regularize import Regularizers
 from dlsys.train.world import World
@@ -39,14 +39,9 @@ class Parts:
     note: Callable[[str], None] = lambda text: None
 
     @property
-    def dtype(self) -> torch.dtype | None:
-        """The autocast type of forward passes; None without autocast."""
-        return torch.bfloat16 if self.job.precision == "bf16" else None
-
-    @property
-    def floats(self) -> torch.dtype | None:
-        """What floating-point numbers of the model and of batches become; None leaves them as they are."""
-        return torch.float64 if self.job.precision == "fp64" else None
+    def precision(self) -> Precision:
+        """What numbers this worker computes in."""
+        return Precision(self.job.precision, self.world.device)
 
 
 @dataclass
@@ -58,11 +53,13 @@ class StepResult:
             their sum over all workers is the mean. Detached scalars.
         grad_norm: norm of the whole gradient before clipping, the same on every worker.
         shares: workers' shares of global batches that the sums are over.
+        figures: what else is logged, by name, the same on every worker.
     """
 
     sums: dict[str, Tensor]
     grad_norm: Tensor
     shares: int = 1
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,11 +71,13 @@ class State:
         optimizers: for each phase, torch's optimizer state by parameter name
             (`state` and `param_groups`, as `torch.distributed.checkpoint.state_dict` writes it).
         local: what belongs to this worker alone: carried state.
+        scaler: the loss scale's, where there is one.
     """
 
     model: dict[str, Tensor]
     optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
     local: dict[str, Any] = field(default_factory=dict)
+    scaler: dict[str, float] = field(default_factory=dict)
 
 
 class Strategy(ABC):
@@ -102,7 +101,8 @@ class Strategy(ABC):
             hyper: `lr` and `momentum` for this update.
 
         Raises:
-            NonFiniteError: a NaN or an infinity in the gradient; nothing was updated.
+            NonFiniteError: a NaN or an infinity in the gradient that no loss scale is to blame for; nothing
+                was updated.
         """
 
     @abstractmethod

@@ -60,7 +60,7 @@ class FSDPStrategy(SingleStrategy):
 
     def precision(self) -> MixedPrecisionPolicy:
         """What parameters are gathered as and gradients are averaged as."""
-        return gathered_as(self._parts)
+        return gathered_as(self._precision)
 
     def _mesh(self) -> DeviceMesh:
         world, replicas = self._parts.world, self._options.replicas

@@ -117,7 +117,7 @@ class PipelineStrategy(SingleStrategy):
         if (size, training) not in self._schedules:
             device = self._parts.world.device
             stages = [
-                Stage(Blocks(blocks, self._autocast), index, self._stage_count, device, group=self._row)
+                Stage(Blocks(blocks, self._precision), index, self._stage_count, device, group=self._row)
                 for index, blocks in self._stages
             ]
             for stage in stages:
@@ -143,10 +143,10 @@ class PipelineStrategy(SingleStrategy):
         whole, start = rows_of(batch), int(rows[0])
         real = max(0, min(len(rows), whole - start))
         if not real:
-            return outputs.sum() * 0
+            return (outputs * 0).sum()  # their sum may be more than fp16 holds
         piece = {name: field[start : start + real] for name, field in batch.items()}
         workload = self._parts.workload
-        with self._traffic.computing(), self._autocast():
+        with self._traffic.computing(), self._precision.autocast():
             loss = workload.objective(finish(workload, outputs[:real], piece), piece)
             part = weight * real / whole
             # By its first row, since torch also asks for the loss of the piece that shows the shapes.
@@ -154,11 +154,7 @@ class PipelineStrategy(SingleStrategy):
                 name: mean.detach() * part for name, mean in {"loss": loss.value, **loss.metrics}.items()
             }
             # Gradients are averaged over the rows of workers.
-            return loss.value * (part * self._replicas.size())
-
-    def _autocast(self) -> torch.autocast:
-        dtype = self._parts.dtype
-        return torch.autocast(self._parts.world.device.type, dtype, enabled=dtype is not None)
+            return self._scaler.scaled(loss.value * (part * self._replicas.size()))
 
     def _on_all(self, kind: str, found: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the last stage found; on the row's other workers, zeros of the same names and shapes."""
@@ -196,7 +192,7 @@ class PipelineStrategy(SingleStrategy):
             else:
                 runs = [self._flow(micro.batch, training=False)]
             if self._last:
-                with self._autocast():
+                with self._precision.autocast():
                     finished = [finish(workload, run, micro.batch) for run in runs if run is not None]
                     outputs = workload.average(finished) if regularizers.mc_samples else finished[0]
                     sums = workload.measure(outputs, micro.batch)

@@ -20,16 +20,15 @@ these changed; servers average.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlsys.data.loader import Loader, MicroBatch, StepBatch
-from dlsys.errors import NonFiniteError, UsageError
+from dlsys.errors import UsageError
 from dlsys.spec.section import Interval
 from dlsys.spec.train.strategy import PS
 from dlsys.train.ps.client import Client
@@ -39,7 +38,7 @@ from dlsys.train.regularize import clip
 from dlsys.train.schedule import apply
 from dlsys.train.strategies.base import Parts, State, StepResult
 from dlsys.train.strategies.phase import TrainedPhase
-from dlsys.train.strategies.single import SingleStrategy, first_bad
+from dlsys.train.strategies.single import SingleStrategy
 from dlsys.train.world import World
 from dlsys.zoo.workload import Carry
 
@@ -165,17 +164,20 @@ class PSStrategy(SingleStrategy):
                 self._push_changes(trained, step)
             return norm
         apply(trained.optimizer, hyper)  # it makes no step here, but says the rate in checkpoints
+        self._scaler.unscale(trained.parameters)
         gradients = {name: weight.grad for name, weight in trained.named}
         if self._apart:
             return self._push(trained, step, hyper, gradients, sums)
         job = self._parts.job
         whole = self._client.gather(trained.phase.name, gradients)
-        self._check(whole, trained, step, sums)
+        norm = torch.tensor(whole, dtype=torch.float64)
+        if not self.may_update(whole, trained, step, sums):
+            return norm
         bound = job.gradient.clip_norm or self._parts.regularizers.clip_norm
         # As torch's clip_grad_norm_ has it.
         scale = min(1.0, bound / (whole + 1e-6)) if bound else 1.0
         self._client.apply(trained.phase.name, hyper, scale)
-        return torch.tensor(whole, dtype=torch.float64)
+        return norm
 
     def _push(
         self,
@@ -190,15 +192,11 @@ class PSStrategy(SingleStrategy):
         norm = clip(
             trained.parameters, job.gradient.clip_norm or regularizers.clip_norm, job.gradient.clip_value
         )
-        self._check(float(norm), trained, step, sums)
+        self.may_update(float(norm), trained, step, sums)
         rate = hyper["lr"]
         share = {**hyper, "lr": rate / self._parts.world.size if rate is not None else None}
         self._client.push(trained.phase.name, step, gradients, share, 1.0, self._share)
         return norm
-
-    def _check(self, norm: float, trained: TrainedPhase, step: int, sums: dict[str, Tensor]) -> None:
-        if not math.isfinite(norm):
-            raise NonFiniteError(first_bad(trained, step, sums))
 
     def _go_apart(self, trained: TrainedPhase) -> None:
         self._own_steps[trained.phase.name] = 0
@@ -219,7 +217,7 @@ class PSStrategy(SingleStrategy):
             share = self._share if self._own_steps[phase] == 1 else None
             self._client.push(phase, step, changes, {}, 1 / self._parts.world.size, share)
         else:
-            self._check(self._client.gather(phase, changes), trained, step, {})
+            self.may_update(self._client.gather(phase, changes), trained, step, {})
             self._client.apply(phase, {}, 1.0)
         self._last_step = step
         self._go_apart(trained)
@@ -319,7 +317,7 @@ class PSStrategy(SingleStrategy):
             super().state_in(state)
         else:
             idle = {phase: {**saved, "state": {}} for phase, saved in state.optimizers.items()}
-            super().state_in(State(state.model, idle, state.local))
+            super().state_in(replace(state, optimizers=idle))
         self._load(state.optimizers)
         if self._apart:
             self._client.pull()

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from dlsys.errors import UsageError
 from dlsys.spec.card import Card
-from dlsys.train.strategies.base import Parts
+from dlsys.train.precision import Precision
 from dlsys.train.traffic import Traffic
 
 _P = ParamSpec("_P")
@@ -135,15 +135,15 @@ def require_dims(model: nn.Module, mend: str) -> None:
             )
 
 
-def gathered_as(parts: Parts) -> MixedPrecisionPolicy:
+def gathered_as(precision: Precision) -> MixedPrecisionPolicy:
     """What parameters are gathered as and gradients are averaged as.
 
     Autocast computes the same either way; on GPUs half the bytes travel and wait for backward.
     """
-    if parts.dtype is None or parts.world.device.type == "cpu":
+    if precision.dtype is None or precision.device.type == "cpu":
         return MixedPrecisionPolicy()
     return MixedPrecisionPolicy(
-        param_dtype=parts.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+        param_dtype=precision.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
 
 

@@ -32,15 +32,19 @@ class SingleStrategy(Strategy):
 
     Attributes:
         _traffic: what this worker's steps send.
+        _scaler: of the loss that gradients are taken of.
     """
 
     def setup(self, parts: Parts) -> None:
         self._parts, self._traffic = parts, Traffic()
+        self._precision = parts.precision
+        self._scaler = self._precision.scaler()
         job, world = parts.job, parts.world
         seed_all(job.seed)
         model = parts.workload.build()
         parts.regularizers.prepare(model)
-        self._model = self.parallelize(model.to(device=world.device, dtype=parts.floats))
+        self._precision.prepare(model)
+        self._model = self.parallelize(model.to(device=world.device, dtype=self._precision.floats))
         self._phases = [TrainedPhase(self._model, phase, parts) for phase in parts.workload.phases()]
         self._several = len(self._phases) > 1
         for trained in self._phases:
@@ -92,8 +96,10 @@ class SingleStrategy(Strategy):
             self.reduce(trained)
             norm = self.update(trained, step, hyper, found)
             sums.update(found)
+        if sums:
+            self._scaler.update()
         self.finish()
-        return StepResult(sums, norm)
+        return StepResult(sums, norm, figures=self._scaler.figures())
 
     def _only(self, trained: TrainedPhase) -> None:
         """Gradients for one phase's parameters alone."""
@@ -109,18 +115,18 @@ class SingleStrategy(Strategy):
         A part is what, averaged over all workers' data places, gives the mean.
         """
         trained.optimizer.zero_grad(set_to_none=True)
-        world, dtype = self._parts.world, self._parts.dtype
         places = self.data_place[1]
         sums: dict[str, Tensor] = {}
         for index, micro in enumerate(batch.micros):
             last = index == len(batch.micros) - 1
             with nullcontext() if last else self.accumulating(trained.module):
                 carry = _fit(trained.carries.get(index), len(micro.batch["key"]))
-                with torch.autocast(world.device.type, dtype, enabled=dtype is not None):
+                with self._precision.autocast():
                     value, metrics, carry = trained.module(micro.batch, carry)
                 # Gradients are averaged over the data places: weight × places makes that their sum.
                 share = micro.weight * places
-                self.backward(trained.module, value if share == 1.0 else value * share)
+                part = value if share == 1.0 else value * share
+                self.backward(trained.module, self._scaler.scaled(part))
             trained.carries[index] = _detach(carry)
             loss_name = f"loss/{trained.phase.name}" if self._several else "loss"
             for name, mean in {loss_name: value, **metrics}.items():
@@ -142,25 +148,40 @@ class SingleStrategy(Strategy):
         """Changes the phase's parameters by their gradients; returns the gradient's norm.
 
         Raises:
-            NonFiniteError: the norm is not finite; nothing was changed.
+            NonFiniteError: as `may_update`.
         """
         job, regularizers = self._parts.job, self._parts.regularizers
+        self._scaler.unscale(trained.parameters)
         regularizers.penalize(trained.named)
         norm = self.clip(trained, job.gradient.clip_norm or regularizers.clip_norm, job.gradient.clip_value)
-        if not math.isfinite(float(norm)):
-            raise NonFiniteError(first_bad(trained, step, sums))
+        if not self.may_update(float(norm), trained, step, sums):
+            return norm
         apply(trained.optimizer, hyper)
         trained.optimizer.step()
         regularizers.after_step(trained.named, float(hyper["lr"] or 0.0))
         return norm
 
+    def may_update(self, norm: float, trained: TrainedPhase, step: int, sums: dict[str, Any]) -> bool:
+        """Whether a gradient changes its phase; one that the loss scale made overflow does not.
+
+        Args:
+            norm: of the whole gradient, the same on every worker.
+
+        Raises:
+            NonFiniteError: the norm is not finite, and no loss scale is to blame; nothing was changed.
+        """
+        if math.isfinite(norm):
+            return True
+        if not self._scaler.overflow():
+            raise NonFiniteError(first_bad(trained, step, sums))
+        return False
+
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         workload, regularizers = self._parts.workload, self._parts.regularizers
-        world, dtype = self._parts.world, self._parts.dtype
         if self._model.training:
             self._model.eval()
         carry = _fit(carry, len(micro.batch["key"]))
-        with torch.no_grad(), torch.autocast(world.device.type, dtype, enabled=dtype is not None):
+        with torch.no_grad(), self._precision.autocast():
             if regularizers.mc_samples:
                 with regularizers.stochastic(self._model):
                     runs = [
@@ -171,7 +192,7 @@ class SingleStrategy(Strategy):
             else:
                 outputs, carry = workload.forward(self._model, micro.batch, carry)
             sums = workload.measure(outputs, micro.batch)
-        sums["rows"] = torch.tensor(float(len(micro.batch["key"])), device=world.device)
+        sums["rows"] = torch.tensor(float(len(micro.batch["key"])), device=self._precision.device)
         if not micro.real:
             sums = {name: torch.zeros_like(value) for name, value in sums.items()}
         return sums, carry
@@ -182,10 +203,13 @@ class SingleStrategy(Strategy):
         return True
 
     def state_out(self) -> State:
-        return whole.state_out(self._model, self._phases, keep=self.keeps_whole)
+        state = whole.state_out(self._model, self._phases, keep=self.keeps_whole)
+        state.scaler = self._scaler.state_dict()
+        return state
 
     def state_in(self, state: State) -> None:
         whole.state_in(self._model, self._phases, state)
+        self._scaler.load_state_dict(state.scaler)
 
 
 def _detach(carry: Carry) -> Carry:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 
 from dlsys.errors import UsageError
+from dlsys.train.precision import Precision
 from dlsys.train.traffic import Traffic
 from dlsys.zoo.workload import Batch, Workload, rows_of
 
@@ -42,13 +41,13 @@ class Stage(PipelineStage):
 class Blocks(nn.Module):
     """A stage's blocks, in the job's precision; what they give out can be sent."""
 
-    def __init__(self, blocks: nn.Sequential, autocast: Callable[[], torch.autocast]) -> None:
+    def __init__(self, blocks: nn.Sequential, precision: Precision) -> None:
         super().__init__()
         self.blocks = blocks
-        self.autocast = autocast
+        self.precision = precision
 
     def forward(self, inputs: Tensor) -> Tensor:
-        with self.autocast():
+        with self.precision.autocast():
             outputs: Tensor = self.blocks(inputs)
         return outputs.contiguous()
 

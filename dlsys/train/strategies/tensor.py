@@ -90,7 +90,7 @@ class TensorStrategy(CutStrategy):
         if self._options.data == "shard":
             require_dims(model, "leave data: shard out")
             blocks = blocks_of(model, self._parts.workload.card)
-            self._shards = Shards(model, blocks, mesh["data"], gathered_as(self._parts), self._traffic)
+            self._shards = Shards(model, blocks, mesh["data"], gathered_as(self._precision), self._traffic)
         return model
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -124,7 +124,7 @@ class TensorStrategy(CutStrategy):
         if self._shards:
             self._shards.prepare()
         result = super().train_step(batch, step, hyper)
-        return StepResult(self._once(result.sums), result.grad_norm)
+        return replace(result, sums=self._once(result.sums))
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         if self._model.training:

@@ -84,9 +84,9 @@ class ZeroStrategy(SingleStrategy):
 
     def wrap(self, module: nn.Module) -> nn.Module:
         world, (trained,) = self._parts.world, self._phases
-        if (dtype := self._parts.dtype) is not None:
+        if self._precision.dtype is not None:
             # Inside the engine, because that turns off an autocast around it.
-            module.forward = torch.autocast(world.device.type, dtype)(module.forward)  # type: ignore[method-assign]
+            module.forward = self._precision.autocast()(module.forward)  # type: ignore[method-assign]
         prepare(world, self._undo)
         optimizer = trained.optimizer
         if self._options.offload:
@@ -121,7 +121,10 @@ class ZeroStrategy(SingleStrategy):
             "gradient_clipping": job.gradient.clip_norm or self._parts.regularizers.clip_norm or 0.0,
             "zero_allow_untested_optimizer": True,
             # Stage 0 keeps parameters in fp32 under autocast, as DDP does.
-            "bf16": {"enabled": job.precision == "bf16" and self._stage > 0, "check_grad_overflow": True},
+            "bf16": {
+                "enabled": self._precision.dtype == torch.bfloat16 and self._stage > 0,
+                "check_grad_overflow": True,
+            },
             "zero_optimization": {
                 "reduce_bucket_size": min(elements, _BUCKET),
                 "sub_group_size": _BUCKET,
