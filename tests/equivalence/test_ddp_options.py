@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import in_workers, train, train_worker
+from harness import assert_equal, in_workers, train, train_worker
 from test_ddp_equals_single import spec
 
 TWO = ("strategy.name=ddp", "resources.workers=2")
@@ -44,6 +44,17 @@ def test_local_sgd_averages_when_it_should(tmp_path: Path) -> None:
     assert apart.losses[5] != pytest.approx(exact.losses[5], rel=1e-6)
     for name, weight in exact.weights.items():
         assert torch.allclose(weight, apart.weights[name], atol=0.05), name
+
+
+@pytest.mark.parametrize(
+    "option", ["hook=powersgd", "hook=fp16", "local_sgd={every: 2}", "static_graph=true"]
+)
+def test_an_only_worker_does_nothing_of_them(option: str, tmp_path: Path) -> None:
+    """An elastic run that has shrunk to one worker keeps them for when it grows."""
+    exact = train(spec("lenet-5"), tmp_path / "single")
+    found = train(spec("lenet-5", "strategy.name=ddp", f"strategy.{option}"), tmp_path / "ddp")
+    assert found.losses == exact.losses
+    assert_equal(found.weights, exact.weights)
 
 
 def test_what_is_sent(tmp_path: Path) -> None:
