@@ -51,10 +51,7 @@ def costs(job: TrainJob, folder: Path) -> dict[str, Any]:
             "rows": rows,
             "flops": rows * found.step_flops,
             "workers": workers,
-            "activation_bytes_per_worker": rows
-            * found.activation_bytes
-            // workers
-            // job.gradient.accumulate,
+            "activation_bytes_per_worker": held,
         }
     return told
 
@@ -69,7 +66,7 @@ def as_text(told: dict[str, Any]) -> str:
     ]
     if step := told.get("step"):
         lines.append(
-            f"  a step: {step['rows']:,} rows, {step['flops']:,} operations; a worker of {step['workers']} keeps "
-            f"{step['activation_bytes_per_worker']:,} bytes of its share for backward"
+            f"  a step: {step['rows']:,} rows, {step['flops']:,} operations; a worker of {step['workers']} "
+            f"keeps {step['activation_bytes_per_worker']:,} bytes of its share for backward"
         )
     return "\n".join(lines)
