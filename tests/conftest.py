@@ -105,6 +105,14 @@ def workers() -> Iterator[None]:
 
 
 @pytest.fixture
+def interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`runner.Folder` starts interpreters, no forks."""
+    from runner import Folder
+
+    monkeypatch.setattr(Folder, "forks", False)
+
+
+@pytest.fixture
 def root() -> Path:
     """The repository."""
     return ROOT

@@ -118,6 +118,18 @@ def train(
     return Trained(result, recorder.points, recorder.notes, weights)
 
 
+_REFERENCES: dict[str, Trained] = {}
+
+
+def reference(job: TrainJob) -> Trained:
+    """What one worker makes of a job: the truth for every strategy, computed once."""
+    key = job.model_dump_json()
+    if key not in _REFERENCES:
+        with tempfile.TemporaryDirectory() as folder:
+            _REFERENCES[key] = train(job, Path(folder))
+    return _REFERENCES[key]
+
+
 # What the workers' parent, which has nothing else to do, imports before it forks them.
 _IMPORTED = [
     "deepspeed",

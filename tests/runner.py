@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -137,8 +138,10 @@ class Folder:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str] | Fork:
         # Files, not pipes: nobody reads while the command runs, and a full pipe would stop it.
-        self._out = open(self.path / "out.txt", "w+")  # noqa: SIM115
-        self._err = open(self.path / "err.txt", "w+")  # noqa: SIM115
+        # A name of their own: another command may run in this folder.
+        name = secrets.token_hex(4)
+        self._out = open(self.path / f"out-{name}.txt", "w+")  # noqa: SIM115
+        self._err = open(self.path / f"err-{name}.txt", "w+")  # noqa: SIM115
         words = ["-m", "dlsys.cli.main", *arguments]
         told = {**self.environment, **environment}
         if self.forks:
@@ -162,14 +165,14 @@ class Folder:
             process.wait()
             raise AssertionError(f"still running after {timeout} s; stderr:\n{self.err}") from None
         seconds = time.monotonic() - began
-        done = Done(code, (self.path / "out.txt").read_text(), self.err, seconds)
+        done = Done(code, Path(self._out.name).read_text(), self.err, seconds)
         self._out.close()
         self._err.close()
         return done
 
     @property
     def err(self) -> str:
-        return (self.path / "err.txt").read_text()
+        return Path(self._err.name).read_text()
 
     def dlsys(self, *arguments: str, timeout: float = 120, **environment: str) -> Done:
         return self.finish(self.start(*arguments, **environment), timeout)

@@ -13,6 +13,7 @@ DURATIONS = Path(__file__).parent / "durations.md"
 _TOGETHER = {
     "one Ray": (
         "tests/rl/test_asynchronous.py",
+        "tests/rl/test_dreamer.py",
         "tests/rl/test_offline.py",
         "tests/rl/test_value_agents.py",
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import in_workers, job, train, train_worker
+from harness import in_workers, job, reference, train, train_worker
 
 from dlsys.registry import STRATEGIES
 from dlsys.spec import TrainJob
@@ -37,7 +37,7 @@ def spec(workload: str, *overrides: str):
 
 
 def assert_same_computation(workload: str, tmp_path: Path, size: int, *overrides: str) -> None:
-    truth = train(spec(workload, *overrides), tmp_path / "one")
+    truth = reference(spec(workload, *overrides))
     several = in_workers(
         size,
         train_worker,
@@ -67,7 +67,7 @@ def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
 
 
 def test_accumulation_equals_a_large_batch(tmp_path: Path) -> None:
-    whole = train(spec("lenet-5"), tmp_path / "whole")
+    whole = reference(spec("lenet-5"))
     parts = train(spec("lenet-5", "gradient.accumulate=4"), tmp_path / "parts")
     for step, loss in whole.losses.items():
         assert parts.losses[step] == pytest.approx(loss, rel=1e-5)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import Trained, assert_equal, train, with_workers
+from harness import Trained, assert_equal, reference, train, with_workers
 from test_ddp_equals_single import spec
 
 from dlsys.spec import TrainJob
@@ -42,7 +42,7 @@ def assert_double(run: Trained) -> None:
     ],
 )
 def test_two_workers_equal_one_to_the_last_digits(workload: str, strategy: str, tmp_path: Path) -> None:
-    truth = train(double(workload), tmp_path / "one")
+    truth = reference(double(workload))
     other = with_workers(double(workload, *on(strategy)), tmp_path / "two")
     assert_double(truth)
     assert_double(other)
@@ -77,7 +77,7 @@ def test_a_run_may_change_its_precision(before: str, after: str, tmp_path: Path)
     begun = double("char-rnn", f"precision={before}")
     train(begun, tmp_path, stop_after=STEPS // 2)
     rest = train(double("char-rnn", f"precision={after}"), tmp_path)
-    whole = train(double("char-rnn"), tmp_path / "whole")
+    whole = reference(double("char-rnn"))
     assert min(rest.losses) == STEPS // 2 + 1
     for name, weight in whole.weights.items():
         assert rest.weights[name].dtype == (torch.float64 if after == "fp64" else torch.float32), name

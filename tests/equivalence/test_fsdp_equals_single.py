@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, train, train_worker
+from harness import Trained, assert_equal, in_workers, reference, train, train_worker
 from test_ddp_equals_single import JOBS
 from test_ddp_equals_single import spec as catalogue_spec
 from torch import nn
@@ -97,7 +97,7 @@ def assert_agree(truth: Trained, other: Trained) -> None:
 
 @pytest.mark.parametrize("workload", [*JOBS, OWN])
 def test_two_workers_equal_one(workload: str, tmp_path: Path) -> None:
-    assert_agree(train(spec(workload), tmp_path / "one"), sharded(2, tmp_path / "two", workload))
+    assert_agree(reference(spec(workload)), sharded(2, tmp_path / "two", workload))
 
 
 PARTS = ("gradient={accumulate: 2, clip_norm: 0.5}",)
@@ -110,14 +110,14 @@ PARTS = ("gradient={accumulate: 2, clip_norm: 0.5}",)
 def test_options_change_nothing(workload: str, options: str, tmp_path: Path) -> None:
     """With the gradient clipped and accumulated, and an evaluation between steps."""
     overrides = (*PARTS, "evaluate='4 steps'", "stop.steps=6")
-    truth = train(spec(workload, *overrides), tmp_path / "one")
+    truth = reference(spec(workload, *overrides))
     assert_agree(truth, sharded(4, tmp_path / "four", workload, *overrides, f"strategy.{options}"))
 
 
 def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
     """479 × 3 = 1,437 rows: the last batch of an epoch has 1 row for 4 workers."""
     overrides = ("batch_size=1436", "stop={steps: 4}")
-    truth = train(spec("lenet-5", *overrides), tmp_path / "one")
+    truth = reference(spec("lenet-5", *overrides))
     assert_agree(truth, sharded(4, tmp_path / "four", "lenet-5", *overrides))
 
 
@@ -126,7 +126,7 @@ def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
 )
 def test_optimizers_update_shards(optimizer: str, tmp_path: Path) -> None:
     overrides = (f"optimizer={{name: {optimizer}, lr: 0.01}}", "stop.steps=5")
-    truth = train(spec("softmax-regression", *overrides), tmp_path / "one")
+    truth = reference(spec("softmax-regression", *overrides))
     assert_agree(truth, sharded(2, tmp_path / "two", "softmax-regression", *overrides))
 
 
@@ -139,7 +139,7 @@ def test_optimizers_update_shards(optimizer: str, tmp_path: Path) -> None:
 )
 def test_regularizers_see_whole_weights(regularizers: str, tmp_path: Path) -> None:
     overrides = (f"regularize={regularizers}", "gradient={clip_value: 0.01}", "stop.steps=5")
-    truth = train(spec("lenet-5", *overrides), tmp_path / "one")
+    truth = reference(spec("lenet-5", *overrides))
     assert_agree(truth, sharded(2, tmp_path / "two", "lenet-5", *overrides))
 
 
@@ -154,7 +154,7 @@ def test_checkpointing_repeats_dropout_and_keeps_running_statistics(tmp_path: Pa
 
 @pytest.mark.parametrize("workload", ["lenet-5", "gan", OWN])
 def test_checkpoints_open_under_single_and_back(workload: str, tmp_path: Path) -> None:
-    whole = train(spec(workload), tmp_path / "whole")
+    whole = reference(spec(workload))
     sharded(2, tmp_path / "there", workload, stop_after=6)
     train(spec(workload), tmp_path / "back", stop_after=6)
     assert_same_form(tmp_path / "back", tmp_path / "there")
@@ -253,7 +253,7 @@ def test_bytes_sent(workers: int, options: tuple[str, ...], passes: int, tmp_pat
 
 
 def test_bf16_is_close_to_single(tmp_path: Path) -> None:
-    truth = train(spec("resnet", "precision=bf16"), tmp_path / "one")
+    truth = reference(spec("resnet", "precision=bf16"))
     several = sharded(2, tmp_path / "two", "resnet", "precision=bf16")
     for step, loss in truth.losses.items():
         assert several.losses[step] == pytest.approx(loss, rel=0.02), step

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, job, train, train_worker
+from harness import Trained, assert_equal, in_workers, job, reference, train, train_worker
 from test_ddp_equals_single import HEAD, STEPS
 from test_tensor_equals_single import assert_same, run_watched, train_and_state
 from torch import Tensor, nn
@@ -83,12 +83,12 @@ def several(text: str, folder: Path, size: int, workers: int, *overrides: str) -
 @pytest.mark.parametrize("text", [MIXTURE, OWN], ids=["mixture", "own"])
 @pytest.mark.parametrize(("size", "workers"), [(2, 2), (4, 4), (2, 4)])
 def test_several_workers_equal_one(text: str, size: int, workers: int, tmp_path: Path) -> None:
-    assert_same(train(job(text), tmp_path / "one"), several(text, tmp_path, size, workers))
+    assert_same(reference(job(text)), several(text, tmp_path, size, workers))
 
 
 def test_micro_batches_and_sets_of_experts(tmp_path: Path) -> None:
     found = several(MIXTURE, tmp_path, 2, 4, "gradient.accumulate=2")
-    assert_same(train(job(MIXTURE), tmp_path / "one"), found)
+    assert_same(reference(job(MIXTURE)), found)
 
 
 def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
     # (Adam would make a whole step of a gradient that is nothing but rounding.)
     own = ("optimizer={name: momentum, lr: 0.05}", "model={balance: 0.0}")
     overrides = ("data.rows=401", "batch_size=320", "stop={steps: 4}", *own)
-    truth = train(job(MIXTURE, *overrides), tmp_path / "one")
+    truth = reference(job(MIXTURE, *overrides))
     assert_same(truth, several(MIXTURE, tmp_path, 2, 4, *overrides))
 
 
@@ -110,7 +110,7 @@ def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
     ids=["clip-norm and max-norm", "clip-value and l1"],
 )
 def test_clipping_and_regularizers_see_all_experts(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    plain, truth = train(job(MIXTURE), tmp_path / "plain"), train(job(MIXTURE, *overrides), tmp_path / "one")
+    plain, truth = reference(job(MIXTURE)), reference(job(MIXTURE, *overrides))
     assert truth.losses[STEPS] != plain.losses[STEPS]
     assert_same(truth, several(MIXTURE, tmp_path, 2, 2, *overrides))
 
@@ -118,7 +118,7 @@ def test_clipping_and_regularizers_see_all_experts(overrides: tuple[str, ...], t
 @pytest.mark.parametrize("name", ["momentum", "adadelta", "adamax", "nadam", "yogi", "adamw"])
 def test_every_optimizer_takes_dealt_experts(name: str, tmp_path: Path) -> None:
     overrides = (f"optimizer={{name: {name}, lr: 0.001}}", "stop.steps=4")
-    truth = train(job(MIXTURE, *overrides), tmp_path / "one")
+    truth = reference(job(MIXTURE, *overrides))
     assert_same(truth, several(MIXTURE, tmp_path, 2, 2, *overrides), rel=1e-4)
 
 

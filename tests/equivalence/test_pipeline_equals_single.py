@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, job, train, train_worker
+from harness import Trained, assert_equal, in_workers, job, reference, train, train_worker
 
 from dlsys.spec import TrainJob
 
@@ -47,7 +47,7 @@ def assert_same(truth: Trained, several: Trained, *, losses: float = 1e-5) -> No
 
 
 def check(workload: str, tmp_path: Path, size: int, common: tuple[str, ...], *own: str) -> None:
-    truth = train(spec(workload, *common), tmp_path / "one")
+    truth = reference(spec(workload, *common))
     several = in_workers(
         size, train_worker, pipeline(workload, size, *common, *own), str(tmp_path / "several")
     )[0]
@@ -78,7 +78,7 @@ def test_fewer_rows_than_pieces_and_a_row_of_workers_without_any(tmp_path: Path)
 
 def test_bf16_is_near(tmp_path: Path) -> None:
     overrides = (*LENET, "precision=bf16")
-    truth = train(spec("lenet-5", *overrides), tmp_path / "one")
+    truth = reference(spec("lenet-5", *overrides))
     several = in_workers(2, train_worker, pipeline("lenet-5", 2, *overrides), str(tmp_path / "two"))[0]
     for step, loss in truth.losses.items():
         assert several.losses[step] == pytest.approx(loss, rel=1e-2), f"step {step}"
@@ -89,7 +89,7 @@ def test_state_goes_to_one_worker_and_back(schedule: str, tmp_path: Path) -> Non
     overrides = (*LENET, "optimizer={name: adam, lr: 0.003}")
     one = spec("lenet-5", *overrides)
     two = pipeline("lenet-5", 2, *overrides, f"strategy.schedule={schedule}")
-    whole = train(one, tmp_path / "whole")
+    whole = reference(one)
 
     part = in_workers(2, train_worker, two, str(tmp_path / "there"), 6)[0]
     assert part.result.reason == "interrupted"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, train
+from harness import Trained, assert_equal, in_workers, reference, train
 from parameter_servers import serving
 from test_ddp_equals_single import JOBS, STEPS, spec
 
@@ -63,7 +63,7 @@ def assert_same(truth: Trained, several: Trained, *, rel: float = 1e-5) -> None:
 
 @pytest.mark.parametrize("workload", JOBS)
 def test_two_workers_equal_one(workload: str, tmp_path: Path) -> None:
-    truth = train(spec(workload), tmp_path / "one")
+    truth = reference(spec(workload))
     assert_same(truth, under_ps(workload, 2, tmp_path / "several")[0])
 
 
@@ -82,14 +82,14 @@ def test_two_workers_equal_one(workload: str, tmp_path: Path) -> None:
 def test_options_equal_one(size: int, overrides: tuple[str, ...], tmp_path: Path) -> None:
     short = "stop={steps: 6}"
     own = [text for text in overrides if not text.startswith("strategy.")]
-    truth = train(spec("softmax-regression", *own, short), tmp_path / "one")
+    truth = reference(spec("softmax-regression", *own, short))
     assert_same(truth, under_ps("softmax-regression", size, tmp_path / "several", *overrides, short)[0])
 
 
 @pytest.mark.parametrize("workload", ["lenet-5", "char-rnn"])
 def test_a_run_goes_on_under_another_strategy(workload: str, tmp_path: Path) -> None:
     """Half of the steps on two servers and half alone, and the other way round."""
-    truth = train(spec(workload), tmp_path / "whole")
+    truth = reference(spec(workload))
     half = STEPS // 2
     begun = under_ps(workload, 2, tmp_path / "there", stop_after=half)[0]
     assert begun.result.position.step == half
@@ -147,7 +147,7 @@ def poisoned(world: World, job: TrainJob, folder: str, servers: Servers) -> tupl
 def test_updates_of_one_step_equal_one_worker(tmp_path: Path) -> None:
     """The mean of what SGD changes is what SGD changes by the mean gradient; momentum is linear too."""
     own = "optimizer={name: sgd, lr: 0.1, momentum: 0.9}"
-    truth = train(spec("softmax-regression", own), tmp_path / "one")
+    truth = reference(spec("softmax-regression", own))
     several = under_ps("softmax-regression", 2, tmp_path / "several", own, "strategy.push=updates")[0]
     for step, loss in truth.losses.items():
         assert several.losses[step] == pytest.approx(loss, rel=1e-5), step
@@ -174,7 +174,7 @@ def test_of_embeddings_only_touched_rows_travel(tmp_path: Path) -> None:
     """At most 1.2 times their bytes, each way; and it is still what one worker computes."""
     # Not adagrad: the first step of a row is ± lr, whatever rounding makes of a tiny gradient.
     own = ("data.cardinality=3000", "data.rows=5000", "stop.steps=6", "optimizer={name: sgd, lr: 0.1}")
-    truth = train(spec("dlrm", *own), tmp_path / "one")
+    truth = reference(spec("dlrm", *own))
     job = spec("dlrm", *own, "strategy.name=ps", "strategy.servers=2", "resources.workers=2")
     with serving(job) as servers:
         (first, mine), (_, theirs) = in_workers(2, touching, job, str(tmp_path / "two"), servers)

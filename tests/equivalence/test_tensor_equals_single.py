@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, job, train, train_worker
+from harness import Trained, assert_equal, in_workers, job, reference, train, train_worker
 from test_ddp_equals_single import HEAD, STEPS, spec
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -95,7 +95,7 @@ def workload_job(workload: str) -> Callable[..., TrainJob]:
 @pytest.mark.parametrize("workload", ["softmax-regression", "lenet-5", "dlrm"])
 def test_two_workers_equal_one(workload: str, tmp_path: Path) -> None:
     make = workload_job(workload)
-    assert_same(train(make(), tmp_path / "one"), several(make, tmp_path, 2, 2))
+    assert_same(reference(make()), several(make, tmp_path, 2, 2))
 
 
 @pytest.mark.parametrize("workload", ["lenet-5", "grouped"])
@@ -103,13 +103,13 @@ def test_four_workers_equal_one(workload: str, tmp_path: Path) -> None:
     """Two groups of two, with two micro-batches each."""
     make = workload_job(workload)
     found = several(make, tmp_path, 2, 4, "gradient.accumulate=2")
-    assert_same(train(make(), tmp_path / "one"), found)
+    assert_same(reference(make()), found)
 
 
 def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
     """1,437 rows: the last batch of an epoch has 1 row for 2 groups."""
     overrides = ("batch_size=1436", "stop={steps: 4}")
-    truth = train(spec("softmax-regression", *overrides), tmp_path / "one")
+    truth = reference(spec("softmax-regression", *overrides))
     assert_same(truth, several(workload_job("softmax-regression"), tmp_path, 2, 4, *overrides))
 
 
@@ -123,8 +123,8 @@ def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
     ids=["clip-norm and max-norm", "clip-value and l1", "weight-decay"],
 )
 def test_clipping_and_regularizers_see_whole_layers(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    plain = train(spec("lenet-5", "gradient.clip_norm=null", "regularize=[]"), tmp_path / "plain")
-    truth = train(spec("lenet-5", *overrides), tmp_path / "one")
+    plain = reference(spec("lenet-5", "gradient.clip_norm=null", "regularize=[]"))
+    truth = reference(spec("lenet-5", *overrides))
     assert truth.losses[STEPS] != plain.losses[STEPS]
     assert_same(truth, several(workload_job("lenet-5"), tmp_path, 2, 2, *overrides))
 
@@ -132,7 +132,7 @@ def test_clipping_and_regularizers_see_whole_layers(overrides: tuple[str, ...], 
 @pytest.mark.parametrize("name", ["rmsprop", "adadelta", "adamax", "nadam", "yogi", "adamw"])
 def test_every_optimizer_takes_cut_parameters(name: str, tmp_path: Path) -> None:
     overrides = (f"optimizer={{name: {name}, lr: 0.001}}", "stop.steps=4")
-    truth = train(spec("lenet-5", *overrides), tmp_path / "one")
+    truth = reference(spec("lenet-5", *overrides))
     assert_same(truth, several(workload_job("lenet-5"), tmp_path, 2, 2, *overrides), rel=1e-4)
 
 
@@ -150,7 +150,7 @@ def test_a_checkpoint_opens_elsewhere(
         found: Trained = in_workers(described.resources.workers, train_worker, *arguments)[0]
         return found
 
-    truth = train(spec("lenet-5", ADAM), tmp_path / "one")
+    truth = reference(spec("lenet-5", ADAM))
     assert run(first, STEPS // 2).result.position.step == STEPS // 2
     rest = run(second, None)
     assert set(rest.losses) == set(range(STEPS // 2 + 1, STEPS + 1))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, train, train_worker, with_workers
+from harness import Trained, assert_equal, in_workers, reference, train, train_worker, with_workers
 from test_ddp_equals_single import spec
 from test_fsdp_equals_single import OddClassifier, ScalarClassifier, assert_agree
 from test_tensor_equals_single import ADAM, Grouped, run_watched, train_and_state, workload_job
@@ -101,13 +101,13 @@ def train_silently(world: World, job: TrainJob, folder: str, stop_after: int | N
     ],
 )
 def test_four_workers_equal_one(workload: str, overrides: tuple[str, ...], tmp_path: Path) -> None:
-    assert_agree(train(make(workload, *overrides), tmp_path / "one"), both(workload, tmp_path, *overrides))
+    assert_agree(reference(make(workload, *overrides)), both(workload, tmp_path, *overrides))
 
 
 def test_in_double_precision_they_are_equal_to_the_last_digits(tmp_path: Path) -> None:
     """A gradient that was left out of the norm, or averaged twice, could not hide in rounding."""
     overrides = (*PARTS, ADAM, "precision=fp64", "stop.steps=8")
-    truth, found = train(make("lenet-5", *overrides), tmp_path / "one"), both("lenet-5", tmp_path, *overrides)
+    truth, found = reference(make("lenet-5", *overrides)), both("lenet-5", tmp_path, *overrides)
     for name in ("train/loss", "train/grad_norm"):
         assert found.points[name] == pytest.approx(truth.points[name], rel=1e-12)
     for name, weight in truth.weights.items():
@@ -117,7 +117,7 @@ def test_in_double_precision_they_are_equal_to_the_last_digits(tmp_path: Path) -
 def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
     """1,437 rows: the last batch of an epoch has 1 row for 2 groups."""
     overrides = ("batch_size=1436", "stop={steps: 4}")
-    truth = train(make("lenet-5", *overrides), tmp_path / "one")
+    truth = reference(make("lenet-5", *overrides))
     assert_agree(truth, both("lenet-5", tmp_path, *overrides))
 
 
@@ -131,14 +131,14 @@ def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
     ids=["clip-norm and max-norm", "clip-value and elastic-net", "l1 and weight-decay"],
 )
 def test_regularizers_see_whole_layers(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    truth = train(make("lenet-5", *overrides), tmp_path / "one")
+    truth = reference(make("lenet-5", *overrides))
     assert_agree(truth, both("lenet-5", tmp_path, *overrides))
 
 
 @pytest.mark.parametrize("name", ["adadelta", "adamax", "adamw", "nadam", "rmsprop", "yogi"])
 def test_optimizers_update_parts_of_parts(name: str, tmp_path: Path) -> None:
     overrides = (f"optimizer={{name: {name}, lr: 0.001}}", "stop.steps=4")
-    assert_agree(train(make("lenet-5", *overrides), tmp_path / "one"), both("lenet-5", tmp_path, *overrides))
+    assert_agree(reference(make("lenet-5", *overrides)), both("lenet-5", tmp_path, *overrides))
 
 
 PLACES = {
@@ -156,7 +156,7 @@ PLACES = {
     ids=" to ".join,
 )
 def test_a_checkpoint_opens_elsewhere(places: tuple[str, ...], tmp_path: Path) -> None:
-    truth = train(spec("lenet-5", ADAM), tmp_path / "one")
+    truth = reference(spec("lenet-5", ADAM))
     losses = {}
     for place, stop in zip(places, (4, 8, None), strict=True):
         described = spec("lenet-5", ADAM, *PLACES[place])
@@ -279,7 +279,7 @@ def count_bytes(world: World, job: TrainJob, folder: str) -> tuple[float, float]
 def test_bf16_parameters_keep_an_fp32_master(tmp_path: Path) -> None:
     """What happens on GPUs: blocks are gathered in bf16, gradients averaged in fp32."""
     overrides = ("precision=bf16", "regularize=[]")
-    truth = train(make("lenet-5", *overrides), tmp_path / "one")
+    truth = reference(make("lenet-5", *overrides))
     described = make("lenet-5", *overrides, *BOTH)
     plain = both("lenet-5", tmp_path, *overrides)
     run, kinds = in_workers(4, train_in_bf16, described, str(tmp_path / "bf16"))[0]

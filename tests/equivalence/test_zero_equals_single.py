@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, train, train_worker
+from harness import Trained, assert_equal, in_workers, reference, train, train_worker
 from test_ddp_equals_single import JOBS
 from test_ddp_equals_single import spec as catalogue_spec
 from test_fsdp_equals_single import assert_same_form
@@ -92,7 +92,7 @@ def assert_agree(truth: Trained, other: Trained) -> None:
     ],
 )
 def test_two_workers_equal_one(workload: str, stage: int, tmp_path: Path) -> None:
-    assert_agree(train(spec(workload), tmp_path / "one"), cut(2, stage, tmp_path / "two", workload))
+    assert_agree(reference(spec(workload)), cut(2, stage, tmp_path / "two", workload))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -105,7 +105,7 @@ def test_gradients_and_weights_are_treated_as_one_worker_does(stage: int, tmp_pa
         "{name: weight-decay, strength: 0.1}, {name: max-norm, limit: 0.5}]",
         "stop.steps=6",
     )
-    truth = train(spec("lenet-5", *overrides), tmp_path / "one")
+    truth = reference(spec("lenet-5", *overrides))
     assert_agree(truth, cut(2, stage, tmp_path / "two", "lenet-5", *overrides))
 
 
@@ -113,7 +113,7 @@ def test_gradients_and_weights_are_treated_as_one_worker_does(stage: int, tmp_pa
 def test_a_last_batch_smaller_than_the_workers(stage: int, tmp_path: Path) -> None:
     """479 × 3 = 1,437 rows: the last batch of an epoch has 1 row for 4 workers."""
     overrides = ("batch_size=1436", "stop={steps: 4}")
-    truth = train(spec("softmax-regression", *overrides), tmp_path / "one")
+    truth = reference(spec("softmax-regression", *overrides))
     assert_agree(truth, cut(4, stage, tmp_path / "four", "softmax-regression", *overrides))
 
 
@@ -123,7 +123,7 @@ def test_a_last_batch_smaller_than_the_workers(stage: int, tmp_path: Path) -> No
 )
 def test_optimizers_and_their_state(optimizer: str, stage: int, tmp_path: Path) -> None:
     overrides = (f"optimizer={{name: {optimizer}, lr: 0.01}}",)
-    truth = train(spec("softmax-regression", *overrides), tmp_path / "one")
+    truth = reference(spec("softmax-regression", *overrides))
     cut(2, stage, tmp_path / "two", "softmax-regression", *overrides, stop_after=4)
     there = train(spec("softmax-regression", *overrides), tmp_path / "two", stop_after=8)
     back = cut(3, stage, tmp_path / "two", "softmax-regression", *overrides)
@@ -136,7 +136,7 @@ def test_optimizers_and_their_state(optimizer: str, stage: int, tmp_path: Path) 
 def test_stage_3_updates_in_sub_groups(tmp_path: Path) -> None:
     """Several flat tensors of the optimizer, whose state goes through a checkpoint."""
     many = ("strategy.deepspeed={zero_optimization: {sub_group_size: 1000}}",)
-    truth = train(spec("resnet"), tmp_path / "one")
+    truth = reference(spec("resnet"))
     first = cut(2, 3, tmp_path / "two", "resnet", *many, stop_after=6)
     rest = cut(3, 3, tmp_path / "two", "resnet", *many)
     for step, loss in {**first.losses, **rest.losses}.items():
@@ -150,13 +150,13 @@ def test_one_worker_without_a_process_group(stage: int, tmp_path: Path) -> None:
     job = spec("lenet-5", *zero(stage, 1))
     alone = train(job, tmp_path / "zero")
     assert not torch.distributed.is_initialized()
-    assert_agree(train(spec("lenet-5"), tmp_path / "one"), alone)
+    assert_agree(reference(spec("lenet-5")), alone)
     assert set(alone.points["perf/sent_bytes_per_step"].values()) == {0.0}
 
 
 @pytest.mark.parametrize(("workload", "stage"), [("dlrm", 1), ("lenet-5", 2), ("char-rnn", 3), (OWN, 3)])
 def test_checkpoints_open_under_single_and_back(workload: str, stage: int, tmp_path: Path) -> None:
-    whole = train(spec(workload), tmp_path / "whole")
+    whole = reference(spec(workload))
     cut(2, stage, tmp_path / "there", workload, stop_after=6)
     train(spec(workload), tmp_path / "back", stop_after=6)
     if workload != OWN:  # which has parameters without gradients: zeros here, None there
@@ -231,7 +231,7 @@ def test_bytes_sent(stage: int, workers: int, passes: int, tmp_path: Path) -> No
 @pytest.mark.parametrize("stage", [0, 2, 3])
 def test_bf16_is_close_to_single(stage: int, tmp_path: Path) -> None:
     overrides = ("precision=bf16", "stop.steps=6")
-    truth = train(spec("resnet", *overrides), tmp_path / "one")
+    truth = reference(spec("resnet", *overrides))
     several = cut(2, stage, tmp_path / "two", "resnet", *overrides)
     for step, loss in truth.losses.items():
         assert several.losses[step] == pytest.approx(loss, rel=0.02), step
@@ -247,7 +247,7 @@ def test_offload_equals_single(optimizer: str, stage: int, tmp_path: Path) -> No
         "gradient={accumulate: 2, clip_norm: 0.5}",
         "regularize=[{name: l2, strength: 0.1}]",
     )
-    truth = train(spec("lenet-5", *overrides), tmp_path / "one")
+    truth = reference(spec("lenet-5", *overrides))
     several = cut(2, stage, tmp_path / "two", "lenet-5", *overrides, "strategy.offload=true", stop_after=6)
     rest = cut(2, stage, tmp_path / "two", "lenet-5", *overrides, "strategy.offload=true")
     back = train(spec("lenet-5", *overrides), tmp_path / "two")
@@ -262,7 +262,7 @@ def test_offload_equals_single(optimizer: str, stage: int, tmp_path: Path) -> No
 @needs_compiler
 @pytest.mark.slow
 def test_one_worker_offloads(tmp_path: Path) -> None:
-    truth = train(spec("resnet"), tmp_path / "one")
+    truth = reference(spec("resnet"))
     alone = train(spec("resnet", *zero(2, 1), "strategy.offload=true"), tmp_path / "zero")
     for step, loss in truth.losses.items():
         assert alone.losses[step] == pytest.approx(loss, rel=1e-4), step

@@ -16,8 +16,8 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 
 @pytest.fixture(scope="package", autouse=True)
-def interpreters() -> Iterator[None]:
-    """Faults strike real processes."""
+def no_forks() -> Iterator[None]:
+    """Faults strike interpreters, from the fixtures of a module on."""
     Folder.forks = False
     yield
     Folder.forks = True

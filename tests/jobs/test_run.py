@@ -15,6 +15,7 @@ from runner import Folder
 STEPS = 69  # 3 epochs of 23 steps
 
 
+@pytest.mark.usefixtures("interpreters")
 def test_a_run_is_trained_and_tracked(folder: Folder) -> None:
     done = folder.dlsys("run", "job.yaml", "--json", "expect={valid/accuracy: '>= 0.5'}")
     assert done.code == 0, done.err
@@ -83,6 +84,7 @@ def test_a_hang_is_named_and_its_stacks_are_kept(folder: Folder) -> None:
     assert run.info.status == "FAILED"
 
 
+@pytest.mark.usefixtures("interpreters")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_ends(number: int, code: int, folder: Folder) -> None:
     process = folder.start("run", "job.yaml", "checkpoint.every='1000 steps'", STEP_SECONDS="0.05")
@@ -108,6 +110,7 @@ def test_a_second_signal_ends_at_once(folder: Folder) -> None:
     folder.assert_alone()
 
 
+@pytest.mark.usefixtures("interpreters")
 def test_killed_and_resumed_equals_uninterrupted(folder: Folder, tmp_path: Path) -> None:
     """kill -9 of the driver, then --resume: the same weights, one MLflow run, each step once."""
     (tmp_path / "whole").mkdir()

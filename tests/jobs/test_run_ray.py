@@ -163,6 +163,7 @@ def test_a_signal_saves_and_ends_all_workers(number: int, code: int, folder: Fol
     assert list(folder.run.checkpoints.glob("step-*")), "a last checkpoint was saved"
 
 
+@pytest.mark.usefixtures("interpreters")
 def test_a_killed_driver_leaves_nothing_and_resumes(whole: Folder, folder: Folder) -> None:
     process = folder.start("run", "job.yaml", *TWO, STEP_SECONDS="0.03")
     folder.wait_for(lambda: folder.step() >= 33)

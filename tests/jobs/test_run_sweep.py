@@ -142,6 +142,7 @@ def test_a_finished_sweep_is_extended(whole: tuple[Folder, Done]) -> None:
     assert_tracked(folder, 9)
 
 
+@pytest.mark.usefixtures("interpreters")
 def test_interrupted_killed_and_taken_up_again(tmp_path: Path) -> None:
     """Ctrl-C, then kill -9 of the driver: nothing is lost, and nothing reported is trained twice."""
     folder = sweep_folder(tmp_path)

@@ -50,6 +50,7 @@ def test_a_run_is_tracked_resumed_and_exported(folder: Folder) -> None:
     folder.assert_alone()
 
 
+@pytest.mark.usefixtures("interpreters")
 def test_ctrl_c_ends_it_within_seconds_and_it_can_be_resumed(folder: Folder) -> None:
     process = folder.start("run", "agent.yaml", "stop.epochs=100000")
     folder.wait_for(lambda: folder.step() > 400)
