@@ -21,6 +21,8 @@ from dlsys.train.world import World
 from dlsys.zoo.classifier import Classifier
 from dlsys.zoo.experts import MixtureOfExperts
 
+pytestmark = pytest.mark.slow
+
 # Whole groups on each of four workers, in two micro-batches too: room and balance are the same.
 MIXTURE = f"""{HEAD}
 workload: mixture-of-experts

@@ -28,6 +28,8 @@ from dlsys.zoo.classifier import Classifier
 from dlsys.zoo.load import load_workload
 from dlsys.zoo.workload import Cut
 
+pytestmark = pytest.mark.slow
+
 ADAM = "optimizer={name: adam, lr: 0.002}"
 
 
