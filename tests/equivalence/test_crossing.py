@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 from crossing import MESH, STRATEGIES, Crossing, shared_workload
 
+pytestmark = pytest.mark.slow
+
 # From each to the one three places on: neighbours in the list are alike. `moe` shares a workload with
 # some only.
 _OTHERS = [name for name in STRATEGIES if name != "moe"]

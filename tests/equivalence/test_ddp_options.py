@@ -9,6 +9,8 @@ import torch
 from harness import assert_equal, in_workers, reference, train, train_worker
 from test_ddp_equals_single import spec
 
+pytestmark = pytest.mark.slow
+
 TWO = ("strategy.name=ddp", "resources.workers=2")
 
 

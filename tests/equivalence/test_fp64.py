@@ -12,6 +12,8 @@ from test_ddp_equals_single import spec
 from dlsys.spec import TrainJob
 from dlsys.train.trace import Trace, compare
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8
 # Sums in another order differ in the last bits of a double, about 1e-16. A single fp32 number on the
 # way would make it 1e-8.

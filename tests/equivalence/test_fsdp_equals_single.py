@@ -25,6 +25,8 @@ from dlsys.train.trace import Trace, compare
 from dlsys.train.world import World
 from dlsys.zoo.tasks.classify import Classify
 
+pytestmark = pytest.mark.slow
+
 OWN = "test_fsdp_equals_single:OddClassifier"
 
 

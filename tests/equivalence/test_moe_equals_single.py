@@ -21,6 +21,8 @@ from dlsys.train.world import World
 from dlsys.zoo.layers.experts import MixtureOfExperts
 from dlsys.zoo.tasks.classify import Classify
 
+pytestmark = pytest.mark.slow
+
 # Whole groups on each of four workers, in two micro-batches too: room and balance are the same.
 MIXTURE = f"""{HEAD}
 workload: mixture-of-experts

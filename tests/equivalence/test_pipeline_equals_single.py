@@ -10,6 +10,8 @@ from harness import Trained, assert_equal, in_workers, job, reference, train, tr
 
 from dlsys.spec import TrainJob
 
+pytestmark = pytest.mark.slow
+
 HEAD = "kind: train\nname: test\ntracking: {log_every: 1}\n"
 JOBS = {
     "lenet-5": "data: {source: digits}\noptimizer: {name: sgd, lr: 0.05, momentum: 0.9}\n"

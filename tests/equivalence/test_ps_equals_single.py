@@ -22,6 +22,8 @@ from dlsys.train.strategies.base import StepResult
 from dlsys.train.strategies.ps import PSStrategy
 from dlsys.train.world import World
 
+pytestmark = pytest.mark.slow
+
 # The middle of the epochs, each of which ends with a smaller batch: 1,437 digits are 2 × 480 + 477.
 CUT_SHORT = "batch_size=480"
 

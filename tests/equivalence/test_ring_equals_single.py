@@ -28,6 +28,8 @@ from dlsys.train.trace import Trace, compare
 from dlsys.train.world import World
 from dlsys.zoo.tasks.classify import Classify
 
+pytestmark = pytest.mark.slow
+
 RARE = "test_ring_equals_single:RareClassifier"
 # Few rows, so that a worker often sees none of a kind; AdamW, which shrinks what has a gradient of 0.
 JOBS_AND_OWN = {

@@ -29,6 +29,8 @@ from dlsys.zoo.load import load_workload
 from dlsys.zoo.tasks.classify import Classify
 from dlsys.zoo.workload import Cut
 
+pytestmark = pytest.mark.slow
+
 ADAM = "optimizer={name: adam, lr: 0.002}"
 
 

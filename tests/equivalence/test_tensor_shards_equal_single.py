@@ -31,6 +31,8 @@ from dlsys.train.world import World
 from dlsys.zoo.load import load_workload
 from dlsys.zoo.workload import Cut
 
+pytestmark = pytest.mark.slow
+
 BOTH = ("strategy={name: tensor, size: 2, data: shard}", "resources.workers=4")
 PARTS = ("gradient={accumulate: 2, clip_norm: 0.2}", "evaluate='8 steps'")
 
@@ -93,9 +95,9 @@ def train_silently(world: World, job: TrainJob, folder: str, stop_after: int | N
         # Its 5 rows for each of two workers are then cut into 3 and 2.
         ("softmax-regression", ("stop.steps=20",)),
         ("lenet-5", ("stop.steps=20",)),
-        ("dlrm", ("stop.steps=20",)),
+        ("dlrm", ("stop.steps=6",)),
         ("lenet-5", (*PARTS, ADAM, "stop.steps=20")),
-        ("dlrm", (*PARTS, "optimizer={name: momentum, lr: 0.05}", "stop.steps=20")),
+        ("dlrm", (*PARTS, "optimizer={name: momentum, lr: 0.05}", "stop.steps=6")),
         ("grouped", PARTS),
         ("OddTensor", PARTS),
     ],

@@ -24,6 +24,8 @@ from dlsys.train.strategies.zero import ZeroStrategy
 from dlsys.train.trace import Trace, compare
 from dlsys.train.world import World
 
+pytestmark = pytest.mark.slow
+
 # Tied, frozen, unused and uneven parameters, and a model that is never called.
 OWN = "test_fsdp_equals_single:OddClassifier"
 STAGES = (0, 1, 2, 3)
