@@ -11,6 +11,12 @@ from xdist.scheduler import LoadScopeScheduling
 DURATIONS = Path(__file__).parent / "durations.md"
 # One process runs all tests of a file, so a file's fixtures are made once. These files share more.
 _TOGETHER = {
+    # Two clusters of two nodes at once keep two cores busy with themselves alone.
+    "one cluster at a time": (
+        "tests/jobs/test_cluster.py",
+        "tests/jobs/test_cluster_commands.py",
+        "tests/jobs/test_store_cluster.py",
+    ),
     "one Ray": (
         "tests/rl/test_asynchronous.py",
         "tests/rl/test_dreamer.py",
