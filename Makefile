@@ -21,15 +21,17 @@ run: env  ## train the quickstart: real digits, two workers, about a minute
 	@$(BIN)/dlsys run quickstart
 
 test: lint  ## linters, types and the tests: what CI runs (no GPU, no `make faults`)
-	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults"
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults and not alone"
+	@$(BIN)/pytest -m "not gpu and not faults and alone"
 
 quick: env  ## the tests that start no Ray and break nothing: an answer while you work
-	@$(BIN)/pytest -n $(AT_ONCE) -m "not ray and not faults and not slow and not gpu"
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not ray and not faults and not slow and not gpu and not alone"
 
 durations: env  ## the tests of `make test`, and where their time goes: tests/durations.md
 	@mkdir -p build
-	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults" --junitxml=build/tests.xml
-	@$(BIN)/python tests/durations.py build/tests.xml > build/durations.md
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults and not alone" --junitxml=build/tests.xml
+	@$(BIN)/pytest -m "not gpu and not faults and alone" --junitxml=build/alone.xml
+	@$(BIN)/python tests/durations.py build/tests.xml build/alone.xml > build/durations.md
 	@mv build/durations.md tests/durations.md
 
 faults: env  ## only the tests that kill processes, fill disks and cut networks

@@ -38,8 +38,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> shares.Share
     return shares.Shares(config, log)
 
 
+# What starts drivers, clusters and writers, and waits for them as a user would, has both cores to itself:
+# beside other tests it would wait for those, and some of its patience is the product's own.
+_ALONE = ("tests/jobs/", "tests/track/", "tests/faults/", "tests/test_docs.py")
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Brings the tests of a process that shares the suite into the order in which they are dealt out."""
+    """Marks what runs alone, and brings the tests of a process that shares the suite into the order in
+    which they are dealt out."""
+    for item in items:
+        if item.nodeid.startswith(_ALONE) or item.get_closest_marker("ray"):
+            item.add_marker("alone")
     if hasattr(config, "workerinput"):
         place = {nodeid: i for i, nodeid in enumerate(shares.longest_first([i.nodeid for i in items]))}
         items.sort(key=lambda item: place[item.nodeid])

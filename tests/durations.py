@@ -1,6 +1,6 @@
-"""What `make durations` writes: where the suite's time goes, from a JUnit report.
+"""What `make durations` writes: where the suite's time goes, from JUnit reports of its parts.
 
-python tests/durations.py REPORT.xml > tests/durations.md
+python tests/durations.py REPORT.xml… > tests/durations.md
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,11 +20,11 @@ _TESTS = 30
 _LEAST = 1.0
 
 
-def main(report: str) -> None:
+def main(reports: Sequence[str]) -> None:
     """Prints the tables."""
-    (suite,) = ElementTree.parse(report).getroot().iter("testsuite")
+    suites = [suite for report in reports for suite in ElementTree.parse(report).getroot().iter("testsuite")]
     tests: Counter[tuple[str, str]] = Counter()
-    for case in suite.iter("testcase"):
+    for case in (case for suite in suites for case in suite.iter("testcase")):
         file = case.attrib["classname"].replace(".", "/") + ".py"
         tests[file, case.attrib["name"]] += float(case.attrib["time"])
     files: Counter[str] = Counter()
@@ -32,11 +32,11 @@ def main(report: str) -> None:
     for (file, _), seconds in tests.items():
         files[file] += seconds
         folders[str(Path(file).parent)] += seconds
-    took = float(suite.attrib["time"])
+    took = sum(float(suite.attrib["time"]) for suite in suites)
     print(
         "# Durations\n\nWhat `make durations` found last. By it tests are dealt out, longest files first.\n"
     )
-    print(f"- {suite.attrib['timestamp'][:10]}, dlsys {__version__}, Python {platform.python_version()}")
+    print(f"- {suites[0].attrib['timestamp'][:10]}, dlsys {__version__}, Python {platform.python_version()}")
     print(f"- {len(os.sched_getaffinity(0))} CPU cores, {platform.machine()}")
     print(f"- {len(tests)} tests in {took:.0f} s, of {files.total():.0f} s altogether")
     _table("folder", folders.most_common())
@@ -51,4 +51,4 @@ def _table(title: str, rows: Iterable[tuple[str, float]]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

@@ -9,28 +9,11 @@ from typing import Any
 from xdist.scheduler import LoadScopeScheduling
 
 DURATIONS = Path(__file__).parent / "durations.md"
-# One process runs all tests of a file, so a file's fixtures are made once. These files share more.
-_TOGETHER = {
-    # Two clusters of two nodes at once keep two cores busy with themselves alone.
-    "one cluster at a time": (
-        "tests/jobs/test_cluster.py",
-        "tests/jobs/test_cluster_commands.py",
-        "tests/jobs/test_store_cluster.py",
-    ),
-    "one Ray": (
-        "tests/rl/test_asynchronous.py",
-        "tests/rl/test_dreamer.py",
-        "tests/rl/test_offline.py",
-        "tests/rl/test_value_agents.py",
-    ),
-}
-_GROUPS = {file: name for name, files in _TOGETHER.items() for file in files}
 
 
 def group(nodeid: str) -> str:
-    """What a test is dealt out with."""
-    file = nodeid.partition("::")[0]
-    return _GROUPS.get(file, file)
+    """What a test is dealt out with: one process runs all tests of a file, so its fixtures are made once."""
+    return nodeid.partition("::")[0]
 
 
 class Shares(LoadScopeScheduling):

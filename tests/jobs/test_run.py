@@ -93,9 +93,9 @@ def test_a_signal_saves_and_ends(number: int, code: int, folder: Folder) -> None
     done = folder.finish(process)
     assert done.code == code
     assert done.seconds < 10
+    folder.assert_alone(20)  # whoever interrupts waits 5 s for MLflow at most; the writer goes on
     (run,) = folder.mlflow_runs()
     assert run.info.status == "KILLED"
-    folder.assert_alone()
     saved = int(folder.run.checkpoints.glob("step-*").__next__().name[-10:])
     assert saved >= 8, "the last checkpoint is of the step at which it was asked to end"
 
