@@ -252,8 +252,8 @@ class TestOwnWorkload:
 
 def test_a_job_of_an_earlier_version_is_read_as_of_now() -> None:
     now = load(JOBS / "generate" / "gan.yaml").job.model_dump(mode="json")
-    before = {**now, "model": {**now["model"], "modes": 8, "radius": 2.0, "sigma": 0.1}}
-    del before["data"]["prefetch"]  # as if that were new
+    data = {key: value for key, value in now["data"].items() if key != "prefetch"}  # as if that were new
+    before = {**now, "data": data, "model": {**now["model"], "modes": 8, "radius": 2.0, "sigma": 0.1}}
     assert as_now(before) == now
     assert as_now({**before, "seed": 1}) == {**now, "seed": 1}
     assert as_now({"kind": "train", "workload": "gone"}) == {"kind": "train", "workload": "gone"}
