@@ -1,108 +1,29 @@
-"""Clusters in Slurm: the batch job as bash and sbatch read it; up, connect and down on a fake Slurm."""
+"""Clusters in Slurm: up, connect, down and the doctor on a fake Slurm."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import urllib.request
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from fake_slurm import options_of
+from slurm_cluster import NASTY, FakeSlurm, cluster_of, provider_of
 
-from dlsys.cluster import slurm, slurm_script
 from dlsys.cluster.commands import ssh_command, ssh_tunnel
 from dlsys.cluster.places import ClusterPaths
 from dlsys.cluster.provider import Provider
 from dlsys.cluster.slurm import SlurmProvider
 from dlsys.errors import RunError, UsageError
-from dlsys.spec import load_cluster, yaml
-from dlsys.spec.cluster.providers import Slurm
-from dlsys.spec.load import check_cluster
-
-ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
-PROGRAMS = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "srun", "ray", "ssh")
-NASTY = "a b'\"`touch pwned`$(touch pwned);touch pwned # \\ %j"
-
-
-def cluster_of(**changes: Any) -> Slurm:
-    data = {
-        "kind": "cluster",
-        "name": "lab",
-        "provider": "slurm",
-        "time": "4:00:00",
-        "nodes": [{"name": "gpu", "cpus": 2}],
-        **changes,
-    }
-    found = check_cluster(yaml.read(yaml.dump(data), "cluster.yaml"))
-    assert isinstance(found, Slurm)
-    return found
-
-
-class FakeSlurm:
-    """The fake programs' folder, and what they were asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.bin = folder / "bin"
-        self.bin.mkdir(parents=True)
-        for name in PROGRAMS:
-            program = self.bin / name
-            program.write_text(f'#!/bin/sh\nexec {sys.executable} -I {HERE / "fake_slurm.py"} {name} "$@"\n')
-            program.chmod(0o755)
-
-    def calls(self, program: str) -> list[list[str]]:
-        lines = (self.folder / "calls").read_text().splitlines() if (self.folder / "calls").exists() else []
-        return [call[1:] for call in map(json.loads, lines) if call[0] == program]
-
-    def job(self, number: int) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / f"{number}.json").read_text())
-        return found
-
-    def set_state(self, number: int, state: str) -> None:
-        (self.folder / f"{number}.json").write_text(json.dumps(self.job(number) | {"state": state}))
-
-    def end(self) -> None:
-        """Ends what jobs still run, by id."""
-        for path in self.folder.glob("[0-9]*.json"):
-            for pid in json.loads(path.read_text())["pids"]:
-                with suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlurm]:
-    fake = FakeSlurm(tmp_path / "slurm")
-    monkeypatch.delenv("RAY_CLIENT_MODE", raising=False)  # a Ray that was imported leaves it
-    monkeypatch.setenv("FAKE_SLURM", str(fake.folder))
-    monkeypatch.setenv("PATH", f"{fake.bin}:/usr/bin:/bin")
-    monkeypatch.setattr(slurm, "_LOOK", 0.02)
-    monkeypatch.setattr(slurm_script, "DESK", (sys.executable, "-P", str(HERE / "stub_desk.py")))
-    yield fake
-    fake.end()
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Path:
-    return tmp_path / "shared"
+from dlsys.spec import load_cluster
 
 
 @pytest.fixture
 def provider(fake: FakeSlurm, storage: Path) -> SlurmProvider:
     return provider_of(cluster_of(storage=str(storage)))
-
-
-def provider_of(cluster: Slurm) -> SlurmProvider:
-    return SlurmProvider(cluster, ClusterPaths.of(cluster.name))
 
 
 def ask(provider: Provider) -> dict[str, Any]:
@@ -115,59 +36,6 @@ def ask(provider: Provider) -> dict[str, Any]:
 
 def quiet(text: str) -> None:
     pass
-
-
-def bash_takes(text: str) -> None:
-    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-class TestScript:
-    def test_the_ready_file(self) -> None:
-        cluster = load_cluster(ROOT / "cluster" / "slurm.yaml").cluster
-        assert isinstance(cluster, Slurm)
-        ((name, text),) = provider_of(cluster).render().items()
-        assert name == "slurm.sbatch"
-        bash_takes(text)
-        assert options_of(text) == {
-            "job-name": "dlsys-slurm",
-            "nodes": "4",
-            "ntasks-per-node": "1",
-            "cpus-per-task": "32",
-            "gpus-per-node": "8",
-            "mem": "256G",
-            "time": "8:00:00",
-            "partition": "gpu",
-            "chdir": "/shared/dlsys/clusters/slurm",
-            "output": "/shared/dlsys/clusters/slurm/logs/%j.log",
-            "open-mode": "append",
-            "exclusive": "",
-        }
-        _, setup = text.split("umask 077\n")
-        assert setup.startswith("source /shared/venv/bin/activate\n"), "before anything needs it"
-        assert "--min-nodes 4" in text
-        assert "--num-cpus=32 --num-gpus=8 --labels=dlsys/group=gpu -- python3 -P -m dlsys.jobs.desk" in text
-
-    def test_what_is_not_asked_for_is_left_to_slurm(self) -> None:
-        text = slurm_script.script(cluster_of(storage="/x"), Path("/x/clusters/lab"))
-        assert not {"gpus-per-node", "mem", "partition", "account"} & options_of(text).keys()
-        assert "--num-gpus=0" in text, "Ray would count for itself"
-
-    def test_options_outrank_the_other_keys(self) -> None:
-        cluster = cluster_of(storage="/x", partition="cpu", options=["--partition=gpu", "--constraint=a100"])
-        options = options_of(slurm_script.script(cluster, Path("/x")))
-        assert (options["partition"], options["constraint"]) == ("gpu", "a100")
-
-    def test_nothing_leaves_its_place(self) -> None:
-        folder = Path(f"/mnt/{NASTY}/clusters/lab")
-        cluster = cluster_of(storage=f"/mnt/{NASTY}", partition=NASTY, account=NASTY)
-        text = slurm_script.script(cluster, folder)
-        bash_takes(text)
-        options = options_of(text)
-        assert (options["partition"], options["account"]) == (NASTY, NASTY)
-        assert options["chdir"] == str(folder)
-        assert options["output"] == str(folder).replace("%", "%%") + "/logs/%j.log"
-        assert len(options) == 10, "no value became another option"
 
 
 def test_a_cluster_comes_up_answers_and_goes_down(
@@ -314,19 +182,6 @@ def test_a_stale_address_of_the_queue_is_not_used(fake: FakeSlurm, storage: Path
     assert json.loads((folder / "desk.json").read_text())["port"] > 1
 
 
-def test_a_requeued_job_forgets_the_address_of_the_queue(
-    fake: FakeSlurm, storage: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(slurm_script, "DESK", ("test", "!", "-e", str(storage / "desk.json")))
-    storage.mkdir()
-    (storage / "desk.json").write_text("{}")
-    text = slurm_script.script(cluster_of(storage=str(storage)), storage).removesuffix(' "$folder"\n')
-    env = {**os.environ, "SLURM_JOB_NODELIST": "n1,n2"}
-    assert subprocess.run(["bash", "-c", text], env=env, check=False).returncode == 0
-    ((*_, address, _, _, _, _, _, _, _, _, _, _),) = fake.calls("ray")
-    assert address == "n1:6379", "the first node is the head"
-
-
 def test_what_sbatch_refuses_is_told_in_its_words(provider: SlurmProvider, fake: FakeSlurm) -> None:
     (fake.folder / "refuse").write_text("sbatch: error: invalid partition specified: gpu")
     with pytest.raises(RunError, match="sbatch refused: sbatch: error: invalid partition specified: gpu"):
@@ -458,59 +313,3 @@ def test_the_way_ends_with_its_context(provider: SlurmProvider, fake: FakeSlurm)
     (call,) = fake.calls("ssh")
     assert call[-2:] == ["--", "localhost"]
     assert {"-N", "BatchMode=yes", "ExitOnForwardFailure=yes"} <= set(call)
-
-
-PROOF = """
-import json, os, sys
-import ray
-
-ray.init(address="auto", log_to_driver=False)
-(node,) = ray.nodes()
-one = ray.get(ray.remote(lambda: 1).remote())
-found = {"node": node, "one": one, "mode": os.environ["RAY_AUTH_MODE"]}
-open(os.path.join(sys.argv[1], "found.json"), "w").write(json.dumps(found, default=str))
-"""
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_ray_itself_takes_the_job(
-    tmp_path: Path, storage: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Processes and ports of its own: `ray symmetric-run` refuses where another Ray runs, and ends with
-    # `ray stop`, which would take that one too.
-    alone = [
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--net",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-    ]
-    if subprocess.run([*alone, "ip", "link", "set", "lo", "up"], capture_output=True, check=False).returncode:
-        pytest.skip("no namespaces here")
-    (fake.bin / "ray").unlink()
-    monkeypatch.setenv(
-        "PATH", f"{fake.bin}:{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
-    )
-    (tmp_path / "proof.py").write_text(PROOF)
-    monkeypatch.setattr(slurm_script, "DESK", (sys.executable, str(tmp_path / "proof.py")))
-    storage.mkdir()
-    (storage / "token").write_text("0" * 64)
-    (storage / "job").write_text(slurm_script.script(cluster_of(storage=str(storage)), storage))
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as temp:  # short, for sockets' paths
-        done = subprocess.run(
-            [*alone, "sh", "-c", 'ip link set lo up; exec bash "$0"', str(storage / "job")],
-            env={**os.environ, "SLURM_JOB_NODELIST": "127.0.0.1", "RAY_TMPDIR": temp},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((storage / "found.json").read_text())
-    assert (found["one"], found["mode"]) == (1, "token")
-    assert found["node"]["Resources"]["CPU"] == 2
-    assert found["node"]["Labels"]["dlsys/group"] == "gpu"
