@@ -158,6 +158,9 @@ class _Pool:
         self._context.set_forkserver_preload(_IMPORTED)
         self._members: list[tuple[Any, Any]] = []
         self._calls = 0
+        # Where they meet, by call. A file store that is given up writes to its file once more, and where
+        # its folder is gone, tries that for five minutes.
+        self._folder = tempfile.TemporaryDirectory(prefix="dlsys-meet-")
 
     def call(
         self, size: int, function: Callable[..., Any], arguments: tuple[Any, ...], mortal: bool
@@ -171,15 +174,15 @@ class _Pool:
             member.start()
             theirs.close()
             self._members.append((member, ours))
-        with tempfile.TemporaryDirectory() as folder:
-            for rank, (_, pipe) in enumerate(self._members[:size]):
-                # As bytes: torch would share memory between the processes.
-                pipe.send_bytes(pickle.dumps((rank, size, f"{folder}/meet", function, arguments)))
-            try:
-                found = self._gather(size, mortal)
-            except BaseException:
-                self.close()  # who still works at it would answer the next call
-                raise
+        meet = f"{self._folder.name}/{self._calls}"
+        for rank, (_, pipe) in enumerate(self._members[:size]):
+            # As bytes: torch would share memory between the processes.
+            pipe.send_bytes(pickle.dumps((rank, size, meet, function, arguments)))
+        try:
+            found = self._gather(size, mortal)
+        except BaseException:
+            self.close()  # who still works at it would answer the next call
+            raise
         if any(text == _DIED for _, text in found):
             self.close()  # the next call gets new ones
         failed = [text for _, text in found if text and not (mortal and text == _DIED)]
