@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test quick durations faults lint bench verify crossing jobs agents clean
+.PHONY: help env run test quick durations prove faults lint bench verify crossing limits jobs agents clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,19 +20,23 @@ env: $(INSTALLED)  ## make .venv with dlsys and all that it needs; once, and aga
 run: env  ## train the quickstart: real digits, two workers, about a minute
 	@$(BIN)/dlsys run quickstart
 
-test: lint  ## linters, types and the tests: what CI runs (no GPU, no `make faults`)
-	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults and not alone"
-	@$(BIN)/pytest -m "not gpu and not faults and alone"
+test: lint  ## linters, types and the tests: what CI runs (no GPU, no `make faults`, no `make prove`)
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults and not quality and not alone"
+	@$(BIN)/pytest -m "not gpu and not faults and not quality and alone"
 
-quick: env  ## the tests that start no Ray and break nothing: an answer while you work
-	@$(BIN)/pytest -n $(AT_ONCE) -m "not ray and not faults and not slow and not gpu and not alone"
+quick: env  ## the quickest of the tests that start no Ray, of every room: an answer within a minute
+	@$(BIN)/pytest -n $(AT_ONCE) --within 50 -m "not ray and not faults and not slow and not quality and not gpu and not alone"
 
 durations: env  ## the tests of `make test`, and where their time goes: tests/durations.md
 	@mkdir -p build
-	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults and not alone" --junitxml=build/tests.xml
-	@$(BIN)/pytest -m "not gpu and not faults and alone" --junitxml=build/alone.xml
+	@$(BIN)/pytest -n $(AT_ONCE) -m "not gpu and not faults and not quality and not alone" --junitxml=build/tests.xml
+	@$(BIN)/pytest -m "not gpu and not faults and not quality and alone" --junitxml=build/alone.xml
 	@$(BIN)/python tests/durations.py build/tests.xml build/alone.xml > build/durations.md
 	@mv build/durations.md tests/durations.md
+
+prove: env  ## what takes long to be shown: that agents learn, that searches find, and `make jobs`
+	@$(BIN)/pytest -m quality
+	@$(MAKE) jobs
 
 faults: env  ## only the tests that kill processes, fill disks and cut networks
 	@$(BIN)/pytest -m faults
@@ -64,6 +68,11 @@ crossing: env  ## continue every strategy's checkpoint under every other: docs/c
 	'worker. `single` has 1 worker; `tensor × fsdp`, which is `tensor` with `data: shard`, has 2 × 2. A pair' \
 	'trains a workload that both allow: LeNet-5, or with `moe` a mixture of experts.' ''; \
 	PYTHONPATH=tests $(BIN)/python tests/equivalence/crossing.py; } > docs/crossing.md
+
+limits: env  ## what models may be made of, under each strategy: docs/limits.md
+	@mkdir -p build
+	@PYTHONPATH=tests:tests/equivalence $(BIN)/python tests/equivalence/limits.py > build/limits.md
+	@mv build/limits.md docs/limits.md
 
 jobs: env  ## train every ready job file; each must meet what it expects
 	@for file in $$(find jobs -name '*.yaml' | sort); do $(BIN)/dlsys run $$file || exit 1; done

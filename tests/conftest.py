@@ -38,6 +38,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> shares.Share
     return shares.Shares(config, log)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    told = "only the quickest files, that take so many seconds by tests/durations.md"
+    parser.addoption("--within", type=float, metavar="SECONDS", help=told)
+
+
 # What starts drivers, clusters and writers, and waits for them as a user would, has both cores to itself:
 # beside other tests it would wait for those, and some of its patience is the product's own.
 _ALONE = ("tests/jobs/", "tests/track/", "tests/faults/", "tests/test_docs.py")
@@ -50,6 +55,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.nodeid.startswith(_ALONE) or item.get_closest_marker("ray"):
             item.add_marker("alone")
+    within = config.getoption("--within")
+    if within is not None:
+        chosen = shares.quickest([item.nodeid for item in items], within)
+        config.hook.pytest_deselected(items=[i for i in items if shares.group(i.nodeid) not in chosen])
+        items[:] = [item for item in items if shares.group(item.nodeid) in chosen]
     if hasattr(config, "workerinput"):
         place = {nodeid: i for i, nodeid in enumerate(shares.longest_first([i.nodeid for i in items]))}
         items.sort(key=lambda item: place[item.nodeid])

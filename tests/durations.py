@@ -25,7 +25,9 @@ def main(reports: Sequence[str]) -> None:
     suites = [suite for report in reports for suite in ElementTree.parse(report).getroot().iter("testsuite")]
     tests: Counter[tuple[str, str]] = Counter()
     for case in (case for suite in suites for case in suite.iter("testcase")):
-        file = case.attrib["classname"].replace(".", "/") + ".py"
+        # A class of tests is a part of its file.
+        parts = [part for part in case.attrib["classname"].split(".") if not part.startswith("Test")]
+        file = "/".join(parts) + ".py"
         tests[file, case.attrib["name"]] += float(case.attrib["time"])
     files: Counter[str] = Counter()
     folders: Counter[str] = Counter()

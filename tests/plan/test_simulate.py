@@ -106,6 +106,7 @@ def test_asynchronous_sweeps_do_not_idle_and_batches_do(seed: int) -> None:
     assert 1 - sum(b.busy for b in batches) / sum(2 * b.seconds for b in batches) > 0.25
 
 
+@pytest.mark.quality
 @pytest.mark.slow
 def test_asha_is_faster_than_halving_and_that_than_random_search() -> None:
     """The shape of Li et al. 2018; docs/sweeps.md has the figures of more seeds."""

@@ -89,6 +89,7 @@ def test_it_goes_on_exactly() -> None:
     check_resumes_exactly(MBPOAgent(job(SMALL)), MBPOAgent(job(SMALL, seed=1)))
 
 
+@pytest.mark.quality
 def test_it_learns_and_its_weights_act_alike() -> None:
     told = job(SMALL | {"updates": 4, "batch_size": 128, "lr": 3e-3, "models": 2})
     agent = MBPOAgent(told)

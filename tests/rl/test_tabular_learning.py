@@ -44,13 +44,16 @@ def test_td_acts_as_the_policy_that_it_values() -> None:
     assert abs(actions.mean() - 0.5) < 5 * 0.5 / 100
 
 
+LONG = [pytest.mark.slow, pytest.mark.quality]
+
+
 @pytest.mark.parametrize(
     ("initial", "episodes"),
     [
         pytest.param(0.0, 10_000, id="zeros"),
         # 6 seconds each.
-        pytest.param(0.0, 50_000, id="zeros, long", marks=pytest.mark.slow),
-        pytest.param(5.0, 50_000, id="wrong, long", marks=pytest.mark.slow),
+        pytest.param(0.0, 50_000, id="zeros, long", marks=LONG),
+        pytest.param(5.0, 50_000, id="wrong, long", marks=LONG),
     ],
 )
 def test_q_learning_crosses_the_slippery_lake(initial: float, episodes: int) -> None:

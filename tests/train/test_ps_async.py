@@ -60,6 +60,7 @@ def test_digits_are_learned_out_of_step(strategy: str, tmp_path: Path) -> None:
     assert first.points["ps/staleness_mean"][180] <= stale[-1]
 
 
+@pytest.mark.quality
 def test_clicks_are_learned_out_of_step(tmp_path: Path) -> None:
     text = LENET.replace("lenet-5", "dlrm").replace("digits", "synthetic-ctr, rows: 4000, cardinality: 20")
     own = ("optimizer={name: adagrad, lr: 0.02}", "stop={epochs: 4}")

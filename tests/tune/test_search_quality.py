@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sweeps import CONDITIONAL, best
 from test_searchers import loss
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.quality]
 
 BRANIN = {"x": {"uniform": [-5, 10]}, "y": {"uniform": [0, 15]}}
 

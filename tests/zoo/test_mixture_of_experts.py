@@ -116,6 +116,7 @@ def test_it_computes_with_few_of_its_experts() -> None:
     assert counted[2] == counted[8] * 2 / 8 == 2 * 2 * 2 * 32 * 64
 
 
+@pytest.mark.quality
 @pytest.mark.slow
 def test_it_beats_a_perceptron_of_the_same_flops(tmp_path: Path) -> None:
     """On eight affine pieces, over three seeds; and it uses all its experts."""
