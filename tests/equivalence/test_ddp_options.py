@@ -61,6 +61,11 @@ def test_an_only_worker_does_nothing_of_them(option: str, tmp_path: Path) -> Non
 
 def test_what_is_sent(tmp_path: Path) -> None:
     sent = "perf/sent_bytes_per_step"
-    whole = two(tmp_path / "ddp").points[sent][12]
-    assert two(tmp_path / "half", "strategy.hook=fp16").points[sent][12] == whole / 2
-    assert two(tmp_path / "local", "strategy.local_sgd={every: 4}").points[sent][12] == whole / 4
+    found = two(tmp_path / "ddp")
+    gradients = sum(4 * weight.numel() for weight in found.weights.values())
+    used = 4 * len(found.weights)  # who has used which parameter, until it is known that all are
+    assert found.points[sent][1] == gradients + used
+    assert found.points[sent][12] == gradients
+    assert two(tmp_path / "all", "strategy.find_unused=true").points[sent][12] == gradients + used
+    assert two(tmp_path / "half", "strategy.hook=fp16").points[sent][12] == gradients / 2
+    assert two(tmp_path / "local", "strategy.local_sgd={every: 4}").points[sent][12] == gradients / 4

@@ -116,5 +116,13 @@ def test_what_is_out_of_tolerance_is_said(other: Trace, says: str) -> None:
     assert any(says in problem for problem in difference.problems), difference.problems
 
 
+def test_equal_infinities_are_no_difference() -> None:
+    one, other = trace(), trace()
+    one.weights["mask"] = other.weights["mask"] = torch.tensor([0.0, -torch.inf])
+    assert compare(one, other).agrees
+    other.weights["mask"] = torch.tensor([0.0, torch.inf])
+    assert not compare(one, other).agrees
+
+
 def test_rounding_is_within_tolerance() -> None:
     assert compare(trace(), trace(loss=1.000005, weight=5e-5)).agrees

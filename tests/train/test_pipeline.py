@@ -157,10 +157,10 @@ def test_bytes_are_those_of_the_cut() -> None:
 
 
 def test_bytes_of_several_rows_have_the_gradients_too() -> None:
-    """Two rows: 2·(2−1)/2 times the own parameters' 4 bytes each."""
+    """Two rows: 2·(2−1)/2 times the own parameters' 4 bytes each, and a flag for each parameter."""
     found = in_workers(4, communication_of_a_step, job(LENET, "strategy.stages=2", "resources.workers=4"), 8)
     parts = in_workers(2, own_weights, job(LENET))
-    sizes = [sum(4 * weight.numel() for weight in part.values()) for part in parts]
+    sizes = [sum(4 * (weight.numel() + 1) for weight in part.values()) for part in parts]
     cut = 8 * 120 * 4
     assert [each["bytes"] for each in found] == [cut + size for size in (*sizes, *sizes)]
 

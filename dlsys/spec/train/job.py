@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -26,7 +26,7 @@ from dlsys.spec.section import (
 )
 from dlsys.spec.train.optimizer import SGD, Optimizer
 from dlsys.spec.train.regularizer import Regularizer
-from dlsys.spec.train.schedule import Constant, Schedule
+from dlsys.spec.train.schedule import Constant, Performance, Schedule
 from dlsys.spec.train.strategy import PS, Pipeline, Strategy
 
 
@@ -90,6 +90,8 @@ class Checkpoint(Section):
     """How many of the newest stay on disk (the best one stays besides)."""
     best: Text | None = None
     """The metric whose best checkpoint is kept: `valid/accuracy`."""
+    changed_data: Literal["refuse", "accept"] = "refuse"
+    """What a run does that goes on and finds other files than those it began with."""
 
 
 class Elastic(Section):
@@ -215,6 +217,12 @@ class TrainJob(Section):
         """The optimizer's fields that the schedule sets itself, each with the schedule's that decides it."""
         return self.schedule.SETS
 
+    @property
+    def keeps_momentum(self) -> bool:
+        """Whether an update depends on those before, through the optimizer's `momentum`."""
+        own = getattr(self.optimizer, "momentum", None)
+        return bool(own) or (own is not None and "momentum" in self.paced)
+
     def modes(self) -> Mapping[str, str] | None:
         """The metrics of a split, each with `max` or `min` where one of them is the best.
 
@@ -222,6 +230,15 @@ class TrainJob(Section):
         """
         card = self.card
         return {"loss": "min", **{name: m.best for name, m in card.metrics.items()}} if card else None
+
+    def watched(self) -> Iterator[tuple[str, str]]:
+        """The metrics that something in the job depends on, each behind the field that names it."""
+        yield from ((f"expect.{name}", name) for name in self.expect)
+        yield from ((f"stop.target.{name}", name) for name in self.stop.target)
+        if self.checkpoint.best:
+            yield "checkpoint.best", self.checkpoint.best
+        if isinstance(self.schedule, Performance):
+            yield "schedule.metric", self.schedule.metric
 
     def shows(self, metric: str) -> bool:
         """Whether a person sees this metric while the run goes on."""

@@ -138,6 +138,12 @@ def options_fit(job: TrainJob) -> Found:
                     ("strategy", "hook"),
                     f"{strategy.hook} compresses gradients, but under local_sgd none travel: use one of both",
                 )
+            if strategy.static_graph and job.gradient.accumulate > 1:
+                yield (
+                    ("strategy", "static_graph"),
+                    "DDP averages every backward pass of a static graph, and with gradient.accumulate all "
+                    "but the last are to be left alone: say static_graph: false, or accumulate: 1",
+                )
         case Zero():
             if job.precision == "fp64":
                 yield (

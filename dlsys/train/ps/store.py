@@ -167,7 +167,7 @@ def _rows_apart(job: TrainJob) -> bool:
     return (
         optimizer.name in _STILL_WITHOUT_GRADIENT
         and not optimizer.weight_decay
-        and not getattr(optimizer, "momentum", 0.0)
+        and not job.keeps_momentum
         and not regularizers & {"l1", "l2", "elastic-net", "weight-decay", "max-norm"}
     )
 

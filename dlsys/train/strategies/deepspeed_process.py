@@ -183,3 +183,26 @@ class Backend:
         tensor: Tensor = kwargs[argument] if argument in kwargs else args[0]
         with self._traffic.sending(times * self._share * tensor.nbytes):
             return call(*args, **kwargs)
+
+
+def whole_shape(parameter: Any) -> torch.Size:
+    """The whole parameter's: stage 3 leaves the parameter itself empty."""
+    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+    return shape
+
+
+@contextmanager
+def gathered(value: Any, *, changed: bool = False) -> Iterator[None]:
+    """Around the use of what stage 3 cut and does not train; of anything else, nothing is done."""
+    if not hasattr(value, "ds_id") or value.requires_grad:
+        yield
+        return
+    import deepspeed
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    if value.ds_status == ZeroParamStatus.AVAILABLE and not changed:
+        yield  # DeepSpeed keeps small parameters gathered, and counts on finding them so
+        return
+
+    with deepspeed.zero.GatheredParameters(value, modifier_rank=0 if changed else None):
+        yield

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.spec.train.strategy import FSDP
 from dlsys.train.strategies.base import StepResult
+from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.shards import Shards, blocks_of, gathered_as, require_dims
 from dlsys.train.strategies.single import SingleStrategy
 from dlsys.zoo.workload import Carry
@@ -53,6 +54,7 @@ class FSDPStrategy(SingleStrategy):
             self._mesh(),
             self.precision(),
             self._traffic,
+            "say ddp",
             reshard=options.reshard,
             offload=options.offload,
         )
@@ -74,6 +76,9 @@ class FSDPStrategy(SingleStrategy):
 
     def accumulating(self, module: nn.Module) -> AbstractContextManager[None]:
         return self._shards.accumulating()
+
+    def reduce(self, trained: TrainedPhase) -> None:
+        self._shards.settle(trained)
 
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         self._shards.prepare()

@@ -93,10 +93,11 @@ class MoEStrategy(CutStrategy):
         return all_to_all_single_autograd(by_worker, outgoing, incoming, self._group)
 
     def reduce(self, trained: TrainedPhase) -> None:
-        gradients = [p.grad for p in trained.parameters if p.grad is not None]
         everyone = dist.group.WORLD
         assert everyone is not None, "several workers have a process group"
         places = self._parts.world.size
-        average([g for g in gradients if not is_cut(g)], everyone, places, self._traffic)
+        whole = [parameter for parameter in trained.parameters if not is_cut(parameter)]
+        average(whole, everyone, places, self._traffic)
         # Backward has brought the whole group's part to its expert: what is left are the other groups'.
-        average([local(g) for g in gradients if is_cut(g)], self._data, places, self._traffic)
+        experts = [parameter for parameter in trained.parameters if is_cut(parameter)]
+        average(experts, self._data, places, self._traffic)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from dlsys.train.optim import build as build_optimizer
 from dlsys.train.strategies.base import Parts
@@ -14,7 +15,9 @@ class PhaseModule(nn.Module):
     """A model whose forward pass ends in the loss of one phase.
 
     Wrappers that hook into `forward` (DDP's does) thereby see the whole computation, whatever
-    a workload does with its model.
+    a workload does with its model. The loss alone leads back to parameters: DDP takes every output
+    for something that backward will come from, and would wait for the gradients of parameters that
+    only a metric or the carried state has seen.
     """
 
     def __init__(self, model: nn.Module, phase: Phase) -> None:
@@ -24,7 +27,8 @@ class PhaseModule(nn.Module):
 
     def forward(self, batch: Batch, carry: Carry) -> tuple[Tensor, dict[str, Tensor], Carry]:
         loss, carry = self.phase.loss(self.model, batch, carry)
-        return loss.value, loss.metrics, carry
+        metrics = {name: mean.detach() for name, mean in loss.metrics.items()}
+        return loss.value, metrics, tree_map_only(Tensor, Tensor.detach, carry)
 
 
 class TrainedPhase:

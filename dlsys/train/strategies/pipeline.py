@@ -67,9 +67,11 @@ class PipelineStrategy(SingleStrategy):
         self._schedules: dict[tuple[int, bool], Any] = {}
         self._layouts: dict[str, dict[str, torch.Size]] = {}
         self._names = list(model.state_dict())
-        return nn.Sequential(
+        held = nn.Sequential(
             OrderedDict(block for _, stage in self._stages for block in stage.named_children())
         )
+        self._buffers = {name: _mark(buffer) for name, buffer in held.named_buffers()}
+        return held
 
     @property
     def data_place(self) -> tuple[int, int]:
@@ -82,10 +84,27 @@ class PipelineStrategy(SingleStrategy):
             self._micro = micro
             self._found: dict[int, dict[str, Tensor]] = {}
             self._flow(micro.batch, training=True)
+            self._refuse_changes()
             for found in self._found.values():
                 for name, part in found.items():
                     sums[name] = sums[name] + part if name in sums else part
         return self._on_all("train", sums)
+
+    def _refuse_changes(self) -> None:
+        """Refuses what training writes into buffers.
+
+        A stage sees a few rows at a time and, to learn its shapes, first of all memory that nobody has
+        filled: what it keeps of those is not what one worker keeps.
+
+        Raises:
+            UsageError: a buffer has changed.
+        """
+        for name, buffer in self._model.named_buffers():
+            if self._buffers.get(name) != _mark(buffer):
+                raise UsageError(
+                    f"strategy: training changes the buffer {name}, and in a pipeline a block sees a few "
+                    "rows at a time: use a block that keeps nothing of its inputs, or another strategy"
+                )
 
     def _flow(self, batch: Batch, *, training: bool) -> Tensor | None:
         """Sends a batch through the row; the model's outputs where the last stage is, if not training.
@@ -169,8 +188,7 @@ class PipelineStrategy(SingleStrategy):
 
     def reduce(self, trained: TrainedPhase) -> None:
         if self._replicas.size() > 1:
-            gradients = [p.grad for p in trained.parameters if p.grad is not None]
-            average(gradients, self._replicas, self._replicas.size(), self._traffic)
+            average(trained.parameters, self._replicas, self._replicas.size(), self._traffic)
 
     def clip(self, trained: TrainedPhase, norm: float | None, value: float | None) -> Tensor:
         own = regularize.clip(trained.parameters, None, None)
@@ -220,6 +238,11 @@ class PipelineStrategy(SingleStrategy):
         super().state_in(whole.part_of(state, self._model.state_dict().keys()))
 
 
+def _mark(buffer: Tensor) -> tuple[int, int]:
+    """Changes when a buffer is written to, or another tensor takes its place."""
+    return id(buffer), buffer._version
+
+
 def _check(workload: Workload, model: nn.Module) -> None:
     """Refuses what cannot be cut, or would not compute the same when it is."""
     name = type(workload).__name__
@@ -234,10 +257,12 @@ def _check(workload: Workload, model: nn.Module) -> None:
             "build the model as an nn.Sequential of its blocks, or use another strategy"
         )
     for path, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if batch_norm or getattr(module, "running_mean", None) is not None:
+            what = "is a batch norm" if batch_norm else "keeps running statistics"
             raise UsageError(
-                f"strategy: {path} is a batch norm, which would see a few rows at a time in a pipeline: "
-                "use group norm (resnet: model.norm: group), or another strategy"
+                f"strategy: {path} {what}, and would see a few rows at a time in a pipeline: use group norm "
+                "(resnet: model.norm: group) or an instance norm without statistics, or another strategy"
             )
 
 

@@ -25,6 +25,8 @@ from torch.utils._pytree import tree_map_only
 from dlsys.errors import UsageError
 from dlsys.spec.card import Card
 from dlsys.train.precision import Precision
+from dlsys.train.strategies.idle import Lockstep, counted
+from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.traffic import Traffic
 
 _P = ParamSpec("_P")
@@ -40,6 +42,7 @@ class Shards:
         mesh: the workers; with two axes, the first one's workers hold the same shards.
         precision: what parameters are gathered as and gradients are averaged as.
         traffic: counts what its collectives send.
+        mend: what to do where workers come to different blocks.
         reshard: frees a block behind its forward pass.
         offload: keeps the shards in the CPU's memory.
     """
@@ -51,11 +54,17 @@ class Shards:
         mesh: DeviceMesh,
         precision: MixedPrecisionPolicy,
         traffic: Traffic,
+        mend: str,
         *,
         reshard: bool = True,
         offload: bool = False,
     ) -> None:
         self._model, self._mesh, self._traffic, self._offload = model, mesh, traffic, offload
+        everyone = mesh.get_group() if mesh.ndim == 1 else dist.group.WORLD
+        assert everyone is not None, "several workers have a process group"
+        self._everyone = everyone
+        self._lockstep = Lockstep(everyone, torch.device(mesh.device_type), traffic, mend)
+        self._used: set[str] = set()
         if precision.param_dtype is not None:
             # Their running statistics are fp32, and the kernels want one type.
             norms = [module for module in model.modules() if isinstance(module, _NormBase)]
@@ -67,6 +76,7 @@ class Shards:
         # Backward follows the root's forward at once: what it gathered would be gathered again.
         self._root = _Root(model)
         self._shard(self._root, precision, reshard=False)
+        self._watch(blocks)
         # FSDP settles types at its first forward, and wants all that is trained to ask for gradients.
         self._root(lambda: None)
         self._free()
@@ -91,14 +101,52 @@ class Shards:
             if isinstance(module, FSDPModule):
                 module.reshard()
 
+    def _watch(self, blocks: Sequence[nn.Module]) -> None:
+        """Notes which parameters backward comes to, and sees that all workers gather the same blocks."""
+        # Where workers use different parameters, all average all of them, with zeros for those they lack.
+        cast(FSDPModule, self._root).set_reduce_scatter_unused_params(True)
+        held: dict[nn.Module, dict[str, tuple[nn.Module, str]]] = {}
+        for name, _ in self._model.named_parameters():
+            path, _, own = name.rpartition(".")
+            owner = self._model.get_submodule(path)
+            above = [self._model.get_submodule(path[:end]) for end in _ends(path)]
+            holder = next((module for module in above if module in blocks), self._root)
+            held.setdefault(holder, {})[name] = (owner, own)
+        for holder, names in held.items():
+            holder.register_forward_pre_hook(partial(self._listen, names))
+        named = self._model.named_modules()
+        self._lockstep.watch((name, module) for name, module in named if module in blocks)
+
+    def _listen(self, names: dict[str, tuple[nn.Module, str]], _block: nn.Module, _inputs: Any) -> None:
+        """Once a block is gathered: backward comes to other tensors than those that the optimizer has."""
+        for name in [*names]:
+            owner, own = names[name]
+            gathered = owner._parameters[own]
+            if gathered is not None and gathered.requires_grad:  # FSDP keeps it, and fills it anew
+                gathered.register_post_accumulate_grad_hook(partial(self._came, name))  # type: ignore[no-untyped-call]
+                del names[name]
+
+    def _came(self, name: str, _gathered: Tensor) -> None:
+        self._used.add(name)
+
+    def settle(self, trained: TrainedPhase) -> None:
+        """Behind a step's last backward pass: leaves no gradient where no worker has one."""
+        used = [name in self._used for name, _ in trained.named]
+        self._used.clear()
+        counts = counted(used, self._everyone, trained.parameters[0].device, self._traffic)
+        for parameter, count in zip(trained.parameters, counts, strict=True):
+            if not count:
+                parameter.grad = None
+
     def run(self, function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
         """Calls a function that uses the model or parts of it."""
         found: _T = self._root(function, *arguments, **named)
+        self._lockstep.meet("the end of the model")
         return found
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """A module that uses the model in its forward pass, made to do so by `run`."""
-        module.forward = partial(self._root, module.forward)
+        module.forward = partial(self.run, module.forward)
         return module
 
     @contextmanager
@@ -116,6 +164,11 @@ class Shards:
         if not self._model.training:
             # What evaluation left gathered may not ask for the gradients that this step needs.
             self._free()
+
+
+def _ends(path: str) -> list[int]:
+    """Where a module's path and those of the modules around it end, the longest first."""
+    return [len(path), *(index for index in reversed(range(len(path))) if path[index] == ".")] if path else []
 
 
 def require_dims(model: nn.Module, mend: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.errors import NonFiniteError
@@ -17,6 +18,7 @@ from dlsys.train.schedule import apply
 from dlsys.train.seeding import seed_all
 from dlsys.train.strategies import whole
 from dlsys.train.strategies.base import Parts, State, StepResult, Strategy
+from dlsys.train.strategies.model import check_model
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.traffic import Traffic
 from dlsys.zoo.workload import Carry
@@ -44,6 +46,7 @@ class SingleStrategy(Strategy):
         model = parts.workload.build()
         parts.regularizers.prepare(model)
         self._precision.prepare(model)
+        check_model(model, parts)
         self._model = self.parallelize(model.to(device=world.device, dtype=self._precision.floats))
         self._phases = [TrainedPhase(self._model, phase, parts) for phase in parts.workload.phases()]
         self._several = len(self._phases) > 1
@@ -117,9 +120,12 @@ class SingleStrategy(Strategy):
         trained.optimizer.zero_grad(set_to_none=True)
         places = self.data_place[1]
         sums: dict[str, Tensor] = {}
-        for index, micro in enumerate(batch.micros):
-            last = index == len(batch.micros) - 1
-            with nullcontext() if last else self.accumulating(trained.module):
+        counts = [index for index, micro in enumerate(batch.micros) if micro.real]
+        # A worker without a row takes part all the same, for others wait for it.
+        for index in counts or [0]:
+            micro, last = batch.micros[index], index == (counts or [0])[-1]
+            alone = nullcontext() if counts else unlearned(self._model)
+            with nullcontext() if last else self.accumulating(trained.module), alone:
                 carry = _fit(trained.carries.get(index), len(micro.batch["key"]))
                 with self._precision.autocast():
                     value, metrics, carry = trained.module(micro.batch, carry)
@@ -127,10 +133,10 @@ class SingleStrategy(Strategy):
                 share = micro.weight * places
                 part = value if share == 1.0 else value * share
                 self.backward(trained.module, self._scaler.scaled(part))
-            trained.carries[index] = _detach(carry)
+            trained.carries[index] = carry
             loss_name = f"loss/{trained.phase.name}" if self._several else "loss"
-            for name, mean in {loss_name: value, **metrics}.items():
-                part = mean.detach() * micro.weight
+            for name, mean in {loss_name: value.detach(), **metrics}.items():
+                part = mean * micro.weight
                 sums[name] = sums[name] + part if name in sums else part
         return sums
 
@@ -212,14 +218,17 @@ class SingleStrategy(Strategy):
         self._scaler.load_state_dict(state.scaler)
 
 
-def _detach(carry: Carry) -> Carry:
-    if isinstance(carry, Tensor):
-        return carry.detach()
-    if isinstance(carry, dict):
-        return {name: _detach(value) for name, value in carry.items()}
-    if isinstance(carry, tuple | list):
-        return type(carry)(_detach(value) for value in carry)
-    return carry
+@contextmanager
+def unlearned(model: nn.Module) -> Iterator[None]:
+    """Around a pass over a stand-in row: batch norms neither learn from it nor refuse it for being one."""
+    norms = [module for module in model.modules() if isinstance(module, _NormBase) and module.training]
+    for norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training = True
 
 
 def _fit(carry: Carry, rows: int) -> Carry:

@@ -34,6 +34,9 @@ class Stage(PipelineStage):
         return self._counted(super().get_bwd_send_ops(bwd_chunk_id))
 
     def _counted(self, sends: list[dist.P2POp]) -> list[dist.P2POp]:
+        for send in sends:
+            # The gradient of a view may be none that gloo sends.
+            send.tensor = send.tensor.contiguous()
         self.traffic.add(sent=sum(send.tensor.nbytes for send in sends))
         return sends
 

@@ -88,9 +88,11 @@ class TensorStrategy(CutStrategy):
         for layer, cut in layers.values():
             layer.register_forward_hook(partial(self._count, cut.style))
         if self._options.data == "shard":
-            require_dims(model, "leave data: shard out")
+            mend = "leave data: shard out"
+            require_dims(model, mend)
             blocks = blocks_of(model, self._parts.workload.card)
-            self._shards = Shards(model, blocks, mesh["data"], gathered_as(self._precision), self._traffic)
+            policy = gathered_as(self._precision)
+            self._shards = Shards(model, blocks, mesh["data"], policy, self._traffic, mend)
         return model
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -110,9 +112,10 @@ class TensorStrategy(CutStrategy):
             self._traffic.add(sent=part * (1 if style == "groups" else 2) * whole)
 
     def reduce(self, trained: TrainedPhase) -> None:
-        if self._data.size() > 1 and not self._shards:  # Shards are averaged in backward already.
-            gradients = [local(p.grad) for p in trained.parameters if p.grad is not None]
-            average(gradients, self._data, self._data.size(), self._traffic)
+        if self._shards:  # which are averaged in backward already
+            self._shards.settle(trained)
+        elif self._data.size() > 1:
+            average(trained.parameters, self._data, self._data.size(), self._traffic)
 
     def _whole_square(self, gradients: list[Tensor]) -> Tensor:
         square = super()._whole_square(gradients)

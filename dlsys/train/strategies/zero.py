@@ -5,7 +5,7 @@ Every worker computes with the whole model, and keeps only its part of the optim
 optimizer, its schedule, the share of each row and the state's form are the same as in `single`.
 
 From stage 1 on the optimizer works on flat tensors, in which a worker's parts of all parameters lie
-one after the other. A `_Slice` says where; everything here that DeepSpeed has no word for (penalties,
+one after the other. A `Slice` says where; everything here that DeepSpeed has no word for (penalties,
 max-norm, checkpoints of any number of workers) goes through slices.
 """
 
@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from dlsys.data.loader import MicroBatch
@@ -24,10 +24,20 @@ from dlsys.errors import NonFiniteError, UsageError
 from dlsys.spec.train.strategy import Zero
 from dlsys.train.schedule import apply
 from dlsys.train.strategies.base import Parts, State
-from dlsys.train.strategies.deepspeed_process import compiled_adam, hold_less, prepare, start
+from dlsys.train.strategies.deepspeed_process import (
+    compiled_adam,
+    gathered,
+    hold_less,
+    prepare,
+    start,
+    whole_shape,
+)
+from dlsys.train.strategies.idle import Lockstep, reached
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy, first_bad
 from dlsys.train.strategies.whole import take_carry
+from dlsys.train.strategies.zero_idle import Idle
+from dlsys.train.strategies.zero_slice import Slice
 from dlsys.zoo.workload import Carry
 
 # Elements that one message reduces, or one call of stage 3's optimizer updates, whose gradients it
@@ -37,29 +47,6 @@ _BUCKET = 25 * 2**20 // 4
 _COUNTERS = ("step", "mu_product")
 _PENALTIES = {"l1", "l2", "elastic-net"}
 _AFTER_STEP = {"weight-decay", "max-norm"}
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """This worker's part of a parameter.
-
-    Attributes:
-        group: which of the optimizer's flat tensors it lies in.
-        offset: where it begins there.
-        start: its first element in the flattened parameter.
-        size: elements; 0 where this worker has no part.
-    """
-
-    group: int
-    offset: int
-    start: int
-    size: int
-
-    def of(self, flat: Tensor) -> Tensor:
-        return flat.narrow(0, self.offset, self.size)
-
-    def out_of(self, whole: Tensor) -> Tensor:
-        return whole.flatten().narrow(0, self.start, self.size)
 
 
 class ZeroStrategy(SingleStrategy):
@@ -79,6 +66,20 @@ class ZeroStrategy(SingleStrategy):
         self._regularized = {regularizer.name for regularizer in parts.job.regularize}
         super().setup(parts)
 
+    def parallelize(self, model: nn.Module) -> nn.Module:
+        for name, parameter in model.named_parameters():
+            if parameter.is_complex():
+                raise UsageError(
+                    f"strategy.name: DeepSpeed keeps all parameters in tensors of one type, and {name} is "
+                    "complex: use ddp, ring, ps or fsdp"
+                )
+            if parameter.dim() == 0 and self._stage:
+                raise UsageError(
+                    f"strategy.stage: from 1 on, DeepSpeed cuts what has dims, and {name} has none: give it "
+                    "the shape (1,), or say strategy.stage: 0"
+                )
+        return model
+
     def close(self) -> None:
         self._undo.close()
 
@@ -95,6 +96,12 @@ class ZeroStrategy(SingleStrategy):
             module, optimizer, self._config(), world, self._traffic, self._undo
         )
         trained.optimizer = self._engine.optimizer
+        self._idle = Idle(trained, self._parts.job, world, self._traffic)
+        if self._stage == 3:
+            everyone = dist.group.WORLD if world.size > 1 else None
+            self._lockstep = Lockstep(everyone, world.device, self._traffic, "say strategy.stage: 1")
+            parts = self._model.named_modules()
+            self._lockstep.watch((name, part) for name, part in parts if [*part.parameters(recurse=False)])
         if self._stage and not self._options.offload:
             hold_less(self._zero, self._stage, world.rank)
         if self._stage and (bound := self._parts.job.gradient.clip_value) is not None:
@@ -142,6 +149,18 @@ class ZeroStrategy(SingleStrategy):
             self._engine.set_gradient_accumulation_boundary(True)
 
     def backward(self, module: nn.Module, loss: Tensor) -> None:
+        (trained,) = self._phases
+        found = reached(loss)
+        used = [parameter in found for parameter in trained.parameters]
+        if self._stage == 3:
+            self._lockstep.meet("the end of the model")
+        if self._stage >= 2:
+            self._idle.same_on_all(used)
+        elif self._stage == 1:
+            # DeepSpeed reduces what has a gradient, and all workers must reduce the same.
+            lacking = [p for p, has in zip(trained.parameters, used, strict=True) if not has]
+            loss = loss + sum(parameter.flatten()[0] * 0.0 for parameter in lacking)
+        self._idle.note(used)
         # The loss has its share of the whole batch already: not to be divided by the micro-batches.
         self._engine.backward(loss, scale_wrt_gas=False)
 
@@ -158,13 +177,18 @@ class ZeroStrategy(SingleStrategy):
             found: tuple[dict[str, Tensor], Carry] = module(micro, carry)
         finally:
             module.forward = train
+        self._lockstep.meet("the end of the model")
         return found
 
     def update(
         self, trained: TrainedPhase, step: int, hyper: Mapping[str, float | None], sums: dict[str, Tensor]
     ) -> Tensor:
+        left_out = self._idle.left_out()
         if self._stage == 0:
+            for parameter in left_out:
+                parameter.grad = None  # where DeepSpeed put zeros, to average the same on all workers
             return super().update(trained, step, hyper, sums)
+        self._idle.refuse(step)
         apply(trained.optimizer, hyper)
         if self._regularized & _PENALTIES:
             self._penalize(trained)
@@ -185,7 +209,7 @@ class ZeroStrategy(SingleStrategy):
                 continue
             gradient = self._gradient(parameter)
             # Of as many dims as the parameter, because biases are passed over; in fp32.
-            shape = (-1,) + (1,) * (len(_shape(parameter)) - 1)
+            shape = (-1,) + (1,) * (len(whole_shape(parameter)) - 1)
             piece = nn.Parameter(part.of(self._flats[part.group]).view(shape))
             piece.grad = gradient[: part.size].to(piece).view(shape)
             named.append((name, piece))
@@ -204,7 +228,7 @@ class ZeroStrategy(SingleStrategy):
         named = [
             (name, nn.Parameter(self._whole(parameter, self._flats)))
             for name, parameter in trained.named
-            if len(_shape(parameter)) >= 2
+            if len(whole_shape(parameter)) >= 2
         ]
         self._parts.regularizers.after_step(named, lr)
         parameters = dict(trained.named)
@@ -234,16 +258,16 @@ class ZeroStrategy(SingleStrategy):
         flats: list[Tensor] = getattr(self._zero, name)
         return flats
 
-    def _slice(self, parameter: Any) -> _Slice:
+    def _slice(self, parameter: Any) -> Slice:
         if self._stage == 3:
             group, offset, padded = self._zero.grad_position[self._zero.get_param_id(parameter)]
             start = min(self._parts.world.rank * padded, parameter.ds_numel)
-            return _Slice(group, offset, start, min(padded, parameter.ds_numel - start))
+            return Slice(group, offset, start, min(padded, parameter.ds_numel - start))
         mapping = parameter._hp_mapping
         if mapping is None:
-            return _Slice(0, 0, 0, 0)
+            return Slice(0, 0, 0, 0)
         there, here = mapping.hp_fragment_address, mapping.lp_fragment_address
-        return _Slice(mapping.param_group_index, there.start, here.start, here.numel)
+        return Slice(mapping.param_group_index, there.start, here.start, here.numel)
 
     def _gradient(self, parameter: Any) -> Tensor:
         """This worker's slice of the mean gradient, flat, between backward and the step."""
@@ -257,7 +281,7 @@ class ZeroStrategy(SingleStrategy):
     def _whole(self, parameter: Any, flats: list[Tensor]) -> Tensor:
         """A parameter, or its state in other flat tensors, from all workers' slices; called on all."""
         part, world = self._slice(parameter), self._parts.world
-        found = torch.zeros(_shape(parameter), dtype=flats[part.group].dtype, device=world.device)
+        found = torch.zeros(whole_shape(parameter), dtype=flats[part.group].dtype, device=world.device)
         part.out_of(found).copy_(part.of(flats[part.group]))
         self._backend.all_reduce(found)
         return found
@@ -286,18 +310,18 @@ class ZeroStrategy(SingleStrategy):
         ours = {id(parameter) for parameter in trained.parameters}
         model: dict[str, Tensor] = {}
         for name, value in self._model.state_dict(keep_vars=True).items():
-            with _gathered(value):
+            with gathered(value):
                 whole = self._whole(value, self._flats) if id(value) in ours else value.detach()
                 if main:
                     model[name] = whole.cpu() if whole.is_cuda else whole.clone()
         names = [name for name, _ in trained.named]
         states = [self._base.state.get(flat, {}) for flat in self._flats]
+        without = self._idle.without_state if any(states) else set(names)
+        held = [item for item in trained.named if item[0] not in without]
         optimizer = {
-            "state": {name: self._state_of(parameter, states) for name, parameter in trained.named},
+            "state": {name: self._state_of(parameter, states) for name, parameter in held},
             "param_groups": [{**group, "params": names} for group in self._base.param_groups],
         }
-        if not any(states):
-            optimizer["state"] = {}
         carry = {trained.phase.name: dict(trained.carries)}
         return State(model, {trained.phase.name: optimizer}, {"carry": carry})
 
@@ -323,7 +347,7 @@ class ZeroStrategy(SingleStrategy):
             if id(value) in ours:
                 self._put(value, state.model[name], self._flats)
             elif hasattr(value, "ds_id"):
-                with _gathered(value, changed=True):
+                with gathered(value, changed=True):
                     value.copy_(state.model[name])
             else:
                 plain[name] = state.model[name]
@@ -333,6 +357,7 @@ class ZeroStrategy(SingleStrategy):
         take_carry(trained, state)
 
     def _load_optimizer(self, trained: TrainedPhase, saved: dict[str, Any]) -> None:
+        self._idle.load(saved["state"])
         flats, (group,) = self._flats, self._base.param_groups
         states: dict[int, dict[str, Any]] = {index: {} for index in range(len(flats))}
         for name, parameter in trained.named:
@@ -358,26 +383,3 @@ class ZeroStrategy(SingleStrategy):
             }
         )
         self._base.param_groups[0]["params"] = held
-
-
-def _shape(parameter: Any) -> torch.Size:
-    """The whole parameter's: stage 3 leaves the parameter itself empty."""
-    shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
-    return shape
-
-
-@contextmanager
-def _gathered(value: Any, *, changed: bool = False) -> Iterator[None]:
-    """Around the use of what stage 3 cut and does not train; of anything else, nothing is done."""
-    if not hasattr(value, "ds_id") or value.requires_grad:
-        yield
-        return
-    import deepspeed
-    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
-
-    if value.ds_status == ZeroParamStatus.AVAILABLE and not changed:
-        yield  # DeepSpeed keeps small parameters gathered, and counts on finding them so
-        return
-
-    with deepspeed.zero.GatheredParameters(value, modifier_rank=0 if changed else None):
-        yield
