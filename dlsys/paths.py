@@ -181,6 +181,11 @@ class RunPaths:
         return self.root / "mlflow.json"
 
     @property
+    def refusal(self) -> Path:
+        """Why MLflow did not take what was sent last; absent once it has."""
+        return self.root / "refusal.json"
+
+    @property
     def lock(self) -> Path:
         """Locked by the driver as long as it lives."""
         return self.root / "owner.lock"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from dlsys.cli.output import AsJson, give
 from dlsys.errors import UsageError
 from dlsys.registry import did_you_mean
 
@@ -46,25 +46,36 @@ def find(name: str) -> Path:
     )
 
 
-def check(file: File, overrides: Overrides = None) -> None:
+def check(
+    file: File,
+    overrides: Overrides = None,
+    no_data: Annotated[
+        bool, typer.Option("--no-data", help="Leave the files alone that the job reads.")
+    ] = False,
+) -> None:
     """Validate a job, sweep or cluster file: all problems at once (exit code 2)."""
     from dlsys.spec import load_any
 
-    load_any(find(file), overrides or ())
+    load_any(find(file), overrides or (), there="none" if no_data else "all")
     print(f"{file}: ok")
 
 
 def show(
     file: File,
     overrides: Overrides = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print a job, sweep or cluster with all defaults and overrides filled in."""
     from dlsys.spec import load_any
+    from dlsys.spec.files import placed
+    from dlsys.spec.load import Loaded
 
-    plain = load_any(find(file), overrides or ()).spec.model_dump(mode="json")
+    loaded = load_any(find(file), overrides or (), there="none")
+    plain = loaded.spec.model_dump(mode="json")
+    if isinstance(loaded, Loaded):
+        plain = placed(loaded.job, loaded.folder)  # what is printed is kept in another folder
     if as_json:
-        print(json.dumps(plain, indent=2))
+        give(plain, indent=2)
     else:
         from dlsys.spec import yaml
 
@@ -85,4 +96,4 @@ def schema(
         "sweep": schemas.sweep_schema,
         "cluster": schemas.cluster_schema,
     }
-    print(json.dumps(made[kind](), indent=2))
+    give(made[kind](), indent=2)

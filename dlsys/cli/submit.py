@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dlsys.cli.options import Cluster
+from dlsys.cli.output import AsJson, give
 from dlsys.errors import UsageError
 
 
@@ -40,10 +41,11 @@ def submit(
         list[str] | None,
         typer.Option(metavar="NAME", help="A variable set here, for the job's processes; kept nowhere."),
     ] = None,
-    folder: Annotated[
-        Path, typer.Option("--working-dir", help="Packed and sent along when the job needs it.")
-    ] = Path(),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the job as JSON.")] = False,
+    working_dir: Annotated[
+        Path | None,
+        typer.Option(help="Packed and sent along when the job needs it; by default this folder."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send a job to a cluster: a file, or any command after `--`."""
     from dlsys.cli.jobs import follow
@@ -55,16 +57,17 @@ def submit(
     if not words:
         raise UsageError("what is to run? dlsys submit FILE, or dlsys submit -- python train.py")
     paths = choose(cluster)
-    said = Options(priority, job_id, pip, tuple(env or ()), tuple(secret or ()), folder)
+    said = Options(priority, job_id, pip, tuple(env or ()), tuple(secret or ()), working_dir or Path())
     is_command = "--" in sys.argv and words == sys.argv[sys.argv.index("--") + 1 :]
+    used: list[Path] = []
     if is_command:
-        made, packed = _command(words, name, workers, cpus, gpus, said), True
+        made = _command(words, name, workers, cpus, gpus, said)
     else:
-        made, packed = _file(words, said)
+        made, used, said = _file(words, said, working_dir)
     with reach(paths) as endpoint:
         desk = Desk(endpoint, paths.name)
-        if packed:
-            made["package"] = _bring(desk, folder)
+        if is_command or used:
+            made["package"] = _bring(desk, said.folder, used)
         job = desk.submit(made)
         _acknowledge(job, paths.name, as_json)
         if not detach:
@@ -93,19 +96,23 @@ def _command(words: list[str], name: str | None, workers: int, cpus: float, gpus
     return of_command(words, name, workers, need, said)
 
 
-def _file(words: list[str], said: Any) -> tuple[Any, bool]:
+def _file(words: list[str], said: Any, working_dir: Path | None) -> tuple[Any, list[Path], Any]:
+    """The submission of a file, what of its own it uses, and the options with the folder to be packed."""
     from dlsys.cli import files
-    from dlsys.jobs.submit import needs_folder, of_file
+    from dlsys.jobs.submit import folder_for, of_file, travels
     from dlsys.spec.load import LoadedCluster, load_any
 
     file, *overrides = words
-    loaded = load_any(files.find(file), overrides)
+    # What has a full path is the nodes' own.
+    loaded = load_any(files.find(file), overrides, there="relative")
     if isinstance(loaded, LoadedCluster):
         raise UsageError(f"{file}: is a cluster; a job or a sweep is wanted here")
-    return of_file(loaded, said), needs_folder(loaded)
+    used = travels(loaded)
+    said = replace(said, folder=folder_for(loaded, working_dir, used))
+    return of_file(loaded, said), used, said
 
 
-def _bring(desk: Any, folder: Path) -> str:
+def _bring(desk: Any, folder: Path, used: list[Path]) -> str:
     """Packs the working folder and brings it to the cluster; the name it has there."""
     import tempfile
 
@@ -113,7 +120,8 @@ def _bring(desk: Any, folder: Path) -> str:
 
     with tempfile.TemporaryDirectory(prefix="dlsys-") as place:
         limit = desk.health()["max_package"]
-        package = pack(folder, Path(place, "package.zip"), limit_mb=limit, note=_say)
+        target = Path(place, "package.zip")
+        package = pack(folder, target, limit_mb=limit, note=_say, wanted=used)
         if not package.files:
             return ""
         _say(f"packed {package.files:,} files of {folder.resolve()}: {package.bytes / 1e6:.1f} MB")
@@ -124,7 +132,7 @@ def _bring(desk: Any, folder: Path) -> str:
 
 def _acknowledge(job: dict[str, Any], cluster: str, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(job), flush=True)
+        give(job)
     else:
         print(job["id"], flush=True)
     where = f"{job['id']} --cluster {cluster}"

@@ -13,7 +13,7 @@ import stat
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -48,15 +48,19 @@ class Package:
     unpacked: int
 
 
-def pack(folder: Path, target: Path, *, limit_mb: int, note: Callable[[str], None]) -> Package:
+def pack(
+    folder: Path, target: Path, *, limit_mb: int, note: Callable[[str], None], wanted: Sequence[Path] = ()
+) -> Package:
     """Packs a folder into the zip file `target`, readable by its owner alone.
 
     Args:
         limit_mb: how many MB the zip file may have.
         note: is told what was left out that one might miss.
+        wanted: files and folders below it that must be in it, full paths.
 
     Raises:
-        UsageError: a file cannot be packed, or the package would be too large; nothing was written.
+        UsageError: a file that must be in it is left out or cannot be packed, or the package would be too
+            large; nothing was written.
     """
     root = os.path.realpath(folder)
     if not os.path.isdir(root):
@@ -67,6 +71,13 @@ def pack(folder: Path, target: Path, *, limit_mb: int, note: Callable[[str], Non
         raise UsageError(
             "\n".join(f"{shown(path)}: {what}" for path, what in sorted(chosen.problems.items()))
         )
+    for path in wanted:
+        name = path.relative_to(root).as_posix()
+        if name != "." and not any(item == name or item.startswith(f"{name}/") for item in chosen.items):
+            raise UsageError(
+                f"{path}: the job uses it, and it would not be packed: git ignores it, or {OWN_RULES} does",
+                hint=f"Write !{name} into {OWN_RULES} in {root}.",
+            )
     if chosen.secrets:
         note(
             f"left out, for they look like secrets: {_names(chosen.secrets)}; to send one, write "

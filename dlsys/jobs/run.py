@@ -55,6 +55,7 @@ class Ended(Ending):
         step: updates done.
         trained: seconds spent in training steps, over all attempts at the run.
         attempts: how often workers were started.
+        resumable: whether it has a checkpoint to go on from.
     """
 
     reason: str = "error"
@@ -62,6 +63,7 @@ class Ended(Ending):
     step: int = 0
     trained: float = 0.0
     attempts: int = 0
+    resumable: bool = False
 
     def told(self) -> dict[str, Any]:
         return {
@@ -80,11 +82,12 @@ def prepare(loaded: Loaded, *, parent: str | None = None, paths: RunPaths | None
         parent: the id of the run that this one is a part of.
         paths: the run's folder, if that is made already.
     """
-    paths = paths or RunPaths.create(new_run_id(loaded.job.name))
+    run_id = paths.id if paths else new_run_id(loaded.job.name)
+    record = provenance.build(run_id, loaded)  # which may refuse the run
+    paths = paths or RunPaths.create(run_id)
     paths.source.write_text(loaded.source)
     _write_spec(paths, loaded.job)
-    record = provenance.build(paths.id, loaded)
-    record["folder"] = str(loaded.path.parent)
+    record["folder"] = str(loaded.folder)
     record["overrides"] = list(loaded.overrides)
     if parent:
         record["parent"] = parent
@@ -132,6 +135,7 @@ def execute(paths: RunPaths, job: Job, *, address: str | None, note: Note = sile
     def conclude() -> None:
         if ended.error is not None:
             ended.step = ended.step or _last_step(paths)
+        ended.resumable = any(paths.checkpoints.glob("step-*"))
 
     driving.conclude = conclude
     with driving, closing(Meter(paths, job)) as meter:

@@ -33,6 +33,29 @@ class Options:
     folder: Path = Path()
 
 
+def _refuse_typing_errors(command: list[str], folder: Path) -> None:
+    """Refuses what a shell would not find either, before it waits in the queue.
+
+    Raises:
+        UsageError: a whole command in quotes, or a script that is not in the folder.
+    """
+    program, *rest = command
+    if not rest and len(program.split()) > 1 and not (folder / program).exists():
+        raise UsageError(
+            f"{program!r} is one word, and would be looked for as a program of that name",
+            hint=f"Leave the quotes out: dlsys submit -- {program}",
+        )
+    script = program
+    if Path(program).name.startswith("python"):
+        script = next((word for word in rest if not word.startswith("-")), "")
+        if "-c" in rest or "-m" in rest or not script.endswith(".py"):
+            return
+    elif "/" not in program:
+        return
+    if not Path(script).is_absolute() and not (folder / script).exists():
+        raise UsageError(f"{script}: no such file in {folder.resolve()}, which is packed")
+
+
 def of_command(
     command: list[str], name: str | None, workers: int, need: dict[str, float], options: Options
 ) -> dict[str, Any]:
@@ -48,6 +71,7 @@ def of_command(
                 f"the command's word {mask_settings(word)} looks like a secret; commands are written down",
                 hint="Let the program read it from a variable, and send that: --secret NAME.",
             )
+    _refuse_typing_errors(command, options.folder)
     return {
         **common(options),
         "id": new_id(options, name or _name_of(command)),

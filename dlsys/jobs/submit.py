@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlsys.errors import UsageError
 from dlsys.jobs import run as runs
 from dlsys.jobs.submission import Options, common, new_id
 from dlsys.paths import RunPaths
 from dlsys.spec.load import Loaded, LoadedSweep
+from dlsys.spec.own_code import find_source
 from dlsys.spec.rl.job import Job
 from dlsys.track.record import default_uri
 
@@ -54,11 +57,34 @@ def _counted(bundle: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in bundle.items() if key in ("CPU", "GPU")}
 
 
-def needs_folder(loaded: Loaded | LoadedSweep) -> bool:
-    """Whether a job uses files of its own: a user's code, or data by a relative path."""
+def travels(loaded: Loaded | LoadedSweep) -> list[Path]:
+    """The files of its own that a job uses: a user's code, and data by a relative path; full paths."""
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
-    return any(":" in name for name in base.job.code) or any(
-        _is_local(value, base.path.parent) for value in _texts(base.job)
+    modules = [find_source(name.partition(":")[0]) for name in base.job.code if ":" in name]
+    # Of installed packages the nodes have their own.
+    own = [path for path in modules if path and path.is_relative_to(os.getcwd())]
+    local = [text for text in _texts(base.job) if _is_local(text, base.folder)]
+    # Links stay: what they point at is packed in their place.
+    return [*own, *(Path(os.path.normpath(base.folder / text)) for text in local)]
+
+
+def folder_for(loaded: Loaded | LoadedSweep, told: Path | None, used: Sequence[Path]) -> Path:
+    """The folder to be packed: the one that was told, this one, or the job file's where that holds all.
+
+    Args:
+        used: as `travels` has them.
+
+    Raises:
+        UsageError: it does not hold all that the job uses.
+    """
+    base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
+    for folder in [told] if told else [Path(), base.folder]:
+        outside = next((path for path in used if not path.is_relative_to(folder.resolve())), None)
+        if outside is None:
+            return folder
+    raise UsageError(
+        f"{outside}: the job uses it, and it lies outside of {(told or Path()).resolve()}, which is packed",
+        hint="Say --working-dir FOLDER, one that holds all that the job uses.",
     )
 
 
@@ -66,8 +92,9 @@ def _for_cluster(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A record whose places are those of the cluster: the default store is there, and so is the folder."""
     if record.get("uri") == default_uri():
         record["uri"] = None
+    record.pop("home", None)
     inside = os.path.relpath(record["folder"], folder.resolve())
-    record["folder"] = "." if inside.startswith("..") else inside
+    record["folder"] = "." if inside.startswith("..") else inside  # where it uses nothing of its own
     return record
 
 

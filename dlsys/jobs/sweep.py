@@ -21,13 +21,15 @@ from dlsys.jobs.cost import Meter
 from dlsys.jobs.driving import Driving, Ending, Note, silent
 from dlsys.jobs.launch.resources import check_fits
 from dlsys.jobs.mirror.node import Mirror
+from dlsys.jobs.moved import folder_of
 from dlsys.jobs.run import unmet
 from dlsys.jobs.sweep_report import keep_report, line
 from dlsys.jobs.sweep_sizes import sizes, total
 from dlsys.jobs.warm_start import earlier
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
-from dlsys.spec.load import LoadedSweep, load_any
+from dlsys.spec.files import placed
+from dlsys.spec.load import Files, LoadedSweep, load_any
 from dlsys.spec.rl.job import Job, RLResources
 from dlsys.spec.train.job import Resources
 from dlsys.track import record as provenance
@@ -80,7 +82,7 @@ def prepare(loaded: LoadedSweep, paths: RunPaths | None = None) -> RunPaths:
     record = provenance.build(paths.id, loaded.job)
     record["params"] = provenance.params(loaded.sweep.model_dump(mode="json"))
     record["tags"] |= {"dlsys.kind": "sweep", "dlsys.file": str(loaded.path)}
-    record["folder"] = str(loaded.job.path.parent)
+    record["folder"] = str(loaded.job.folder)
     write_json(paths.record, record)
     if diff := provenance.dirty_diff(Path.cwd()):
         (paths.root / "diff.patch").write_text(diff)
@@ -93,11 +95,12 @@ def _write_spec(paths: RunPaths, loaded: LoadedSweep) -> None:
     paths.spec.write_text(yaml.dump(told))
 
 
-def reopen(paths: RunPaths, changes: tuple[str, ...] = ()) -> LoadedSweep:
+def reopen(paths: RunPaths, changes: tuple[str, ...] = (), there: Files = "none") -> LoadedSweep:
     """The sweep of a folder, as it was resolved when it began.
 
     Args:
         changes: overrides of what a sweep that goes on may change: `concurrent`, `retries`.
+        there: which of its files must be there, as in `load_any`.
 
     Raises:
         UsageError: no sweep, or a change that would make another sweep of it.
@@ -110,7 +113,7 @@ def reopen(paths: RunPaths, changes: tuple[str, ...] = ()) -> LoadedSweep:
             f"{wrong[0]}: cannot change in a sweep that goes on; only concurrent and retries can",
             hint="More trials: dlsys sweep extend ID --trials +20",
         )
-    loaded = load_any(paths.spec, changes)
+    loaded = load_any(paths.spec, changes, folder=folder_of(paths), there=there)
     assert isinstance(loaded, LoadedSweep), "a sweep's folder holds a sweep"
     return loaded
 
@@ -357,6 +360,6 @@ def _judge(ended: SweepEnded, loaded: LoadedSweep, paths: RunPaths) -> None:
 
 def best_file(loaded: LoadedSweep, best: Trial) -> str:
     """The best trial's job as a file that runs by itself and gives the same figure."""
-    job = loaded.build(best.settings).model_dump(mode="json")
+    job = placed(loaded.build(best.settings), loaded.job.folder)
     head = f"# Trial {best.number} of {loaded.sweep.name}: {loaded.sweep.metric} {best.value} "
     return f"{head}after {best.epoch} epochs.\n{yaml.dump(job)}"

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.registry import did_you_mean
-from dlsys.spec import yaml
+from dlsys.spec import files, yaml
 from dlsys.spec.cluster import rules as cluster_rules
 from dlsys.spec.cluster.providers import PROVIDERS, Cluster
 from dlsys.spec.overrides import apply_overrides, as_given, changed
 from dlsys.spec.rl import rules as rl_rules
 from dlsys.spec.rl.job import Job, RLJob
+from dlsys.spec.rules import Found
 from dlsys.spec.section import show
 from dlsys.spec.sections import HARMLESS_AGENT, HARMLESS_JOB, HARMLESS_SWEEP, sections, told, without
 from dlsys.spec.sweep import rules as sweep_rules
@@ -27,6 +28,7 @@ from dlsys.spec.train.job import TrainJob
 
 KINDS = ("train", "rl", "sweep", "cluster")
 _JOBS = ("train", "rl")
+Files = Literal["all", "relative", "none"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,13 @@ class Loaded:
         source: the file's own text.
         path: the file, absolute.
         overrides: what the command line changed, as given.
+        folder: where the job's relative paths start, absolute.
     """
 
     job: Job
     source: str
     path: Path
+    folder: Path
     overrides: tuple[str, ...] = ()
 
     @property
@@ -123,12 +127,15 @@ class LoadedCluster:
         return self.cluster
 
 
-def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
+def load(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), *, folder: Path | None = None
+) -> Loaded:
     """Reads and checks a job file.
 
     Args:
         path: the file.
         overrides: `dotted.path=value`; the value is read as YAML.
+        folder: where its relative paths start, if not where the file lies.
 
     Raises:
         SpecError: all problems of the file and of the overrides.
@@ -139,7 +146,7 @@ def load(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Loaded:
     kind = document.data.get("kind") if isinstance(document.data, dict) else None
     if kind not in _JOBS and kind in KINDS:
         raise UsageError(f"{os.fspath(path)}: is a {kind}; a job is wanted here (kind: train or rl)")
-    return Loaded(_with_files(document), source, Path(path).resolve(), tuple(overrides))
+    return _loaded(document, source, path, overrides, folder)
 
 
 def load_cluster(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedCluster:
@@ -151,17 +158,55 @@ def load_cluster(path: str | os.PathLike[str], overrides: Sequence[str] = ()) ->
 
 
 def load_any(
-    path: str | os.PathLike[str], overrides: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    folder: Path | None = None,
+    there: Files = "all",
 ) -> Loaded | LoadedSweep | LoadedCluster:
-    """Reads and checks a file of any kind. As `load` otherwise."""
+    """Reads and checks a file of any kind. As `load` otherwise.
+
+    Args:
+        there: which of the files that a job reads must be there: all, none, or those by relative paths,
+            which travel with it.
+    """
     document, source = _read(os.fspath(path))
     apply_overrides(document, overrides)
     kind = _kind(document, KINDS)
     if kind == "sweep":
-        return check_sweep(document, source, tuple(overrides))
+        return check_sweep(document, source, tuple(overrides), folder=folder, there=there)
     if kind == "cluster":
         return LoadedCluster(check_cluster(document), source, Path(path).resolve(), tuple(overrides))
-    return Loaded(_with_files(document), source, Path(path).resolve(), tuple(overrides))
+    return _loaded(document, source, path, overrides, folder, there)
+
+
+def _loaded(
+    document: yaml.Document,
+    source: str,
+    path: str | os.PathLike[str],
+    overrides: Sequence[str],
+    folder: Path | None,
+    there: Files = "all",
+) -> Loaded:
+    """A job, once nothing on the command line is without effect.
+
+    A file may say such a thing: written out with all its defaults, as `dlsys show` does it, it always does.
+    """
+    full = Path(path).resolve()
+    folder = (folder or full.parent).absolute()
+    job = check(document)
+    if problems := told(document, list(_missing(job, folder, there))):
+        raise SpecError(problems)
+    for text in overrides:
+        section, _, field = text.partition("=")[0].strip().partition(".")
+        if section == "optimizer" and field in job.paced:
+            said = f"has no effect, for the schedule sets {field} itself: say schedule.{job.paced[field]}"
+            raise SpecError([Problem(yaml.COMMAND_LINE, 0, f"optimizer.{field}", said)])
+    return Loaded(job, source, full, folder, tuple(overrides))
+
+
+def _missing(job: Job, folder: Path, there: Files) -> Found:
+    return iter(()) if there == "none" else files.missing(job, folder, relative_only=there == "relative")
 
 
 def _read(shown: str) -> tuple[yaml.Document, str]:
@@ -172,16 +217,6 @@ def _read(shown: str) -> tuple[yaml.Document, str]:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{shown}: cannot be read: {reason}") from error
     return yaml.read(text, shown), text.decode("utf-8-sig")
-
-
-def _with_files(document: yaml.Document) -> Job:
-    """As `check`, for a file that lies where its relative paths start."""
-    job = check(document)
-    if isinstance(job, RLJob):
-        wrong = list(rl_rules.missing_files(job, Path(document.file).parent))
-        if problems := told(document, wrong):
-            raise SpecError(problems)
-    return job
 
 
 def check(document: yaml.Document) -> Job:
@@ -213,13 +248,22 @@ def _check_training(document: yaml.Document) -> TrainJob:
     return rules.resolve(job)
 
 
-def check_sweep(document: yaml.Document, source: str, overrides: tuple[str, ...] = ()) -> LoadedSweep:
+def check_sweep(
+    document: yaml.Document,
+    source: str,
+    overrides: tuple[str, ...] = (),
+    *,
+    folder: Path | None = None,
+    there: Files = "none",
+) -> LoadedSweep:
     """Validates a sweep, the job that it names, and what its space makes of that job.
 
     Args:
         document: the sweep; its job's path is relative to the document's file.
         source: the sweep's own text.
         overrides: what was changed in the document, as given.
+        folder: where the job's relative paths start, if not where its own file lies.
+        there: as in `load_any`.
 
     Raises:
         SpecError: all problems.
@@ -232,7 +276,7 @@ def check_sweep(document: yaml.Document, source: str, overrides: tuple[str, ...]
     elsewhere: list[Problem] = []
     if known is not None and not broken & {"job", "overrides", "tracking"}:
         try:
-            job, base = _base(document.file, known)
+            job, base = _base(document.file, known, folder, there)
         except _WrongBase as error:
             wrong += error.wrong
             elsewhere = error.elsewhere
@@ -275,16 +319,18 @@ class _WrongBase(Exception):
         self.elsewhere = elsewhere
 
 
-def _base(file: str, sweep: Sweep) -> tuple[Loaded, sweep_trials.Base]:
+def _base(file: str, sweep: Sweep, folder: Path | None, there: Files) -> tuple[Loaded, sweep_trials.Base]:
     """The job of a sweep with the sweep's overrides.
 
     Raises:
         _WrongBase: the job cannot be read or is wrong, by itself or with the overrides.
     """
     shown = os.path.join(os.path.dirname(file), sweep.job)
+    folder = (folder or Path(shown).resolve().parent).absolute()
     try:
         document, source = _read(shown)
-        check(document)
+        if problems := told(document, list(_missing(check(document), folder, there))):
+            raise SpecError(problems)
     except SpecError as error:
         raise _WrongBase([], error.problems) from error
     except UsageError as error:
@@ -301,7 +347,7 @@ def _base(file: str, sweep: Sweep) -> tuple[Loaded, sweep_trials.Base]:
         job = build({})
     except SpecError as error:
         raise _WrongBase(sweep_trials.of_overrides(error.problems, places), []) from error
-    loaded = Loaded(job, source, Path(shown).resolve(), tuple(as_given(given)))
+    loaded = Loaded(job, source, Path(shown).resolve(), folder, tuple(as_given(given)))
     return loaded, sweep_trials.Base(job, changed(document, given).data, build)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from dlsys.registry import did_you_mean
+from dlsys.spec.names import wrong_name
 from dlsys.spec.rl.job import Job
 from dlsys.spec.section import show
 from dlsys.spec.yaml import Path
@@ -21,8 +21,11 @@ def metric_exists(job: Job, path: Path, name: str, splits: tuple[str, ...]) -> I
     """Whether the job measures a metric on one of these splits."""
     found = job.modes()
     if found is None:
-        if not re.fullmatch(rf"({'|'.join(splits)})/[\w@.-]+", name):
+        split, _, metric = name.partition("/")
+        if split not in splits or not metric:
             yield path, f"{show(name)} is no metric: say {' or '.join(f'{split}/…' for split in splits)}"
+        elif wrong := wrong_name(metric):
+            yield path, f"{show(name)} {wrong}"
         return
     known = [
         f"{split}/{metric}" for split in splits for metric in (job.LEARNS if split == "train" else found)

@@ -69,8 +69,16 @@ NonNegativeInt = Annotated[Int, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
 Bool = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, max_length=4096)]
+
+
+class NamesFile:
+    """Marks a field that names a file or folder to be read; relative paths start at the job file's folder."""
+
+
+FileName = Annotated[Text, NamesFile()]
 
 NAME_RULE = "1 to 63 of a-z, 0-9, '.', '_' and '-', starting with a letter or digit"
 

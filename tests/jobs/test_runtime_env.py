@@ -40,7 +40,9 @@ class Told(RayApi):
 def given(folder: Path, **more: Any) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
     """The words, the environment and the room with which Ray gets a command."""
     ray = Told()
-    options = Options(job_id="train-20260101-120000-abcd", env=("FLAG=on",), **more.pop("options", {}))
+    (folder / "train.py").touch()
+    told = {"folder": folder, **more.pop("options", {})}
+    options = Options(job_id="train-20260101-120000-abcd", env=("FLAG=on",), **told)
     need = {"CPU": more.pop("cpus", 1.0)} | ({"GPU": more.pop("gpus")} if "gpus" in more else {})
     made = of_command(["python", "train.py", "a b"], None, more.pop("workers", 1), need, options)
     assert not more

@@ -95,7 +95,12 @@ def test_knows_what_is_required(key: str) -> None:
 def test_defaults_are_written_as_a_file_would() -> None:
     properties = SCHEMA["properties"]
     assert properties["evaluate"]["default"] == "1 epoch"
-    assert properties["checkpoint"]["default"] == {"every": "1 epoch", "keep": 2, "best": None}
+    assert properties["checkpoint"]["default"] == {
+        "every": "1 epoch",
+        "keep": 2,
+        "best": None,
+        "changed_data": "refuse",
+    }
     assert properties["optimizer"]["default"]["name"] == "sgd"
     assert SCHEMA["$defs"]["Checkpoint"]["properties"]["every"]["default"] == "1 epoch"
 

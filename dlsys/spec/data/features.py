@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dlsys.spec.data.section import SplitSection
 from dlsys.spec.rows import FEATURES_WITH_CLASSES, FEATURES_WITH_TARGETS, Rows
-from dlsys.spec.section import Count, NonNegative, NonNegativeInt, Text
+from dlsys.spec.section import Count, FileName, NonNegative, NonNegativeInt, Text
 
 
 class BreastCancer(SplitSection):
@@ -18,6 +18,9 @@ class BreastCancer(SplitSection):
     GIVES: ClassVar[Mapping[str, Rows]] = {"": FEATURES_WITH_CLASSES}
 
     source: Literal["breast_cancer"]
+
+
+Character = Annotated[str, Field(strict=True, min_length=1, max_length=1)]
 
 
 class CSVFile(SplitSection):
@@ -29,19 +32,34 @@ class CSVFile(SplitSection):
     }
 
     source: Literal["csv"]
-    path: Text
+    path: FileName
     """The file; a relative path starts at the job file's folder."""
     target: Text
     """The column to predict."""
     task: Literal["classification", "regression"] = "classification"
     """Whether the target is a class or a number."""
-    columns: tuple[Text, ...] = ()
-    """The columns to learn from; empty takes all but the target."""
+    columns: tuple[Text, ...] | dict[Text, Literal["number", "category", "skip"]] = ()
+    """A list: the columns to learn from; empty takes all but the target. A mapping: what some of them are,
+    where the rule of `dlsys data show` is not meant: `{zip: category, id: skip}`."""
     missing: Literal["error", "mean", "drop"] = "error"
-    """What an empty cell (or `nan`) does: stop with its line, take the column's training mean
-    (for categories: how often each occurs), drop the row."""
-    delimiter: Annotated[str, Field(strict=True, min_length=1, max_length=1)] = ","
+    """What a missing cell (empty, `NA`, `null`, `?` …) does: stop with its line, take the column's training
+    mean (for categories: how often each occurs), drop the row."""
+    delimiter: Character = ","
     """The character between two cells."""
+    decimal: Literal[".", ","] = "."
+    """What is written before a number's fraction."""
+    thousands: Character | None = None
+    """What groups a number's digits, as in 1,234,567."""
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The columns to learn from, where they are listed."""
+        return () if isinstance(self.columns, dict) else tuple(dict.fromkeys(self.columns))
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """What the job says that columns are."""
+        return self.columns if isinstance(self.columns, dict) else {}
 
     @property
     def setting(self) -> str:

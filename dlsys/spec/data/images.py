@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dlsys.spec.data.section import SourceSection, SplitSection
 from dlsys.spec.rows import IMAGES_WITH_CLASSES, Rows
-from dlsys.spec.section import Fraction, NonNegativeInt, Text
+from dlsys.spec.section import FileName, NonNegativeInt, Share
 
 
 class Digits(SplitSection):
@@ -28,9 +28,9 @@ class IDXFiles(SourceSection):
     GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
 
     source: Literal["idx"]
-    path: Text
+    path: FileName
     """The folder with train-images-idx3-ubyte[.gz] and the other three."""
-    valid: Fraction = 0.1
+    valid: Share = 0.1
     """The share of the training rows kept for validation."""
     split_seed: NonNegativeInt = 0
     """Which rows are kept for it."""
@@ -42,7 +42,7 @@ class ImageFolder(SplitSection):
     GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
 
     source: Literal["image-folder"]
-    path: Text
+    path: FileName
     """The folder; with `train`, `valid` or `test` folders inside, those are the splits."""
     size: Annotated[int, Field(ge=4, le=1024)] = 32
     """Side in pixels that images are scaled and centre-cropped to."""

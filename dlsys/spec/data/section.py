@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from dlsys.spec.rows import Rows
-from dlsys.spec.section import Fraction, NonNegativeInt, Section
+from dlsys.spec.section import Fraction, NonNegativeInt, Section, Share
 
 
 class SourceSection(Section):
@@ -28,8 +28,8 @@ class SourceSection(Section):
 
 
 class SplitSection(SourceSection):
-    valid: Fraction = 0.1
-    """The share of rows kept for validation."""
+    valid: Share = 0.1
+    """The share of rows kept for validation; a run is always measured on some."""
     test: Fraction = 0.1
     """The share of rows kept for the one test at the end."""
     split_seed: NonNegativeInt = 0

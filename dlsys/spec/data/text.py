@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from dlsys.spec.data.section import SourceSection
 from dlsys.spec.rows import TEXT, Rows
-from dlsys.spec.section import Count, Fraction, NonNegativeInt, Text
+from dlsys.spec.section import Count, FileName, Fraction, NonNegativeInt, Share, Text
 
 
 class Pydoc(SourceSection):
@@ -18,7 +18,7 @@ class Pydoc(SourceSection):
     source: Literal["pydoc"]
     window: Count = 64
     """Characters in a row; `targets` are the same ones shifted by one."""
-    valid: Fraction = 0.05
+    valid: Share = 0.05
     """The share at the text's end that is kept for validation."""
     test: Fraction = 0.05
     """The share behind it that is kept for the test."""
@@ -32,13 +32,13 @@ class TextFile(SourceSection):
     GIVES: ClassVar[Mapping[str, Rows]] = {"": TEXT}
 
     source: Literal["text"]
-    path: Text
+    path: FileName
     """The file; a relative path starts at the job file's folder."""
     encoding: Text = "utf-8"
     """The file's encoding."""
     window: Count = 64
     """Characters in a row."""
-    valid: Fraction = 0.05
+    valid: Share = 0.05
     """The share at the text's end that is kept for validation."""
     test: Fraction = 0.05
     """The share behind it that is kept for the test."""

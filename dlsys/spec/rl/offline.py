@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from dlsys.spec.rl.section import Deep, Share
-from dlsys.spec.section import Count, Fraction, NonNegative, Positive, Text
+from dlsys.spec.section import Count, FileName, Fraction, NonNegative, Positive
 
 
 class Offline(Deep):
@@ -16,7 +16,7 @@ class Offline(Deep):
 
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
 
-    episodes: Text
+    episodes: FileName
     """A Parquet file of recorded episodes, or a folder of such files; a relative path starts at the job
     file's folder. A row is a step: eps_id, t, obs, actions, rewards, new_obs, terminateds, truncateds."""
     clip_norm: Positive | None = 40.0

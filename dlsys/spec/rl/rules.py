@@ -7,14 +7,11 @@ when the run starts.
 
 from __future__ import annotations
 
-import pathlib
-
 from dlsys.errors import DlsysError
 from dlsys.spec.metrics import metric_exists
 from dlsys.spec.own_code import own_code
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.models import DreamerV3
-from dlsys.spec.rl.offline import Offline
 from dlsys.spec.rl.value import DQN, Replayed
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
 
@@ -22,12 +19,6 @@ _RULES: Rules[RLJob] = Rules()
 
 
 check = _RULES.check
-
-
-def missing_files(job: RLJob, folder: pathlib.Path) -> Found:
-    """What a job reads and is not there; a relative path starts at `folder`."""
-    if isinstance(job.algorithm, Offline) and not (folder / job.algorithm.episodes).exists():
-        yield ("algorithm", "episodes"), f"no such file: {folder / job.algorithm.episodes}"
 
 
 @_RULES.on("stop")

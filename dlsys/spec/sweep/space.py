@@ -183,6 +183,35 @@ def grid_size(tree: Node, per_range: int) -> int:
     return 1
 
 
+def size(tree: Node) -> int | None:
+    """How many different values the tree has; None: a continuum."""
+    if isinstance(tree, Range):
+        return tree.size
+    if not isinstance(tree, Choice | Mapping | list):
+        return 1
+    inner = tree.choice if isinstance(tree, Choice) else tree
+    parts = [size(part) for part in (inner.values() if isinstance(inner, Mapping) else inner)]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return sum(known) if isinstance(tree, Choice) else math.prod(known)
+
+
+def values(tree: Node) -> Iterator[Any]:
+    """Every value of a tree that has a `size`."""
+    longest = max((entry.size or 1 for entry in _ranges(tree)), default=1)
+    yield from grid(tree, longest)
+
+
+def _ranges(tree: Node) -> Iterator[Range]:
+    if isinstance(tree, Range):
+        yield tree
+    elif isinstance(tree, Choice | Mapping | list):
+        inner = tree.choice if isinstance(tree, Choice) else tree
+        for part in inner.values() if isinstance(inner, Mapping) else inner:
+            yield from _ranges(part)
+
+
 def edges(tree: Node, drawn: Any) -> Iterator[tuple[Path, Any]]:
     """Both ends of every range and every option of every choice, one at a time.
 

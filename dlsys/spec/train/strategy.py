@@ -32,6 +32,9 @@ class DDP(Section):
     name: Literal["ddp"]
     bucket_mb: Count = 25
     """MiB of gradients that travel together while backward goes on."""
+    find_unused: Bool = False
+    """Serves parameters that only some steps or workers use, for about a millisecond a step. Without, those
+    that the first step leaves out are served, and a later change is refused by the parameter's name."""
     static_graph: Bool = False
     """Promise that every step uses the same parameters: lets DDP skip some work."""
     hook: Literal["none", "fp16", "powersgd"] = "none"
