@@ -11,7 +11,7 @@ from dlsys.errors import DlsysError, UsageError, WorkloadError
 from dlsys.spec.rl import environments as spec
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import AlgorithmSection
-from dlsys.zoo.load import user_traceback
+from dlsys.zoo.frames import user_traceback
 
 
 def make(told: Environment, *, flat: bool = True, render: bool = False) -> spec.Env:

@@ -12,12 +12,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from dlsys.data.fingerprint import fingerprint, refuse_changes
 from dlsys.errors import CheckpointError, NonFiniteError
 from dlsys.rl.agent import Agent, Iteration
 from dlsys.rl.evaluate import Played, play
 from dlsys.rl.plain import decode, encode
+from dlsys.spec.metrics import best as better
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.section import Interval
+from dlsys.train.best import Best
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.engine import Surroundings
 from dlsys.train.loop import Result
@@ -38,9 +41,12 @@ class Loop:
     around: Surroundings
     position: Position = field(default_factory=Position)
     metrics: dict[str, float] = field(default_factory=dict)
-    best: float | None = None
 
     def __post_init__(self) -> None:
+        watched = self.job.checkpoint.best
+        mode = watched and better(self.job, watched)
+        self.best = Best(watched, "min" if mode == "min" else "max")
+        self._data = fingerprint(self.job, self.around.folder)
         self._recent: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._system = SystemMeter(0)
         self._saved_at = self.position.step
@@ -51,14 +57,22 @@ class Loop:
         return self.around.store
 
     def resume(self, saved: Saved) -> None:
-        """Goes on from a checkpoint."""
+        """Goes on from a checkpoint.
+
+        Raises:
+            UsageError: the recorded episodes are not those that it began with.
+        """
+        if self.job.checkpoint.changed_data == "refuse":
+            refuse_changes(saved.loop.get("data", {}), self._data, saved.position.step)
         self.agent.load(decode(saved.optimizers["agent"]))
         self.position = saved.position
         self.metrics = dict(saved.loop["metrics"])
-        self.best = saved.loop["best"]
+        told = self.best.load_state_dict(saved.loop["best"])
         self._recent.extend((float(value), int(length)) for value, length in saved.loop["recent"])
         self._saved_at = self.position.step
         self.around.recorder.note(f"continues from the checkpoint of step {saved.position.step}")
+        if told:
+            self.around.recorder.note(told)
 
     def run(self) -> Result:
         """Trains; returns when `stop` holds or someone asked for the end."""
@@ -146,13 +160,7 @@ class Loop:
         self.metrics.update(values)
         progress = {"train/epoch": float(self.position.epoch)}
         self.around.recorder.metrics(self.position.step, {**values, **progress})
-        watched = self.job.checkpoint.best
-        if watched is None or watched not in values:
-            return False
-        if self.best is None or values[watched] > self.best:
-            self.best = values[watched]
-            return True
-        return False
+        return split == "valid" and self.best.improves(values)
 
     def _record(self, split: str, played: Played) -> None:
         """Keeps every evaluation episode: `artifacts/episodes.csv`."""
@@ -186,7 +194,8 @@ class Loop:
         """Saves the whole state."""
         self.around.beat(self.position.step)
         loop: dict[str, Any] = {
-            "best": self.best,
+            "best": self.best.state_dict(),
+            "data": self._data,
             "metrics": self.metrics,
             "recent": [list(pair) for pair in self._recent],
         }

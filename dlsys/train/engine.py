@@ -17,11 +17,13 @@ from torch import Tensor
 from dlsys import data as sources
 from dlsys.data.augment import augment
 from dlsys.data.dataset import Dataset
+from dlsys.data.fingerprint import fingerprint, refuse_changes
 from dlsys.data.loader import Loader
 from dlsys.data.order import Order
 from dlsys.errors import UsageError
 from dlsys.registry import STRATEGIES, did_you_mean
 from dlsys.spec.data import Source
+from dlsys.spec.names import wrong_name
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.rules import total_steps
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
@@ -129,6 +131,7 @@ def _train(
         stop_requested=around.stop_requested,
         beat=around.beat,
         pause=around.pause,
+        data=fingerprint(job, around.folder),
         position=Position(),
     )
     if saved := _agreed_checkpoint(around.store, world):
@@ -163,15 +166,15 @@ def _settled_memory() -> Iterator[None]:
 
 def _check_metrics(job: TrainJob, modes: dict[str, Literal["max", "min"]]) -> None:
     """Metrics that a user's own workload does not have; a catalogue workload's are checked with the file."""
-    wanted = [*job.expect, *job.stop.target]
-    if job.checkpoint.best:
-        wanted.append(job.checkpoint.best)
-    for name in wanted:
+    for name in modes:
+        if wrong := wrong_name(f"valid/{name}"):
+            raise UsageError(f"{job.workload}: the metric {name!r} {wrong}")
+    for path, name in job.watched():
         split, _, metric = name.partition("/")
         if split != "train" and metric not in modes:
             near = did_you_mean(metric, modes)
             raise UsageError(
-                f"{job.workload} measures no {metric!r} ({name}).{near} Known: {', '.join(modes)}"
+                f"{path}: {job.workload} measures no {metric!r} ({name}).{near} Known: {', '.join(modes)}"
             )
 
 
@@ -230,6 +233,8 @@ def _agreed_checkpoint(store: CheckpointStore, world: World) -> Saved | None:
 
 
 def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
+    if job.checkpoint.changed_data == "refuse":
+        refuse_changes(saved.loop.get("data", {}), loop.data, saved.position.step)
     state, own = distribute(
         saved,
         loop.world,
@@ -240,14 +245,18 @@ def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
     )
     state.local = Precision(job.precision, loop.world.device).adopt(state.local)
     loop.strategy.state_in(state)
-    loop.schedule.load_state_dict(saved.loop["schedule"])
     loop.meter.load_state_dict(own.get("meter", {}))
     loop.position = saved.position
     loop.metrics = dict(saved.loop["metrics"])
-    loop.best = saved.loop["best"]
+    told = [
+        loop.best.load_state_dict(saved.loop["best"]),
+        loop.schedule.load_state_dict(saved.loop["schedule"]),
+    ]
     loop.mark_saved()
     if loop.world.is_main:
         loop.recorder.note(f"continues from the checkpoint of step {saved.position.step}")
+        for sentence in filter(None, told):
+            loop.recorder.note(sentence)
 
 
 def _write_samples(workload: Workload, weights: dict[str, Tensor], job: TrainJob, folder: Path) -> None:

@@ -8,15 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from dlsys.data.loader import Loader
-from dlsys.errors import NonFiniteError
+from dlsys.errors import NonFiniteError, UsageError
+from dlsys.registry import did_you_mean
+from dlsys.spec.names import wrong_name
 from dlsys.spec.train.job import TrainJob
+from dlsys.train.best import Best
 from dlsys.train.checkpoint import CheckpointStore, Position
 from dlsys.train.checkpoint.snapshot import collect
 from dlsys.train.evaluate import evaluate
 from dlsys.train.meter import Meter, SystemMeter
 from dlsys.train.schedule import Schedule
 from dlsys.train.stop import Reason, Stopper
-from dlsys.train.strategies import Strategy
+from dlsys.train.strategies import StepResult, Strategy
 from dlsys.train.world import World
 from dlsys.zoo.workload import Workload
 
@@ -53,6 +56,7 @@ class Loop:
         stop_requested: whether someone asked this worker to end early.
         beat: called with the number of each step begun, and after each long pause.
         pause: the epoch at whose end training pauses; None trains to the end.
+        data: digests of the files that are read.
     """
 
     job: TrainJob
@@ -69,11 +73,14 @@ class Loop:
     stop_requested: Callable[[], bool] = lambda: False
     beat: Callable[[int], None] = lambda step: None
     pause: int | None = None
+    data: dict[str, str] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
     metrics: dict[str, float] = field(default_factory=dict)
-    best: float | None = None
 
     def __post_init__(self) -> None:
+        watched = self.job.checkpoint.best
+        self.best = Best(watched, self.modes.get((watched or "").partition("/")[2], "min"))
+        self._seen = False
         self.meter = Meter()
         self._system = SystemMeter(self.world.rank)
         self._saved_at = self.position.step
@@ -111,20 +118,27 @@ class Loop:
             hyper = self.schedule.hyper
             result = self.strategy.train_step(batch, before + number, hyper)
             self._count_to(number)
+            if not self._seen:
+                self._see(result)
             ended = number == steps
             if ended:
                 position.epoch, position.step_in_epoch = position.epoch + 1, 0
             done = time.perf_counter()
             self.meter.add(result, batch.rows * (position.step - counted), fetched - begun, done - begun)
             position.seconds += done - begun
-            if position.step % self.job.tracking.log_every == 0:
-                self.log(hyper["lr"])
             if ended or self.strategy.meets(position.step):
                 self._stopper.agree(position, done - begun)
-            improved = False
+            improved, evaluates = False, self._stopper.due(self.job.evaluate, position, ended)
+            # What is measured is that of the steps before; a run that goes on later makes the whole mean.
+            if (
+                position.step % self.job.tracking.log_every == 0
+                or evaluates
+                or self._ended() in ("finished", "target", "time")
+            ):
+                self.log(hyper["lr"])
             reason = self._ended()
             # Who interrupts a run waits for its end: no time for more than a checkpoint.
-            if reason != "interrupted" and (reason or self._stopper.due(self.job.evaluate, position, ended)):
+            if reason != "interrupted" and (reason or evaluates):
                 improved = self.evaluate("valid", self.valid)
             reason = self._ended()
             if improved or reason or self._stopper.due(self.job.checkpoint.every, position, ended):
@@ -133,6 +147,22 @@ class Loop:
                 return reason
             begun = time.perf_counter()
         raise AssertionError("an epoch without a last step")
+
+    def _see(self, result: StepResult) -> None:
+        """Looks at the names of the first step's figures, which only a step can tell.
+
+        Raises:
+            UsageError: MLflow does not take one, or the job asks for one that is not there.
+        """
+        self._seen = True
+        measured = [f"train/{name}" for name in (*result.sums, *result.figures, "grad_norm", "lr", "epoch")]
+        for name in measured:
+            if wrong := wrong_name(name):
+                raise UsageError(f"{self.job.workload}: the metric {name.removeprefix('train/')!r} {wrong}")
+        for path, name in self.job.watched():
+            if name.startswith("train/") and name not in measured:
+                near = did_you_mean(name, measured)
+                raise UsageError(f"{path}: {name!r} is not measured.{near} Known: {', '.join(measured)}")
 
     def _count_to(self, number: int) -> None:
         """Counts the epoch's first `number` updates as done, by whichever worker."""
@@ -174,21 +204,15 @@ class Loop:
             self.recorder.metrics(self.position.step, {**values, "train/epoch": self._epochs_done()})
         if split == "valid":
             self.schedule.observe(self.metrics)
-        watched = self.job.checkpoint.best
-        if watched is None or watched not in values:
-            return False
-        value, mode = values[watched], self.modes.get(watched.partition("/")[2], "min")
-        if self.best is None or (value > self.best if mode == "max" else value < self.best):
-            self.best = value
-            return True
-        return False
+        return split == "valid" and self.best.improves(self.metrics)
 
     def save(self, *, best: bool = False) -> None:
         """Saves the whole state; called on every worker."""
         self.beat(self.position.step)
         loop: dict[str, Any] = {
             "schedule": self.schedule.state_dict(),
-            "best": self.best,
+            "best": self.best.state_dict(),
+            "data": self.data,
             "metrics": self.metrics,
         }
         own = {"meter": self.meter.state_dict()}

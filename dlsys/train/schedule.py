@@ -19,7 +19,6 @@ import torch
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from dlsys.errors import UsageError
-from dlsys.registry import did_you_mean
 from dlsys.spec.train import schedule as spec
 
 
@@ -80,23 +79,13 @@ class Schedule:
         self._draw()
 
     def observe(self, metrics: Mapping[str, float]) -> None:
-        """An evaluation has been done; only performance-schedule minds.
-
-        Raises:
-            UsageError: the watched metric is not among `metrics`.
-        """
+        """An evaluation has been done; only performance-schedule minds."""
         if not isinstance(self._scheduler, ReduceLROnPlateau):
             return
         assert isinstance(self._options, spec.Performance)
-        name = self._options.metric
-        if name not in metrics:
-            raise UsageError(
-                f"schedule.metric: {name!r} is not measured.{did_you_mean(name, metrics)} "
-                f"Known: {', '.join(sorted(metrics))}"
-            )
         group = self._optimizer.param_groups[0]
         before = group["lr"]
-        self._scheduler.step(metrics[name])
+        self._scheduler.step(metrics[self._options.metric])
         self._cuts += group["lr"] < before
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,27 +93,39 @@ class Schedule:
         if not isinstance(self._scheduler, ReduceLROnPlateau):
             return {"steps": self._steps}
         best = self._scheduler.best
+        assert isinstance(self._options, spec.Performance)
         return {
             "steps": self._steps,
             "cuts": self._cuts,
+            "metric": self._options.metric,
             "best": None if best == self._scheduler.mode_worse else best,
             "bad_evaluations": self._scheduler.num_bad_epochs,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from a state that the same kind of schedule gave out."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> str:
+        """Goes on from a state that the same kind of schedule gave out.
+
+        Returns:
+            A sentence for people where it waits for another metric than before, or nothing.
+        """
         self._steps = state["steps"]
+        told = ""
         if isinstance(self._scheduler, ReduceLROnPlateau):
             assert isinstance(self._options, spec.Performance)
             self._cuts = state["cuts"]
-            best = state["best"]
+            best, bad = state["best"], state["bad_evaluations"]
+            metric = self._options.metric
+            if (before := state.get("metric", metric)) != metric:
+                best, bad = None, 0
+                told = f"schedule.metric: was {before}; of {metric} the next evaluation is the best so far"
             self._scheduler.best = self._scheduler.mode_worse if best is None else best
-            self._scheduler.num_bad_epochs = state["bad_evaluations"]
+            self._scheduler.num_bad_epochs = bad
             lr = self._lr
             for _ in range(self._cuts):
                 lr = max(lr * self._options.gamma, self._options.min_lr)
             self._optimizer.param_groups[0]["lr"] = lr
         self._draw()
+        return told
 
     def _draw(self) -> None:
         """Moves the scheduler to where `_steps` stands; those used here know their curve at any t."""

@@ -191,15 +191,6 @@ def test_performance_counts_an_equal_or_missing_value_as_no_improvement() -> Non
     assert schedule.hyper["lr"] == 0.1 / 4
 
 
-def test_performance_names_a_metric_that_is_not_measured() -> None:
-    schedule = make("performance-schedule", metric="valid/acuracy")
-    with pytest.raises(
-        UsageError, match=r"Did you mean 'valid/accuracy'\? Known: valid/accuracy, valid/loss"
-    ):
-        schedule.observe({"valid/loss": 1.0, "valid/accuracy": 0.5})
-    make("constant").observe({})
-
-
 @pytest.mark.parametrize("name", spec.NEEDS_TOTAL)
 def test_curves_over_the_run_need_its_end(name: str) -> None:
     with pytest.raises(UsageError, match=r"stop\.epochs or stop\.steps"):

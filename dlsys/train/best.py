@@ -1,0 +1,55 @@
+"""Which value of the watched metric is the best so far: `checkpoint.best`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass
+class Best:
+    """The best value of one metric.
+
+    Attributes:
+        metric: by its full name; None where no value is watched.
+        mode: whether the largest or the smallest is the best.
+        value: the best so far.
+    """
+
+    metric: str | None
+    mode: Literal["max", "min"] = "min"
+    value: float | None = None
+
+    def improves(self, metrics: Mapping[str, float]) -> bool:
+        """Takes an evaluation's value, if it is better than all before. A NaN never is."""
+        if self.metric is None or math.isnan(value := metrics.get(self.metric, math.nan)):
+            return False
+        sign = 1 if self.mode == "max" else -1
+        if self.value is not None and sign * value <= sign * self.value:
+            return False
+        self.value = value
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"metric": self.metric, "value": self.value}
+
+    def load_state_dict(self, state: Any) -> str:
+        """Goes on from a checkpoint's best; one of another metric says nothing about this one's.
+
+        Args:
+            state: a value alone, as checkpoints before the metric's name was in them have it, is of this one.
+
+        Returns:
+            A sentence for people where the best begins anew, or nothing.
+        """
+        metric, value = self.metric, state
+        if isinstance(state, Mapping):
+            metric, value = state["metric"], state["value"]
+        if value is None or self.metric is None or math.isnan(value):
+            return ""
+        if metric != self.metric:
+            return f"checkpoint.best: was {metric}; of {self.metric} the next evaluation is the best so far"
+        self.value = value
+        return ""
