@@ -142,7 +142,15 @@ class FencedError(RunError):
 
 
 class TrackingError(DlsysError):
-    pass
+    """MLflow refused or could not be reached.
+
+    Attributes:
+        lasting: whether waiting can change nothing.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", lasting: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.lasting = lasting
 
 
 class Interrupted(DlsysError):

@@ -8,7 +8,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from dlsys.paths import RunPaths
+from dlsys.errors import TrackingError
+from dlsys.paths import RunPaths, read_json
 
 # How long a run that has ended waits for its records to arrive, in seconds.
 PATIENCE = 20.0
@@ -37,3 +38,23 @@ def wait_for_writer(writer: subprocess.Popen[bytes], patience: float) -> bool:
         # It ends by itself; somebody must collect it if this process lives on.
         threading.Thread(target=writer.wait, daemon=True).start()
         return False
+
+
+def refused(paths: RunPaths) -> TrackingError | None:
+    """What MLflow will not take however long one waits, of a run whose writer has ended."""
+    told = read_json(paths.refusal) or {}
+    if told.get("lasting"):
+        return TrackingError(
+            f"the run is done, and MLflow refuses its record: {told['reason']}",
+            hint=f"All of it is kept. Mend that, then: dlsys runs sync {paths.id}",
+            lasting=True,
+        )
+    aside = (read_json(paths.mlflow) or {}).get("refused", {})
+    if aside:
+        name, why = min(aside.items())
+        return TrackingError(
+            f"the run is done, and MLflow refuses {', '.join(sorted(aside))}; it has all else. {name}: {why}",
+            hint=f"They are in {paths.spool}.",
+            lasting=True,
+        )
+    return None

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from dlsys.errors import Interrupted
-from dlsys.jobs.delivery import PATIENCE, start_writer, wait_for_writer
+from dlsys.jobs.delivery import PATIENCE, refused, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.ownership import Ownership
@@ -45,7 +45,8 @@ class Ending:
         seconds: this call's wall time.
         delivered: whether MLflow has everything.
         unsent: what the object store has not taken, in a sentence.
-        error: what is raised to the caller when status is not FINISHED.
+        error: what is raised to the caller when status is not FINISHED, or when MLflow lacks figures for a
+            reason that time cannot mend.
     """
 
     run_id: str
@@ -126,6 +127,8 @@ class Driving:
             self.write_outcome(ended.status, ended.cause)
             patience = _IMPATIENCE if ended.status == "KILLED" else PATIENCE
             ended.delivered = wait_for_writer(self._writer, min(patience, self._left))
+            if ended.error is None:
+                ended.error = refused(self.paths)
             self.paths.ballast.unlink(missing_ok=True)
             ended.unsent = self.mirror.end(self._left)
         ended.seconds = time.monotonic() - self._began

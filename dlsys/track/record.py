@@ -18,14 +18,32 @@ from dlsys import __version__
 from dlsys.paths import home
 from dlsys.spec.load import Loaded
 from dlsys.spec.rl.job import Job
+from dlsys.track.address import refuse_deleted, resolved
 from dlsys.track.mask import mask, mask_settings
 
+# Bytes of a changed file whose changes are kept, and characters of all changes together.
+_DIFFED, _DIFF = 2**20, 2**22
 _PACKAGES = ("torch", "ray", "mlflow", "deepspeed", "numpy", "safetensors")
 
 
 def tracking_uri(loaded: Loaded) -> str:
-    """The MLflow store: the command line's, MLFLOW_TRACKING_URI, the file's, or one under .dlsys."""
-    return _chosen(loaded, "uri", "MLFLOW_TRACKING_URI") or default_uri()
+    """The MLflow store: the command line's, MLFLOW_TRACKING_URI, the file's, or one under .dlsys.
+
+    Raises:
+        UsageError: MLflow can never deliver there.
+    """
+    chosen = _chosen(loaded, "uri", "MLFLOW_TRACKING_URI")
+    return resolved(chosen, Path.cwd()) if chosen else default_uri()
+
+
+def usual_uri() -> str:
+    """The store that no file names: MLFLOW_TRACKING_URI, or one under .dlsys.
+
+    Raises:
+        UsageError: as `tracking_uri`.
+    """
+    told = os.environ.get("MLFLOW_TRACKING_URI")
+    return resolved(told, Path.cwd()) if told else default_uri()
 
 
 def _chosen(loaded: Loaded, field: str, variable: str) -> str | None:
@@ -37,16 +55,19 @@ def _chosen(loaded: Loaded, field: str, variable: str) -> str | None:
 
 
 def default_uri() -> str:
-    return f"sqlite:///{home() / 'mlflow.db'}"
+    return resolved(f"sqlite:///{home() / 'mlflow.db'}", Path.cwd())
 
 
 def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
     """The record of a run, as JSON; nothing in it looks like a secret."""
-    job = loaded.job
+    job, uri = loaded.job, tracking_uri(loaded)
+    experiment = _chosen(loaded, "experiment", "MLFLOW_EXPERIMENT_NAME")
+    refuse_deleted(uri, str(experiment))
     record: dict[str, Any] = {
         "run_id": run_id,
-        "uri": tracking_uri(loaded),
-        "experiment": _chosen(loaded, "experiment", "MLFLOW_EXPERIMENT_NAME"),
+        "home": str(home()),
+        "uri": uri,
+        "experiment": experiment,
         "params": params(job.model_dump(mode="json")),
         "tags": {
             "dlsys.run_id": run_id,
@@ -76,8 +97,30 @@ def params(tree: dict[str, Any]) -> dict[str, str]:
 
 
 def dirty_diff(folder: Path) -> str:
-    """What the working tree changes against its commit; empty without git or changes."""
-    return mask("", _run_git(folder, "diff", "HEAD") or "")
+    """What the working tree changes against its commit; empty without git or changes.
+
+    Of large files it has the names alone; what looks like a secret is masked.
+    """
+    top = _run_git(folder, "rev-parse", "--show-toplevel")
+    names = (_run_git(folder, "diff", "--name-only", "-z", "HEAD") or "").split("\0")[:-1]
+    if top is None or not names:
+        return ""
+    root = Path(top.rstrip("\n"))
+    sizes = {name: _size(root / name) for name in names}
+    large = [name for name in names if sizes[name] > _DIFFED]
+    without = [f":(top,exclude,literal){name}" for name in large]
+    text = _run_git(folder, "diff", "HEAD", "--", ":(top)", *without) or ""
+    if len(text) > _DIFF:
+        text = f"{text[:_DIFF]}\n# and {len(text) - _DIFF:,} characters more\n"
+    left_out = [f"# changed, and too large to be kept: {name} ({sizes[name]:,} bytes)\n" for name in large]
+    return mask_settings(text + "".join(left_out))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0  # deleted
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -97,11 +140,11 @@ def _plain(value: Any) -> str:
 def _run_git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(folder), *arguments], capture_output=True, timeout=10, check=True
         )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return done.stdout.decode(errors="replace")
 
 
 def _git(folder: Path) -> dict[str, str]:

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlparse
 
 from dlsys.errors import TrackingError
 from dlsys.paths import RunPaths, read_json, write_json
+from dlsys.spec.names import wrong_name
+from dlsys.track.address import sqlite_path
 from dlsys.track.mask import mask
 
 # A server that is away must cost seconds, not MLflow's four minutes a call.
@@ -31,6 +32,8 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 PARAM_LIMIT = 6000
 TAG_LIMIT = 5000
+# What MLflow answers with where asking again changes nothing.
+_LASTING = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "PERMISSION_DENIED", "INVALID_STATE")
 
 
 class Store:
@@ -110,7 +113,9 @@ class Store:
                     self.client.update_run(found, status="RUNNING")
                 run_id = found or self._create(experiment, record, paths, parent)
         # Whatever it says of an earlier end is over.
-        write_json(paths.mlflow, {"uri": self.uri, "run_id": run_id, "experiment_id": experiment})
+        made = {"uri": self.uri, "run_id": run_id, "experiment_id": experiment}
+        aside = {"refused": known["refused"]} if known.get("run_id") == run_id and "refused" in known else {}
+        write_json(paths.mlflow, made | aside)
         self._runs[name] = run_id
         return run_id
 
@@ -171,17 +176,53 @@ class Store:
         points: Sequence[tuple[str, float, int, int]],
         params: Mapping[str, str],
         tags: Mapping[str, str],
-    ) -> None:
-        """Sends points (name, value, time in ms, step), parameters and tags in as few requests as can be."""
+    ) -> dict[str, str]:
+        """Sends points (name, value, time in ms, step), parameters and tags in as few requests as can be.
+
+        Returns:
+            What MLflow refuses for good, by name, each with its reason; all else is there.
+
+        Raises:
+            TrackingError: MLflow is away, or refuses more than single items.
+        """
         from mlflow.entities import Metric, Param, RunTag
 
+        items: list[Any] = [Metric(*point) for point in points]
+        items += [Param(name, value[:PARAM_LIMIT]) for name, value in params.items()]
+        refused = {item.key: f"{item.key!r} {why}" for item in items if (why := wrong_name(item.key))}
+        items = [item for item in items if item.key not in refused]
+        items += [RunTag(name, value[:TAG_LIMIT]) for name, value in tags.items()]
         with _translated(self.uri):
-            self.client.log_batch(
-                run_id,
-                [Metric(*point) for point in points],
-                [Param(name, value[:PARAM_LIMIT]) for name, value in params.items()],
-                [RunTag(name, value[:TAG_LIMIT]) for name, value in tags.items()],
-            )
+            self._send(run_id, items, refused)
+        return refused
+
+    def _send(self, run_id: str, items: list[Any], refused: dict[str, str]) -> None:
+        """Sends items; of a request that is refused, each half for itself, down to those that are to blame.
+
+        Where all are refused, as by a run that is no more, it is not for what they are.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.exceptions import MlflowException
+
+        def log(part: list[Any]) -> dict[str, MlflowException]:
+            metrics = [item for item in part if isinstance(item, Metric)]
+            params = [item for item in part if isinstance(item, Param)]
+            tags = [item for item in part if isinstance(item, RunTag)]
+            try:
+                self.client.log_batch(run_id, metrics, params, tags)
+            except MlflowException as error:
+                if error.error_code != "INVALID_PARAMETER_VALUE":
+                    raise
+                if len(part) == 1:
+                    return {part[0].key: error}
+                middle = len(part) // 2
+                return log(part[:middle]) | log(part[middle:])
+            return {}
+
+        found = log(items) if items else {}
+        if found and found.keys() == {item.key for item in items}:
+            raise next(iter(found.values()))
+        refused.update({name: _first_line(error) for name, error in found.items()})
 
     def log_files(
         self, run_id: str, texts: Mapping[str, str], files: Sequence[tuple[Path, str | None]]
@@ -235,12 +276,6 @@ class Store:
         return list({run.info.run_id: run for run in found}.values())
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """The file behind a sqlite store; None for a server."""
-    parsed = urlparse(uri)
-    return Path(parsed.path[1:]) if parsed.scheme == "sqlite" else None
-
-
 @contextmanager
 def _initialised_once(uri: str) -> Iterator[None]:
     """Holds a lock while a sqlite store may be created: several at once break its migration."""
@@ -270,5 +305,10 @@ def _translated(uri: str) -> Iterator[None]:
     except TrackingError:
         raise
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TrackingError(mask("", f"MLflow at {uri}: {first}")[:400]) from error
+        code = getattr(error, "error_code", "")
+        said = mask("", f"MLflow at {uri}: {_first_line(error)}")[:400]
+        raise TrackingError(said, lasting=code in _LASTING) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -73,6 +73,7 @@ class Writer:
         Raises:
             TrackingError: MLflow refused or is away; what was sent before is remembered.
         """
+        aside = (read_json(self._paths.mlflow) or {}).get("refused", {})
         points: list[tuple[str, float, int, int]] = []
         tags: dict[str, str] = {}
         offsets = dict(self._cursor)
@@ -82,17 +83,30 @@ class Writer:
                 step, moment = record.get("s"), record.get("t")
                 tags.update(record.get("tags", {}))
                 for name, value in record.get("m", {}).items():
-                    points.append((name, float(value), int(moment or 0), int(step or 0)))
+                    if name not in aside:
+                        points.append((name, float(value), int(moment or 0), int(step or 0)))
         tags |= {f"dlsys.{name}": str(outcome[name]) for name in _TOLD if outcome and outcome.get(name)}
         if outcome and self._ended_before:
             tags.setdefault("dlsys.cause", "")
         params = {} if self._begun else self._record.get("params", {})
         if points or tags or params:
-            self._store.log(self.run_id, points, params, tags)
+            self._set_aside(self._store.log(self.run_id, points, params, tags))
         if offsets != self._cursor or not self._begun:
             self._cursor, self._begun = offsets, True
             write_json(self._paths.cursor, {"run_id": self.run_id, "offsets": offsets})
         return len(points)
+
+    def _set_aside(self, refused: dict[str, str]) -> None:
+        """Says what MLflow will never take, here, in the run's tags, and to whoever asks its driver."""
+        known = read_json(self._paths.mlflow) or {}
+        new = {name: why for name, why in refused.items() if name not in known.get("refused", {})}
+        if not new:
+            return
+        for name, why in new.items():
+            sys.stderr.write(f"MLflow refuses {name!r}: {why}\n")
+        names = {**known.get("refused", {}), **new}
+        write_json(self._paths.mlflow, {**known, "refused": names})
+        self._store.log(self.run_id, [], {}, {"dlsys.refused": ", ".join(sorted(names))})
 
     def finish(self, outcome: dict[str, Any], state: State, ended: int) -> None:
         """Uploads the run's files and sets its final status.
@@ -263,7 +277,7 @@ def sync(paths: RunPaths) -> int:
 def run(paths: RunPaths) -> int:
     """Writes until the run has ended and everything is delivered."""
     delivery: Delivery | None = None
-    pause = _PAUSE
+    pause, refusal = _PAUSE, ""
     ended_at: float | None = None
     fence = _fence(paths)
     while True:
@@ -284,6 +298,7 @@ def run(paths: RunPaths) -> int:
                     return 0
                 if ended_at is not None:
                     ended_at = time.monotonic()
+            paths.refusal.unlink(missing_ok=True)
             if outcome:
                 return 0
             # A busy store, or one far away, is given larger pieces.
@@ -292,7 +307,12 @@ def run(paths: RunPaths) -> int:
             # MLflow is away, or our own disk is full: both pass. This goes to logs/writer.log.
             with suppress(OSError):
                 sys.stderr.write(f"{error}\n")
-            if ended_at is not None and time.monotonic() - ended_at > _GRACE:
+            lasting = getattr(error, "lasting", False)
+            with suppress(OSError):
+                write_json(paths.refusal, {"reason": str(error), "lasting": lasting})
+            # One refused trial does not end the others' way: they come first when it is tried again.
+            final, refusal = lasting and str(error) == refusal, str(error)
+            if ended_at is not None and (final or time.monotonic() - ended_at > _GRACE):
                 return 3
             pause = min(pause * 2, _PAUSE_MOST if ended_at is None else 1.0)
         _wait(paths, pause, ended=outcome is not None)

@@ -57,11 +57,12 @@ class Flaky:
         self._call()
         return "m1"
 
-    def log(self, run_id: str, points: list[tuple[Any, ...]], params: Any, tags: Any) -> None:
+    def log(self, run_id: str, points: list[tuple[Any, ...]], params: Any, tags: Any) -> dict[str, str]:
         # A lost reply: the rows are there, and the caller does not know. MLflow keeps one row
         # of equal (name, time, step, value), as a set does.
         self.rows.update(points)
         self._call()
+        return {}
 
     def log_files(self, run_id: str, texts: dict[str, str], files: list[Any]) -> None:
         self._call()
