@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dlsys.cli import files
+from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import table
 from dlsys.errors import DlsysError, UsageError
 from dlsys.jobs.desk.states import ENDED
@@ -18,7 +18,6 @@ app = typer.Typer(help="Bring clusters up and down.", no_args_is_help=True)
 Name = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="A cluster's name or file; by default the only one.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # Jobs that are stopped save a checkpoint within this time.
 _STOP_WITHIN = 30.0
@@ -63,7 +62,7 @@ def status(name: Name = None, as_json: AsJson = False) -> None:
     active = [job for job in jobs if job["state"] not in ENDED]
     row = {**_places(cluster.name), "cluster": cluster.name, "provider": cluster.provider, **health}
     if as_json:
-        print(json.dumps({**row, "nodes": nodes, "jobs": len(active)}))
+        give({**row, "nodes": nodes, "jobs": len(active)})
         return
     for key in ("cluster", "provider", "address", "dashboard"):
         if row.get(key):

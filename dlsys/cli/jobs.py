@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,13 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from dlsys.cli.options import Cluster
+from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import table
 from dlsys.errors import UsageError
 from dlsys.jobs.desk.states import ENDED
 
 app = typer.Typer(help="Watch, stop and retry jobs on clusters.", no_args_is_help=True)
 Id = Annotated[str, typer.Argument(metavar="JOB", help="The beginning of a job's id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ByExit = Annotated[
     bool,
     typer.Option("--exit-code", help="0 succeeded, 100 failed, 101 not ended, 102 not found, 103 stopped."),
@@ -39,7 +38,7 @@ def list_jobs(
     """List a cluster's jobs: those that have not ended in the order of their turn, then the latest."""
     found = _kept() if everything else _jobs(cluster)
     if as_json:
-        print(json.dumps(found))
+        give(found)
         return
     if not found:
         print("no jobs yet: dlsys submit quickstart")
@@ -61,7 +60,7 @@ def status(job: Id, cluster: Cluster = None, by_exit: ByExit = False, as_json: A
 
     found = _found(job, cluster, by_exit)
     if as_json:
-        print(json.dumps(found))
+        give(found)
     else:
         for key in ("id", "state", "reason", "cluster", "kind", "priority", "attempt", "exit_code"):
             if found.get(key) not in (None, ""):

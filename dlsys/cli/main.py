@@ -8,7 +8,7 @@ import sys
 import typer
 
 from dlsys import __version__
-from dlsys.cli import cluster, files, jobs, plan, run, runs, submit, sweep, ui, verify, zoo
+from dlsys.cli import cluster, data, files, jobs, plan, run, runs, submit, sweep, ui, verify, zoo
 from dlsys.cli.report import report
 from dlsys.errors import DlsysError
 
@@ -33,6 +33,7 @@ app.add_typer(cluster.app, name="cluster")
 app.add_typer(runs.app, name="runs")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(zoo.app, name="zoo")
+app.add_typer(data.app, name="data")
 app.command("ui")(ui.ui)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dlsys.cli.files import File, Overrides, find
+from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import table
 from dlsys.errors import UsageError
 
@@ -51,7 +51,7 @@ def plan(
         str | None,
         typer.Option(metavar="FILE|NAME", help="A cluster, whose file says what it costs and what it holds."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate a sweep: trials at each rung, time and cost; and other schedulers on the same curves.
 
@@ -62,11 +62,12 @@ def plan(
     from dlsys.plan.curves import recorded
     from dlsys.plan.rates import price_of, room
     from dlsys.spec import Loaded, LoadedSweep, load_any
+    from dlsys.spec.sweep import space
 
     loaded = load_any(find(file), overrides or ())
     if isinstance(loaded, Loaded) and loaded.spec.kind == "train":
-        counted = costs(loaded.training, loaded.path.parent)
-        print(json.dumps(counted) if as_json else as_text(counted))
+        counted = costs(loaded.training, loaded.folder)
+        give(counted) if as_json else print(as_text(counted))
         return
     if not isinstance(loaded, LoadedSweep):
         raise UsageError(
@@ -91,6 +92,7 @@ def plan(
     said = {
         "sweep": loaded.sweep.name,
         "trials": loaded.sweep.trials,
+        "settings": space.size(space.parse(loaded.sweep.space)[0]),
         "workers": workers,
         "curves": str(curves) if curves else None,
         "target": found.target,
@@ -98,7 +100,7 @@ def plan(
         "own": rows[0],
         "others": rows[1:],
     }
-    print(json.dumps(said) if as_json else _text(said))
+    give(said) if as_json else print(_text(said))
 
 
 def _cluster(name: str) -> Cluster:
@@ -136,6 +138,8 @@ def _text(said: dict[str, Any]) -> str:
     curves = f"the curves of {said['curves']}" if said["curves"] else "made-up curves"
     own, others = said["own"], said["others"]
     head = f"{said['sweep']}: {said['trials']:,} trials, {said['workers']} at a time, on {curves}"
+    if said["settings"] is not None and said["settings"] < said["trials"]:
+        head += f"\nthe space has {said['settings']:,} settings: no more trials than that are made"
     rungs = [[f"{epoch}", f"{trials:,}"] for epoch, trials in own["rungs"].items()]
     titles = ["SCHEDULER", "EPOCHS", "WALL TIME", f"TO {said['target']:.4g}", "BEST", "IDLE"]
     titles += [f"COST {said['currency']}".strip()] if "cost" in own else []

@@ -30,7 +30,7 @@ class Progress:
         self._offset = self._spool.stat().st_size if self._spool.exists() else 0
         self._latest: dict[str, float] = {}
         self._step = 0
-        self._said = 0.0
+        self._said, self._told = 0.0, ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="dlsys-progress", daemon=True)
         self._live = sys.stderr.isatty()
@@ -83,7 +83,10 @@ class Progress:
     def _line(self) -> None:
         """Each evaluation, and now and then between two."""
         self._said = time.monotonic()
-        self.say(self._text())
+        text = self._text()
+        if text != self._told:
+            self._told = text
+            self.say(text)
 
     def _text(self) -> str:
         latest, stop = self._latest, self._job.stop

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dlsys.cli import files
+from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import report
 from dlsys.errors import DlsysError, UsageError
 
@@ -26,11 +26,12 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster; by default RAY_ADDRESS, or a Ray of its own.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a job here and now, tracked in MLflow."""
     from dlsys.cli.progress import Progress
     from dlsys.jobs import run as runs
+    from dlsys.jobs.moved import folder_of
     from dlsys.paths import RunPaths
     from dlsys.spec.load import LoadedCluster, LoadedSweep, load, load_any
 
@@ -42,7 +43,7 @@ def run(
             raise UsageError(f"{wrong[0]}: with --resume, give only overrides (stop.epochs=20)")
         recalled(resume)
         paths = RunPaths.find(resume)
-        loaded = load(paths.spec, changes)
+        loaded = load(paths.spec, changes, folder=folder_of(paths))
         runs.reopen(paths, loaded)
     else:
         if file is None:
@@ -91,18 +92,16 @@ def recalled(prefix: str) -> None:
 def summarize(ended: Any, as_json: bool) -> None:
     """The closing table, and what to do next."""
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "run": ended.run_id,
-                    "status": ended.status,
-                    "reason": ended.reason,
-                    "step": ended.step,
-                    "seconds": round(ended.seconds, 3),
-                    "attempts": ended.attempts,
-                    "metrics": ended.metrics,
-                }
-            )
+        give(
+            {
+                "run": ended.run_id,
+                "status": ended.status,
+                "reason": ended.reason,
+                "step": ended.step,
+                "seconds": round(ended.seconds, 3),
+                "attempts": ended.attempts,
+                "metrics": ended.metrics,
+            }
         )
     else:
         status = ended.status
@@ -122,10 +121,9 @@ def summarize(ended: Any, as_json: bool) -> None:
     if ended.status == "FINISHED":
         lines += ["See it:       dlsys ui", f"Look it up:   dlsys runs show {ended.run_id}"]
     else:
-        lines += [
-            f"Continue it:  dlsys run --resume {ended.run_id}",
-            f"Look it up:   dlsys runs show {ended.run_id}",
-        ]
+        if ended.resumable:
+            lines.append(f"Continue it:  dlsys run --resume {ended.run_id}")
+        lines.append(f"Look it up:   dlsys runs show {ended.run_id}")
     if ended.unsent:
         lines.append(ended.unsent)
     if not ended.delivered:

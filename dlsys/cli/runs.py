@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import table
 from dlsys.errors import DlsysError, RunError, UsageError
 
 app = typer.Typer(help="Look at runs.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Uri = Annotated[str | None, typer.Option("--uri", help="An MLflow store; by default the one of this folder.")]
+
+
+# For what came of a run, in a line of the list.
+_ROOM = 60
 
 
 @app.command("list")
@@ -26,7 +29,7 @@ def list_runs(
     """List the newest runs."""
     rows = [_row(run) for run in _runs(uri, limit)]
     if as_json:
-        print(json.dumps(rows))
+        give(rows)
         return
     if not rows:
         print("no runs yet: dlsys run quickstart")
@@ -41,7 +44,8 @@ def _result(row: dict[str, Any]) -> str:
     metrics = row["metrics"]
     split = "test/" if any(name.startswith("test/") for name in metrics) else "valid/"
     shown = [f"{name}={value:.4g}" for name, value in sorted(metrics.items()) if name.startswith(split)]
-    return " ".join(shown) or row["cause"] or ""
+    said = " ".join(shown) or row["cause"] or ""
+    return said if len(said) <= _ROOM else f"{said[: _ROOM - 1]}…"
 
 
 @app.command()
@@ -64,7 +68,7 @@ def show(
         row |= {"folder": str(paths.root), "places": cost.attempts(paths)}
         row["cost"] = cost.described(paths) or row["cost"]
     if as_json:
-        print(json.dumps(row))
+        give(row)
         return
     for name in ("run", "mlflow_run", "status", "cause", "workload", "started", "seconds", "folder"):
         if row.get(name) is not None:
@@ -103,10 +107,11 @@ def export(
         raise UsageError(f"{target}: say FILE.safetensors, FILE.pt for torch.load, or FILE.pt2 for an agent")
     paths = RunPaths.find(run)
     if target.suffix == ".pt2":
+        from dlsys.jobs.moved import folder_of
         from dlsys.rl.export import export as write_policy
         from dlsys.spec.load import load
 
-        job = load(paths.spec).agent
+        job = load(paths.spec, folder=folder_of(paths)).agent
         if job is None:
             raise UsageError(f"{target}: {paths.id} trains no agent: say FILE.safetensors or FILE.pt")
         step, count = write_policy(job, paths.checkpoints, target, best=best)
@@ -123,6 +128,7 @@ def sync(
 ) -> None:
     """Deliver what MLflow, or a run's object store, could not take before."""
     from dlsys.jobs.mirror.node import Mirror
+    from dlsys.jobs.moved import settle
     from dlsys.paths import RunPaths, read_json
     from dlsys.processes import alive
     from dlsys.track.writer import delivered
@@ -139,6 +145,7 @@ def sync(
             continue
         if run is None and delivered(paths):
             continue
+        settle(paths)
         mirror = Mirror.of(paths)
         try:
             mirror.exchange()
@@ -152,12 +159,12 @@ def sync(
 
 
 def _runs(uri: str | None, limit: int, prefix: str | None = None) -> list[Any]:
-    import os
 
-    from dlsys.track.record import default_uri
-    from dlsys.track.store import Store, sqlite_path
+    from dlsys.track.address import sqlite_path
+    from dlsys.track.record import usual_uri
+    from dlsys.track.store import Store
 
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+    uri = uri or usual_uri()
     path = sqlite_path(uri)
     if path is not None and not path.exists():
         return []  # looking must not make a store, which takes seconds

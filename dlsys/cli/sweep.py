@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import report, settings_text, table
 from dlsys.errors import DlsysError, UsageError
 
 app = typer.Typer(help="Look at sweeps, resume and extend them.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The beginning of a sweep's id.")]
 Address = Annotated[
     str | None, typer.Option(help="A running Ray cluster; by default RAY_ADDRESS, or a Ray of its own.")
@@ -60,7 +59,7 @@ def _summarize(ended: Any, metric: str, as_json: bool) -> None:
             "best": _row(best) if best else None,
             "test": ended.test,
         }
-        print(json.dumps(row))
+        give(row)
     else:
         rows = {"sweep": ended.run_id, "status": ended.status}
         rows["trials"] = ", ".join(f"{count} {status}" for status, count in sorted(ended.trials.items()))
@@ -124,7 +123,7 @@ def list_sweeps(as_json: AsJson = False) -> None:
             }
         )
     if as_json:
-        print(json.dumps(rows))
+        give(rows)
         return
     if not rows:
         print("no sweeps yet: dlsys run tune/lenet5_asha")
@@ -150,7 +149,7 @@ def trials(sweep: Id, as_json: AsJson = False) -> None:
     found = sweeps.look(RunPaths.find(sweep))
     rows = [_row(trial) for trial in found.ranked()]
     if as_json:
-        print(json.dumps(rows))
+        give(rows)
         return
     titles = ["TRIAL", "STATUS", "EPOCH", found.sweep.metric, "SETTINGS"]
     lines = [
@@ -177,7 +176,7 @@ def best(sweep: Id, as_json: AsJson = False) -> None:
     if found.best is None:
         raise UsageError(f"{paths.id}: no trial was measured yet")
     if as_json:
-        print(json.dumps(_row(found.best)))
+        give(_row(found.best))
         return
     print(sweeps.best_file(sweeps.reopen(paths), found.best), end="")
 
@@ -235,5 +234,5 @@ def _again(sweep: str, changes: tuple[str, ...], address: str | None, as_json: b
     from dlsys.paths import RunPaths
 
     paths = RunPaths.find(sweep)
-    loaded = sweeps.reopen(paths, changes)
+    loaded = sweeps.reopen(paths, changes, there="all")
     execute(paths, loaded, address or os.environ.get("RAY_ADDRESS") or None, as_json, more)

@@ -16,10 +16,10 @@ def ui(
     ] = "127.0.0.1",
 ) -> None:
     """Open the MLflow UI on this folder's runs; Ctrl-C ends it."""
-    from dlsys.track.record import default_uri
+    from dlsys.track.record import usual_uri
     from dlsys.track.store import Store
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri()
+    uri = usual_uri()
     if not uri.startswith("sqlite"):
         print(f"Runs are kept by the server at {uri}: open that address.", file=sys.stderr)
         return

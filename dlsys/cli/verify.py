@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlsys.cli import files
+from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import markdown, table
 from dlsys.errors import RunError, UsageError
 
@@ -41,7 +41,7 @@ def verify(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster; by default RAY_ADDRESS, or a Ray of its own.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a document.")] = False,
 ) -> None:
     """Prove that strategies compute what one worker computes (exit code 1 if one does not)."""
@@ -58,7 +58,7 @@ def verify(
     todo = proof.cases(files.find(file), overrides or (), strategies, steps, counts, cpus)
     run_id, rows = proof.verify(todo, address=address, note=lambda text: print(text, file=sys.stderr))
     if as_json:
-        print(json.dumps({"run": run_id, "rows": [asdict(row) for row in rows]}))
+        give({"run": run_id, "rows": [asdict(row) for row in rows]})
     else:
         show = markdown if as_markdown else table
         print(show(_TITLES, [_cells(row) for row in rows]))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dlsys.cli.files import Overrides
+from dlsys.cli.output import AsJson, give
 
 if TYPE_CHECKING:
     from dlsys.spec.card import Card
 
 app = typer.Typer(help="Look at the catalogue of workloads.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _LIKE = 10
 
 
@@ -32,7 +31,7 @@ def list_workloads(
     names = most_like(like, WORKLOADS.names())[:_LIKE] if like else WORKLOADS.names()
     rows = [{"name": name, "title": _title(WORKLOADS.load(name))} for name in names]
     if as_json:
-        print(json.dumps(rows))
+        give(rows)
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
@@ -67,7 +66,7 @@ def show(
         for field, info in (card.options.model_fields.items() if card else ())
     }
     if as_json:
-        print(json.dumps({**row, "options": options}, default=str))
+        give({**row, "options": options})
         return
     for key, value in row.items():
         print(f"{key.replace('_', ' '):31} {_text(value)}")

@@ -77,10 +77,11 @@ class _Tee:
 
 @contextmanager
 def _stdout_kept(path: Path) -> Iterator[None]:
-    """Whatever the user's code prints is shown, and kept as this worker's log too."""
+    """What the user's code prints is shown on standard error, and kept as this worker's log too: standard
+    output is what programs read."""
     terminal = sys.stdout
     with open(path, "a", buffering=1, encoding="utf-8") as log:
-        sys.stdout = _Tee(terminal, log)
+        sys.stdout = _Tee(sys.stderr, log)
         try:
             yield
         finally:
