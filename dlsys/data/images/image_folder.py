@@ -66,12 +66,15 @@ class _ImageFiles:
         return {"image": image.contiguous(), "label": torch.from_numpy(self.labels[rows])}
 
     def _decode(self, path: Path) -> np.ndarray:
-        """The centre of an image, its shorter side scaled to `size`: uint8 (size, size, C)."""
+        """The centre of an image, its shorter side scaled to `size`: uint8 (size, size, C).
+
+        As a viewer shows it: turned as its EXIF tag says, and on white where it is transparent.
+        """
         mode = "L" if self.channels == 1 else "RGB"
         with Image.open(path, formats=_FORMATS) as image:
             # JPEG can be decoded at a half, quarter or eighth: never below the size given here.
             image.draft(mode, (self.size, self.size))
-            picture = _eight_bits(image).convert(mode)
+            picture = _on_white(_eight_bits(ImageOps.exif_transpose(image))).convert(mode)
             fitted = ImageOps.fit(picture, (self.size, self.size), Image.Resampling.BILINEAR)
         return np.asarray(fitted).reshape(self.size, self.size, self.channels)
 
@@ -81,6 +84,14 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Without its transparency, under which files hold any colour."""
+    if not image.has_transparency_data:
+        return image
+    clear = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
 
 
 def image_folder(options: ImageFolder, folder: Path) -> Splits:
