@@ -87,7 +87,7 @@ def compare(reference: Trace, other: Trace) -> Difference:
     weights = {
         name: _farthest(weight, other.weights[name])
         for name, weight in reference.weights.items()
-        if name in other.weights and weight.is_floating_point()
+        if name in other.weights and (weight.is_floating_point() or weight.is_complex())
     }
     tensor = max(weights, key=lambda name: _order(weights[name]), default="")
     weight = weights.get(tensor, 0.0)
@@ -112,7 +112,8 @@ def _relative(reference: Mapping[int, float], other: Mapping[int, float]) -> dic
 def _farthest(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape:
         return math.inf
-    return float((a - b).abs().max()) if a.numel() else 0.0
+    # Infinities that are equal, as in a mask, are no difference.
+    return float((a - b).abs().masked_fill(a == b, 0.0).max()) if a.numel() else 0.0
 
 
 def _order(value: float) -> float:

@@ -105,7 +105,8 @@ class Watchdog:
                 time.sleep(0.1)
         finally:
             self._on_hang(
-                f"no progress for {waited:.0f} s: rank {self._rank} is in step {self._step}, at {place}"
+                f"no progress for {waited:.0f} s: rank {self._rank} is in step {self._step}, at {place}; "
+                f"failure.hang_after is how long a step may take, {self.limit:g} s here"
             )
 
 

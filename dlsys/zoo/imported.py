@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
-from dlsys.errors import WorkloadError
+from dlsys.errors import UsageError, WorkloadError
 from dlsys.spec.rows import Shape
+from dlsys.zoo.frames import user_traceback
 from dlsys.zoo.metrics import correct
 from dlsys.zoo.workload import Batch, Carry, Loss, Workload, rows_of
 
@@ -51,10 +54,68 @@ class PlainModel(Workload):
         model = self._factory(**self.options)
         if not isinstance(model, nn.Module):
             raise WorkloadError(f"{self._factory!r} must return an nn.Module, got {type(model).__name__}")
+        inner = getattr(model, "_orig_mod", None)
+        if isinstance(inner, nn.Module):
+            # What torch.compile returns names its parameters otherwise; compiled in place, they keep theirs.
+            inner._compiled_call_impl = model.dynamo_ctx(inner._call_impl)  # type: ignore[operator]
+            model = inner
+        if any(is_lazy(parameter) for parameter in model.parameters()):
+            # Sizes come from a row's shape. One whose numbers no zeros can stand for stays lazy, and is told.
+            with torch.no_grad(), suppress(Exception):
+                model.eval()(torch.zeros(1, *self.shape.row[self._input]))
+            model.train()
         return model
 
     def forward(self, model: nn.Module, batch: Batch, carry: Carry) -> tuple[Tensor, Carry]:
-        return model(batch[self._input]), carry
+        inputs = batch[self._input]
+        try:
+            outputs = model(inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if user_traceback(error):
+                raise
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            given = f"{self._input} of shape {tuple(inputs.shape)}"
+            raise UsageError(
+                f"workload: {self._shown} does not take {given}: {text[0]}",
+                hint="Its options are under model:; `dlsys zoo show` tells a source's shapes.",
+            ) from error
+        return self._checked(self._taken(outputs), batch), carry
+
+    def _taken(self, outputs: Any) -> Tensor:
+        """The logits or values in what a model gives: itself, `logits` of a mapping, the first of many."""
+        if isinstance(outputs, Mapping):
+            found = outputs.get("logits", next(iter(outputs.values())) if len(outputs) == 1 else None)
+        elif isinstance(outputs, list | tuple) and outputs:
+            found = getattr(outputs, "logits", outputs[0])
+        else:
+            found = getattr(outputs, "logits", outputs)
+        if isinstance(found, Tensor):
+            return found
+        keys = f" with {', '.join(map(str, outputs))}" if isinstance(outputs, Mapping) else ""
+        raise UsageError(
+            f"workload: {self._shown} gives a {type(outputs).__name__}{keys}, and one tensor is wanted: name "
+            "it logits, put it first, or write a dlsys.zoo.workload.Workload"
+        )
+
+    def _checked(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Holds outputs against the classes or targets of the rows."""
+        told = batch["label"] if "label" in batch else batch["target"]
+        if "label" not in batch or told.is_floating_point():
+            fits, wanted = outputs.numel() == told.numel(), tuple(told.shape)
+        else:
+            wanted = (len(told), self.shape.classes, *told.shape[1:])
+            fits = outputs.shape == wanted
+        if not fits:
+            raise UsageError(
+                f"workload: {self._shown} gives outputs of shape {tuple(outputs.shape)}, and for these rows "
+                f"and classes {wanted} is wanted"
+            )
+        return outputs
+
+    @property
+    def _shown(self) -> str:
+        name = getattr(self._factory, "__qualname__", None) or repr(self._factory)
+        return f"{getattr(self._factory, '__module__', '')}:{name}".lstrip(":")
 
     def objective(self, outputs: Tensor, batch: Batch) -> Loss:
         if "label" not in batch:

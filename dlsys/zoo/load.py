@@ -6,22 +6,19 @@ import importlib
 import inspect
 import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from torch import nn
 
-import dlsys
 from dlsys.errors import DlsysError, UsageError, WorkloadError
 from dlsys.registry import did_you_mean, import_string
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.explain import explain
 from dlsys.spec.rows import Shape
 from dlsys.spec.section import Section
+from dlsys.zoo.frames import user_traceback
 from dlsys.zoo.imported import PlainModel
 from dlsys.zoo.library.operators import declare_operators, lacks_operators
 from dlsys.zoo.workload import Workload
@@ -118,33 +115,3 @@ def _import_user(target: str) -> Any:
             )
         found = getattr(found, part)
     return found
-
-
-# Where code lies that is not the user's. Most of importlib is frozen and has no file.
-_NOT_USERS = (
-    *(package.__path__[0] + os.sep for package in (dlsys, torch, importlib)),
-    "<frozen importlib",
-)
-_INSTALLED = tuple(sysconfig.get_paths()[kind] + os.sep for kind in ("stdlib", "purelib", "platlib"))
-
-
-def user_traceback(error: BaseException) -> str:
-    """An exception's traceback, with those it came from, reduced to the user's own frames.
-
-    Frames of dlsys, torch and importlib are left out. Empty when the error did not pass through
-    a user's code at all: a frame outside of installed packages and of the standard library.
-    """
-    places = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError) and error.filename:
-        places.append(error.filename)  # the file was read, but none of it ran
-    if all(place.startswith((*_NOT_USERS, *_INSTALLED)) for place in places):
-        return ""
-    formatted = traceback.TracebackException.from_exception(error)
-    waiting = [formatted]
-    while waiting:
-        part = waiting.pop()
-        part.stack = traceback.StackSummary.from_list(
-            [frame for frame in part.stack if not frame.filename.startswith(_NOT_USERS)]
-        )
-        waiting += [cause for cause in (part.__cause__, part.__context__) if cause is not None]
-    return "".join(formatted.format())

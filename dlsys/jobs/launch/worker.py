@@ -7,7 +7,9 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from dlsys.data import Splits
@@ -27,7 +29,7 @@ from dlsys.train.loop import Result
 from dlsys.train.ps.wire import Servers
 from dlsys.train.watchdog import EXIT_CODE, Watchdog
 from dlsys.train.world import World
-from dlsys.zoo.load import user_traceback
+from dlsys.zoo.frames import user_traceback
 
 Engine = Callable[[Job, World, Surroundings], Result]
 
@@ -92,6 +94,8 @@ def work(
         translated = (
             memory.of_this_process(error, world.rank, job) if memory.is_shortage(error) else translate(error)
         )
+        if not isinstance(translated, DlsysError):
+            translated = _kept(error, paths.logs / f"rank-{world.rank}.log")
         if world.size > 1:
             report_error(assignment, world.rank, translated)
         if translated is error:
@@ -116,6 +120,14 @@ def translate(error: Exception) -> Exception:
     if isinstance(error, OSError) and error.strerror:
         return RunError(f"{error.filename or 'the system'}: {error.strerror}")
     return error
+
+
+def _kept(error: Exception, log: Path) -> RunError:
+    """An error of a library's, in a line; all of it goes to the worker's log."""
+    with suppress(OSError), open(log, "a", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    lines = str(error).strip().splitlines() or [""]
+    return RunError(f"{type(error).__name__}: {lines[0][:500]}", hint=f"Where that was: {log}")
 
 
 def watch_driver(owner: RunPaths, fence: int) -> None:

@@ -80,11 +80,11 @@ class CheckpointStore:
         state = {name: self._copy(f"state:{name}", tensor) for name, tensor in tensors.items()}
         document = {**saved.header(), "tied": tied, "tree": tree}
 
-        step = saved.position.step
+        step, trained = saved.position.step, _trained(saved)
 
         def work() -> None:
             try:
-                _check_finite(model, step)
+                _check_finite(model, trained, step)
                 self._write(step, model, state, document, best)
             except BaseException as error:
                 self._error = error
@@ -260,9 +260,18 @@ def verify(path: Path) -> None:
             raise CheckpointError(f"{file}: its checksum differs from the manifest's")
 
 
-def _check_finite(model: dict[str, Tensor], step: int) -> None:
-    for name, tensor in model.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+def _trained(saved: Saved) -> set[str]:
+    """The parameters that a run trains; of a run that does not say, everything."""
+    groups = [group for state in saved.optimizers.values() for group in state.get("param_groups", ())]
+    named = {name for group in groups for name in group["params"] if isinstance(name, str)}
+    return named or set(saved.model)
+
+
+def _check_finite(model: dict[str, Tensor], trained: set[str], step: int) -> None:
+    """Buffers may hold infinities: a mask of attention does. What they spoil is seen in a loss."""
+    for name in trained & model.keys():
+        tensor = model[name]
+        if not bool(torch.isfinite(tensor).all()):
             raise NonFiniteError(f"step {step}: {name} is not finite; nothing was saved")
 
 
