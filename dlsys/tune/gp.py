@@ -22,8 +22,8 @@ from threadpoolctl import threadpool_limits
 
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.sweep import GP, Sweep
-from dlsys.tune.learner import Learner, Point
-from dlsys.tune.searcher import Settings
+from dlsys.tune.learner import Learner
+from dlsys.tune.searcher import Point, Settings
 
 Array = npt.NDArray[np.float64]
 

@@ -15,10 +15,7 @@ from dataclasses import dataclass, field
 
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.sweep import Sweep
-from dlsys.tune.searcher import Searcher, Settings, Told
-
-# A place in the unit cube of the space; two settings that mean the same have the same.
-Point = tuple[float, ...]
+from dlsys.tune.searcher import Point, Searcher, Settings, Told
 
 
 @dataclass
@@ -61,14 +58,19 @@ class Learner(Searcher):
             pending: trials without a value yet, near which nothing is to be gained.
         """
 
-    def propose(self, trial: int) -> Settings:
+    def propose(self, trial: int) -> Settings | None:
         if trial not in self._settings:
-            seen = self._seen()
+            seen, tried = self._seen(), set(self._points.values())
+            settings: Settings | None
             if trial < len(self.sweep.points) or not seen:
-                settings = self._drawn(trial)
+                settings = self._drawn(trial, tried)
             else:
                 pending = [point for n, point in sorted(self._points.items()) if n not in self._told]
                 settings = self._choose(trial, seen, pending)
+                if self._point(settings) in tried:
+                    settings = self._drawn(trial, tried)
+            if settings is None:
+                return None
             self.running(trial, settings)
         return self._settings[trial]
 
@@ -94,9 +96,6 @@ class Learner(Searcher):
             else:
                 dropped += 1
         return dropped
-
-    def _point(self, settings: Settings) -> Point:
-        return tuple(space.to_cube(self.tree, settings))
 
     def _learn(self, number: int, point: Point, told: Told) -> None:
         trial = self._told.setdefault(number, _Trial(point))

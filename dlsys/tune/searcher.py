@@ -7,7 +7,7 @@ a process that died, and is told the same again, proposes the same.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,11 @@ from dlsys.spec.sweep import space
 from dlsys.spec.sweep.sweep import Sweep
 
 Settings = dict[str, Any]
+# A place in the unit cube of the space; two settings that mean the same have the same.
+Point = tuple[float, ...]
+
+# Draws until one is new, and the most values of a space that are gone through when none was.
+_DRAWS, _FEW = 64, 100_000
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,25 @@ class Searcher(ABC):
         """
         return sum(not space.holds(self.tree, told.settings) for told in earlier)
 
-    def _drawn(self, trial: int) -> Settings:
-        """The settings of a trial that is given in `points`, or drawn at random."""
+    def _drawn(self, trial: int, tried: Collection[Point] = ()) -> Settings | None:
+        """The settings of a trial that is given in `points`, or drawn at random.
+
+        Args:
+            tried: where other trials have been; what is drawn is none of these, or None where no other
+                place is left. Population-based training begins with as many as it wants.
+        """
         drawn = space.sample(self.tree, self.sweep.seed, trial)
-        return drawn | self.sweep.points[trial] if trial < len(self.sweep.points) else drawn
+        if trial < len(self.sweep.points):
+            return drawn | self.sweep.points[trial]
+        if not tried or self.sweep.scheduler.name == "pbt":
+            return drawn
+        for attempt in range(1, _DRAWS):
+            if self._point(drawn) not in tried:
+                return drawn
+            drawn = space.sample(self.tree, self.sweep.seed, trial + attempt * 2**32)
+        if (count := space.size(self.tree)) is None or count > _FEW:
+            return drawn
+        return next((value for value in space.values(self.tree) if self._point(value) not in tried), None)
+
+    def _point(self, settings: Settings) -> Point:
+        return tuple(space.to_cube(self.tree, settings))

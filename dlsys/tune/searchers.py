@@ -6,14 +6,24 @@ from collections.abc import Iterator
 
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.sweep import GP, TPE, Grid, Random, Sweep
-from dlsys.tune.searcher import Searcher, Settings
+from dlsys.tune.searcher import Point, Searcher, Settings
 
 
 class RandomSearcher(Searcher):
-    """Random search (Bergstra and Bengio 2012): each trial is a draw of its own."""
+    """Random search (Bergstra and Bengio 2012): each trial is a draw of its own, and none comes twice."""
 
-    def propose(self, trial: int) -> Settings:
-        return self._drawn(trial)
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(sweep)
+        self._made: list[Settings | None] = []
+        self._tried: set[Point] = set()
+
+    def propose(self, trial: int) -> Settings | None:
+        while len(self._made) <= trial:
+            settings = self._drawn(len(self._made), self._tried)
+            self._made.append(settings)
+            if settings is not None and space.holds(self.tree, settings):
+                self._tried.add(self._point(settings))
+        return self._made[trial]
 
 
 class GridSearcher(Searcher):

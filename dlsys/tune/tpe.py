@@ -21,8 +21,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.entries import Choice, Range
 from dlsys.spec.sweep.sweep import TPE, Sweep
-from dlsys.tune.learner import Learner, Point
-from dlsys.tune.searcher import Settings
+from dlsys.tune.learner import Learner
+from dlsys.tune.searcher import Point, Settings
 
 # How often it looks for settings that were not tried yet, in a space that has few.
 _ATTEMPTS = 4
@@ -56,7 +56,7 @@ class TPESearcher(Learner):
             settings = space.from_cube(self.tree, list(_asked(self.tree, "", study.ask())))
             if self._point(settings) not in tried:
                 return settings
-        return self._drawn(trial)
+        return settings  # which a trial has had; another is drawn in its place
 
     def _frozen(self, point: Point, score: float | None) -> FrozenTrial:
         """A trial as Optuna keeps it; one without a score is running."""

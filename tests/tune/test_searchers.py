@@ -208,9 +208,13 @@ def test_every_proposal_is_in_the_space(options: dict[str, Any], data: dict[str,
     tree, wrong = space.parse(data)
     assume(not wrong)
     searcher = searcher_of(sweep_of(data, {**options, "startup": 2} if len(options) > 1 else options))
+    size = space.size(tree)
     for trial in range(6):
         values = searcher.propose(trial)
-        assert values is not None
+        if values is None:
+            assert size is not None, "a continuum never ends"
+            assert trial > 0
+            break
         assert space.holds(tree, values)
         assert _types_fit(tree, values)
         if trial % 3 < 2:
