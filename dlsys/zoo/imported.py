@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,10 @@ from dlsys.zoo.workload import Batch, Carry, Loss, Workload, rows_of
 
 # Fields that a model is not given.
 _NO_INPUT = ("label", "target", "targets", "key")
+# What torch says of inputs that a layer does not take.
+_MISFIT = re.compile(
+    r"(?i)\b(shapes?|size of tensor|dimensions?|channels|dtype|scalar type|expected|argument)\b"
+)
 
 
 class PlainModel(Workload):
@@ -71,7 +76,8 @@ class PlainModel(Workload):
         try:
             outputs = model(inputs)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if user_traceback(error):
+            # A peer that is gone and memory that is short are no misfit: such runs are tried again.
+            if not _MISFIT.search(str(error)) or user_traceback(error):
                 raise
             text = str(error).strip().splitlines() or [type(error).__name__]
             given = f"{self._input} of shape {tuple(inputs.shape)}"

@@ -12,7 +12,9 @@ from harness import QUICK, Trained, job, train
 from torch import Tensor, nn
 
 from dlsys.errors import DlsysError, UsageError
+from dlsys.spec.rows import Shape
 from dlsys.train.checkpoint.export import export
+from dlsys.zoo.imported import PlainModel
 
 
 class Base(nn.Module):
@@ -141,6 +143,24 @@ def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as found:
         train(job(QUICK, "workload=torch.nn:Linear", "model={in_features: 9, out_features: 10}"), tmp_path)
     assert "torch.nn.modules.linear:Linear does not take image of shape (48, 1, 8, 8)" in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[pair.cc:537] Read error [127.0.0.1]:1: Connection reset by peer", "can't allocate memory: 9 bytes"],
+)
+def test_what_a_library_met_elsewhere_is_no_misfit(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead peer and short memory have a mend of their own: the run is tried again."""
+
+    def fail(*_: Any) -> Tensor:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr("dlsys.zoo.imported.user_traceback", lambda error: "")
+    monkeypatch.setattr(nn.Identity, "forward", fail)
+    plain = PlainModel(nn.Identity, {}, Shape(row={"image": (1, 8, 8), "label": ()}, classes=10))
+    with pytest.raises(RuntimeError) as found:
+        plain.forward(plain.build(), {"image": torch.zeros(2, 1, 8, 8), "label": torch.zeros(2)}, None)
+    assert str(found.value) == text
 
 
 class Normed(Base):
