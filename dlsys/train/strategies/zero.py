@@ -36,7 +36,7 @@ from dlsys.train.strategies.idle import Lockstep, reached
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy, first_bad
 from dlsys.train.strategies.whole import take_carry
-from dlsys.train.strategies.zero_idle import Idle
+from dlsys.train.strategies.zero_idle import PENALTIES, Idle
 from dlsys.train.strategies.zero_slice import Slice
 from dlsys.zoo.workload import Carry
 
@@ -45,7 +45,6 @@ from dlsys.zoo.workload import Carry
 _BUCKET = 25 * 2**20 // 4
 # Optimizer state that counts; all other state has its parameter's shape.
 _COUNTERS = ("step", "mu_product")
-_PENALTIES = {"l1", "l2", "elastic-net"}
 _AFTER_STEP = {"weight-decay", "max-norm"}
 
 
@@ -190,7 +189,7 @@ class ZeroStrategy(SingleStrategy):
             return super().update(trained, step, hyper, sums)
         self._idle.refuse(step)
         apply(trained.optimizer, hyper)
-        if self._regularized & _PENALTIES:
+        if self._regularized & PENALTIES:
             self._penalize(trained)
         self._engine.step()
         if self._zero.overflow:  # DeepSpeed saw it in the whole gradient's norm, on all workers alike

@@ -21,7 +21,7 @@ from dlsys.train.world import World
 
 # Their rules leave a parameter and their own state as they are where the gradient is 0.
 _STILL = ("sgd", "minibatch-sgd", "gd", "adagrad")
-_PENALTIES = {"l1", "l2", "elastic-net"}
+PENALTIES = {"l1", "l2", "elastic-net"}
 _MEND = "say strategy.name: ddp, or strategy.stage: 0"
 
 
@@ -36,7 +36,7 @@ class Idle:
         self._everyone = dist.group.WORLD if world.size > 1 else None
         self._used: set[str] = set()
         optimizer = job.optimizer
-        decays = bool(optimizer.weight_decay) or any(r.name in _PENALTIES for r in job.regularize)
+        decays = bool(optimizer.weight_decay) or any(r.name in PENALTIES for r in job.regularize)
         # Yogi's means do not begin at 0.
         self._moves = decays or optimizer.name == "yogi"
         self._still = not decays and optimizer.name in _STILL and not job.keeps_momentum
