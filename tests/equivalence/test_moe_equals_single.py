@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlsys.errors import NonFiniteError, UsageError
 from dlsys.spec import TrainJob
-from dlsys.train.strategies.cut import local
+from dlsys.train.collectives.mean import local
 from dlsys.train.strategies.moe import MoEStrategy
 from dlsys.train.world import World
 from dlsys.zoo.layers.experts import MixtureOfExperts

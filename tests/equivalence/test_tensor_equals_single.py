@@ -21,8 +21,8 @@ from dlsys.registry import STRATEGIES
 from dlsys.spec import TrainJob
 from dlsys.spec.card import uneven
 from dlsys.spec.catalogue import WORKLOADS
+from dlsys.train.collectives.mean import local
 from dlsys.train.strategies import tensor
-from dlsys.train.strategies.cut import local
 from dlsys.train.strategies.tensor import TensorStrategy
 from dlsys.train.world import World
 from dlsys.zoo.load import load_workload

@@ -24,8 +24,8 @@ from dlsys.errors import NonFiniteError, UsageError
 from dlsys.spec import TrainJob
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.train.strategy_rules import suits_workload
+from dlsys.train.collectives.mean import local
 from dlsys.train.strategies import tensor
-from dlsys.train.strategies.cut import local
 from dlsys.train.strategies.tensor import TensorStrategy
 from dlsys.train.world import World
 from dlsys.zoo.load import load_workload

@@ -37,7 +37,7 @@ def average(
         for parameter in same:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        parts = [_own(parameter.grad) for parameter in same]
+        parts = [local(parameter.grad) for parameter in same]
         flags = torch.tensor(used, dtype=dtype, device=parts[0].device)
         flat = torch.cat([*(part.flatten() for part in parts), flags])
         add_up(flat, group, traffic)
@@ -49,7 +49,7 @@ def average(
                 parameter.grad = None
 
 
-def _own(tensor: Any) -> Tensor:
+def local(tensor: Any) -> Tensor:
     """What this worker holds of a tensor: asking for DTensor itself would import half a second of code."""
     own: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return own

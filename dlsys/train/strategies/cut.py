@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from dlsys.train import regularize
-from dlsys.train.collectives.mean import add_up
+from dlsys.train.collectives.mean import add_up, local
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
 
@@ -53,8 +53,3 @@ def is_cut(tensor: Tensor) -> bool:
     return any(
         axis != "data" and place.is_shard() for axis, place in zip(axes, tensor.placements, strict=True)
     )
-
-
-def local(tensor: Tensor) -> Tensor:
-    """What this worker holds of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

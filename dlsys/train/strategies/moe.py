@@ -19,8 +19,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 
 from dlsys.errors import UsageError
 from dlsys.spec.train.strategy import MoE
-from dlsys.train.collectives.mean import average
-from dlsys.train.strategies.cut import CutStrategy, is_cut, local
+from dlsys.train.collectives.mean import average, local
+from dlsys.train.strategies.cut import CutStrategy, is_cut
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.zoo.layers.experts import Experts
 

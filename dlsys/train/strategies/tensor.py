@@ -30,9 +30,9 @@ from dlsys.errors import UsageError
 from dlsys.spec.card import Cut, uneven
 from dlsys.spec.train import strategy as spec
 from dlsys.train import seeding
-from dlsys.train.collectives.mean import add_up, average
+from dlsys.train.collectives.mean import add_up, average, local
 from dlsys.train.strategies.base import State, StepResult
-from dlsys.train.strategies.cut import CutStrategy, local
+from dlsys.train.strategies.cut import CutStrategy
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.shards import Shards, blocks_of, gathered_as, require_dims
 from dlsys.zoo.workload import Carry, Workload
