@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -38,6 +39,7 @@ class Spool:
         self._file = os.open(path, flags, 0o600)
         os.ftruncate(self._file, good)
         self._waiting: deque[bytes] = deque(maxlen=_WAITING)
+        self._lock = threading.Lock()
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """Records values of one step; returns at once, and never raises for a full disk."""
@@ -62,7 +64,12 @@ class Spool:
 
     def _write(self, record: dict[str, Any]) -> None:
         # NaN and infinities are written as Python's json does, and read back the same way.
-        self._waiting.append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        with self._lock:  # the watchdog's thread notes too
+            self._waiting.append(line)
+            self._flush()
+
+    def _flush(self) -> None:
         while self._waiting:
             line = self._waiting[0]
             try:

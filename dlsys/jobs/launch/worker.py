@@ -75,7 +75,9 @@ def work(
         os._exit(EXIT_CODE)
 
     try:
-        with Watchdog(stacks, world.rank, world.size, limit=job.failure.hang_after, on_hang=hang) as watchdog:
+        with Watchdog(
+            stacks, world.rank, world.size, limit=job.failure.hang_after, note=spool.note, on_hang=hang
+        ) as watchdog:
             around = Surroundings(
                 folder=Path(assignment.folder),
                 recorder=spool,
