@@ -35,6 +35,8 @@ _ENVIRONMENT = {
 }
 # Nothing large travels through Ray: batches are made where they are used.
 _OBJECT_STORE_BYTES = 100_000_000
+# A socket's path has 107 bytes at most, and Ray appends this to its folder's.
+_LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 # A driver that has disconnected takes leave of the cluster within this time.
 _GOODBYE = 0.2
 
@@ -77,6 +79,7 @@ class RaySession:
 
     def _embed(self) -> None:
         _set_environment()
+        shorten_tmpdir()
         ensure_token()
         self._joined = ray = _quiet_ray()
         _leave_out_what_nobody_asks()
@@ -159,6 +162,23 @@ def join(address: str) -> ModuleType:
     ray = _quiet_ray()
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     return ray
+
+
+def shorten_tmpdir() -> None:
+    """Leaves a TMPDIR that is too long for the sockets of Ray, and of whatever Ray starts, for /tmp.
+
+    Raises:
+        RunError: RAY_TMPDIR, which is for nothing else, is too long.
+    """
+    longest = _LONGEST_FOLDER - len("/ray")
+    if told := os.environ.get("RAY_TMPDIR"):
+        if len(os.fsencode(told)) > longest:
+            raise RunError(
+                f"RAY_TMPDIR is {told}, and Ray's sockets need a folder of at most {longest} bytes",
+                hint="Set it to a shorter one.",
+            )
+    elif len(os.fsencode(os.environ.get("TMPDIR", ""))) > longest:
+        os.environ["TMPDIR"] = "/tmp"
 
 
 def _set_environment() -> None:
