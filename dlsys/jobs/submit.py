@@ -60,7 +60,7 @@ def _counted(bundle: dict[str, float]) -> dict[str, float]:
 def travels(loaded: Loaded | LoadedSweep) -> list[Path]:
     """The files of its own that a job uses: a user's code, and data by a relative path; full paths."""
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
-    modules = [find_source(name.partition(":")[0]) for name in base.job.code if ":" in name]
+    modules = [find_source(name.partition(":")[0]) for name in base.job.code.values() if ":" in name]
     # Of installed packages the nodes have their own.
     own = [path for path in modules if path and path.is_relative_to(os.getcwd())]
     local = [text for text in _texts(base.job) if _is_local(text, base.folder)]

@@ -6,11 +6,9 @@ the code, the options, the data. Nothing is ever wrong in there, only unused.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import dlsys
 from dlsys.paths import cache, write_json
-from dlsys.spec.own_code import find_source
+from dlsys.spec.own_code import find_source, imported
 from dlsys.spec.train.job import TrainJob
 
 
@@ -97,30 +95,10 @@ def _ours(workload: str) -> Iterator[tuple[str, str]]:
 def _theirs(workload: str) -> Iterator[tuple[str, str]]:
     """The user's module and what it imports of the working folder, each with a hash of its text; of an
     installed package, its version."""
-    waiting, seen = [workload.partition(":")[0]], set()
-    while waiting:
-        name = waiting.pop()
-        source = find_source(name)
-        if source is None or name in seen:
-            continue
-        seen.add(name)
-        if not str(source.resolve()).startswith(os.getcwd() + os.sep) or "site-packages" in source.parts:
-            package = name.partition(".")[0]
-            with suppress(importlib.metadata.PackageNotFoundError):
-                yield package, importlib.metadata.version(package)
-            continue
-        with suppress(OSError, SyntaxError, ValueError):
-            text = source.read_bytes()
+    for name, text in imported(workload.partition(":")[0]):
+        if text is not None:
             yield name, hashlib.sha256(text).hexdigest()
-            waiting += _imports(ast.parse(text), name, package=source.name == "__init__.py")
-
-
-def _imports(tree: ast.Module, module: str, *, package: bool) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = module.split(".")[: -node.level + package or None] if node.level else []
-            base = ".".join([*parents, *filter(None, [node.module])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            continue
+        package = name.partition(".")[0]
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield package, importlib.metadata.version(package)

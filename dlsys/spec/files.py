@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Any
 
+from dlsys.spec.own_code import uninstalled
 from dlsys.spec.rl.job import Job
 from dlsys.spec.rules import Found
 from dlsys.spec.section import NamesFile, Section
+from dlsys.spec.train.job import TrainJob
 from dlsys.spec.yaml import Path
 
 
@@ -28,15 +30,34 @@ def _files(section: Section, above: Path) -> Iterator[tuple[Path, str]]:
 
 
 def missing(job: Job, folder: FilePath, *, relative_only: bool = False) -> Found:
-    """What a job reads and is not there.
+    """What a job reads and is not there, or is not what it says.
 
     Args:
         folder: where relative paths start.
-        relative_only: whether others are of another machine.
+        relative_only: whether all else is of another machine: other paths, and installed packages.
     """
+    found = list(_absent(job, folder, relative_only))
+    yield from found
+    if found:
+        return
+    if isinstance(job, TrainJob) and not (
+        relative_only and any(_is_absolute(text) for _, text in files(job))
+    ):
+        for option, text in job.data.unlike(folder):
+            yield ("data", option), text
+    if not relative_only:
+        for path, target in job.code.items():
+            yield from uninstalled(target, path)
+
+
+def _is_absolute(text: str) -> bool:
+    return FilePath(text).is_absolute()
+
+
+def _absent(job: Job, folder: FilePath, relative_only: bool) -> Found:
     for path, text in files(job):
-        if not (relative_only and FilePath(text).is_absolute()) and not (folder / text).exists():
-            where = "" if FilePath(text).is_absolute() else f" (looked for {folder / text})"
+        if not (relative_only and _is_absolute(text)) and not (folder / text).exists():
+            where = "" if _is_absolute(text) else f" (looked for {folder / text})"
             yield path, f"no such file: {text}{where}; a relative path starts at the job file's folder"
 
 

@@ -7,7 +7,7 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path as FilePath
 
 from dlsys.registry import did_you_mean
@@ -44,6 +44,59 @@ def own_code(target: str, path: Path) -> Found:
     if attribute not in names and "*" not in names:
         near = did_you_mean(attribute, names)
         yield path, f"{source} defines no {attribute!r}.{near}"
+
+
+def imported(module: str) -> Iterator[tuple[str, bytes | None]]:
+    """A user's module and what it imports, by name: the text of what is in the working folder, None of what
+    is installed. What cannot be found or read is left out."""
+    waiting, seen = [module], set()
+    while waiting:
+        name = waiting.pop()
+        source = find_source(name)
+        if source is None or name in seen:
+            continue
+        seen.add(name)
+        if not source.resolve().is_relative_to(os.getcwd()) or "site-packages" in source.parts:
+            yield name, None
+            continue
+        with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError):
+            text = source.read_bytes()
+            tree = ast.parse(text)
+            yield name, text
+            waiting += _imports(ast.walk(tree), name, package=source.name == "__init__.py")
+
+
+def _imports(nodes: Iterable[ast.AST], module: str, *, package: bool) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".")[: -node.level + package or None] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def uninstalled(target: str, path: Path) -> Found:
+    """What a user's `module:attribute`, or another file of theirs, imports and is not to be found.
+
+    Imports that may fail, or never run (within `try`, `if` or a function), are left alone.
+    """
+    for module, text in imported(target.partition(":")[0]) if ":" in target else ():
+        for node in ast.parse(text).body if text is not None else ():
+            names = (name.partition(".")[0] for name in _imports([node], module, package=False))
+            for first in dict.fromkeys(names):
+                if first and not _is_there(first):
+                    place = f"{find_source(module)}:{node.lineno}"
+                    yield path, f"{place}: imports {first!r}, which is not installed"
+
+
+def _is_there(package: str) -> bool:
+    if FilePath(package).is_dir() or find_source(package) is not None:
+        return True
+    with contextlib.suppress(ImportError, ValueError):
+        return importlib.util.find_spec(package) is not None
+    return True  # who cannot be asked is not accused
 
 
 def find_source(module: str) -> FilePath | None:

@@ -79,3 +79,105 @@ def test_a_sweeps_job_has_its_files_too(tmp_path: Path) -> None:
         load_any(tmp_path / "sweep.yaml")
     (tmp_path / "here").touch()
     assert load_any(tmp_path / "sweep.yaml").job.folder == tmp_path
+
+
+CSV = (
+    "kind: train\nname: t\nworkload: softmax-regression\ndata: {{source: csv, path: here, {more}}}\n"
+    "batch_size: 4\nstop: {{epochs: 1}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("header", "more", "said"),
+    [
+        ("a,b,y", "target: why", "data.target: .*/here: no column 'why'. Known: a, b, y"),
+        ("a,b,y", "target: y, columns: [a, c]", "data.columns: .*/here: no column 'c'. Known: a, b, y"),
+        ("a,b,y", "target: y, columns: {c: skip}", "data.columns: .*/here: no column 'c'"),
+        ("a,b,y", "target: y, columns: [y]", "data.columns: .*/here: 'y' is the target; leave it out"),
+        ("a,a,y", "target: y", "data.path: .*/here: two columns 'a'"),
+        ("\n\n\ufeffa;b;y", "target: z, delimiter: ;", "no column 'z'"),
+    ],
+)
+def test_columns_that_are_not_there_are_said_before_anything_is_read(
+    header: str, more: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "here").write_text(f"{header}\n1,2,3\n")
+    (tmp_path / "job.yaml").write_text(CSV.format(more=more))
+    with pytest.raises(SpecError, match=said):
+        load(tmp_path / "job.yaml")
+    assert load_any(tmp_path / "job.yaml", there="none")
+
+
+def test_a_file_that_is_no_table_is_left_to_who_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(CSV.format(more="target: y"))
+    for content in (b"", b"\xff\xfe\x00", b'"a\n'):
+        (tmp_path / "here").write_bytes(content)
+        assert load(tmp_path / "job.yaml")
+
+
+PLAIN = (
+    "kind: train\nname: t\nworkload: mine:Net\ndata: {source: breast_cancer}\nbatch_size: 4\n"
+    "stop: {epochs: 1}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("files_", "said"),
+    [
+        (
+            {"mine.py": "import not_installed_1\nclass Net: pass"},
+            "mine.py:1: imports 'not_installed_1', which",
+        ),
+        ({"mine.py": "from not_installed_1.x import y\nclass Net: pass"}, "imports 'not_installed_1'"),
+        (
+            {"mine.py": "import helper\nclass Net: pass", "helper.py": "\nimport not_installed_1"},
+            "helper.py:2: imports 'not_installed_1'",
+        ),
+        (
+            {
+                "mine.py": "from parts.a import b\nclass Net: pass",
+                "parts/__init__.py": "",
+                "parts/a.py": "b = 1",
+            },
+            "",
+        ),
+        ({"mine.py": "from . import not_installed_1\nclass Net: pass"}, ""),
+        ({"mine.py": "import os, torch.nn.functional, xml.etree\nclass Net: pass"}, ""),
+        ({"mine.py": "try:\n    import not_installed_1\nexcept ImportError: pass\nclass Net: pass"}, ""),
+        ({"mine.py": "class Net:\n    def f(self):\n        import not_installed_1"}, ""),
+        ({"mine.py": "import folder.part\nclass Net: pass", "folder/part.py": ""}, ""),
+    ],
+)
+def test_what_a_users_files_import_is_looked_for(
+    files_: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in files_.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    path = tmp_path / "job.yaml"
+    path.write_text(PLAIN)
+    assert load_any(path, there="relative"), "where it will run, more may be installed"
+    if not said:
+        assert load(path)
+        return
+    with pytest.raises(SpecError, match=said):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("environment", "has"), [("FrozenLake-v1", True), ("MountainCar-v0", True), ("CartPole-v1", False)]
+)
+def test_who_plans_needs_a_model(environment: str, has: bool, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        f"kind: rl\nname: t\nenvironment: {{name: {environment}}}\nalgorithm: {{name: value-iteration}}\n"
+        "stop: {epochs: 1}\n"
+    )
+    if has:
+        assert load(file)
+        return
+    with pytest.raises(
+        SpecError, match=r"algorithm\.name: value-iteration plans with an environment's model"
+    ):
+        load(file)

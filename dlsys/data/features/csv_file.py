@@ -18,7 +18,6 @@ from dlsys.data.features.columns import Column, Kind, is_missing
 from dlsys.data.files import listed, read_bytes
 from dlsys.data.split import split_rows, tensor_splits
 from dlsys.errors import DataError
-from dlsys.registry import did_you_mean
 from dlsys.spec.data import CSVFile
 from dlsys.spec.rows import Shape
 
@@ -205,15 +204,7 @@ def read_rows(path: str, folder: Path, delimiter: str) -> tuple[list[int], list[
 
 def _choose(header: list[str], place: str, options: CSVFile) -> list[str]:
     """The names of the feature columns."""
-    problems = [f"{place}: two columns {name!r}" for name in sorted(set(header)) if header.count(name) > 1]
-    for option, name in [("target", options.target), *(("columns", name) for name in options.columns)]:
-        if name not in header:
-            near = did_you_mean(name, header)
-            problems.append(
-                f"{place}: data.{option}: no column {name!r}.{near} Known: {listed(header, ', ')}"
-            )
-    if options.target in options.chosen:
-        problems.append(f"{place}: data.columns: {options.target!r} is the target; leave it out")
+    problems = [f"{place}: data.{option}: {text}" for option, text in options.misnamed(header)]
     skipped = {options.target, *(name for name, kind in options.said.items() if kind == "skip")}
     names = list(options.chosen) or [name for name in header if name not in skipped]
     if not names:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path as FilePath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from dlsys.registry import known
 from dlsys.spec.data.section import SplitSection
 from dlsys.spec.rows import FEATURES_WITH_CLASSES, FEATURES_WITH_TARGETS, Rows
 from dlsys.spec.section import Count, FileName, NonNegative, NonNegativeInt, Text
@@ -60,6 +63,28 @@ class CSVFile(SplitSection):
     def said(self) -> Mapping[str, Any]:
         """What the job says that columns are."""
         return self.columns if isinstance(self.columns, dict) else {}
+
+    def misnamed(self, header: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """What these options say of columns that a file with this header has not, as (option, sentence)."""
+        for name in sorted({name for name in header if header.count(name) > 1}):
+            yield "path", f"two columns {name!r}"
+        for option, name in [("target", self.target), *(("columns", name) for name in self.columns)]:
+            if name not in header:
+                yield option, f"no column {name!r}.{known(name, header)}"
+        if self.target in self.chosen:
+            yield "columns", f"{self.target!r} is the target; leave it out"
+
+    def unlike(self, folder: FilePath) -> Iterator[tuple[str, str]]:
+        path = folder / self.path
+        try:
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                rows = csv.reader(file, delimiter=self.delimiter, strict=True)
+                header = next(([cell.strip() for cell in row] for row in rows if row), None)
+        except (OSError, ValueError, csv.Error):
+            return  # the source says what is wrong, with the line
+        if header is not None:
+            for option, text in self.misnamed(header):
+                yield option, f"{path}: {text}"
 
     @property
     def setting(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
 from typing import ClassVar
 
 from dlsys.spec.rows import Rows
@@ -20,6 +21,14 @@ class SourceSection(Section):
     def setting(self) -> str:
         """The key of `GIVES` that these options choose."""
         return ""
+
+    def unlike(self, folder: FilePath) -> Iterator[tuple[str, str]]:
+        """What can be seen of its files to be wrong without reading them whole, as (option, sentence).
+
+        Args:
+            folder: where relative paths start; the files are there.
+        """
+        yield from ()
 
     @property
     def gives(self) -> Rows:

@@ -22,6 +22,7 @@ from dlsys.spec.section import (
     Text,
 )
 from dlsys.spec.train.job import Checkpoint, Failure, Store, TrainJob, amounts
+from dlsys.spec.yaml import Path
 
 
 class Wrapper(Section):
@@ -161,9 +162,13 @@ class RLJob(Section):
         return {"algorithm": self.algorithm.name, "environment": self.environment.name}
 
     @property
-    def code(self) -> tuple[str, ...]:
-        """What may name the user's own code."""
-        return self.environment.name, *(wrapper.name for wrapper in self.environment.wrappers)
+    def code(self) -> Mapping[Path, str]:
+        """What may name the user's own code, by its path in the file."""
+        wrappers = self.environment.wrappers
+        return {
+            ("environment", "name"): self.environment.name,
+            **{("environment", "wrappers", i, "name"): each.name for i, each in enumerate(wrappers)},
+        }
 
     @property
     def options(self) -> tuple[dict[str, Any], ...]:

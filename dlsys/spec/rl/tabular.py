@@ -16,6 +16,7 @@ Rate = Annotated[Number, Field(gt=0, le=1)]
 class _Planning(AlgorithmSection):
     ACTIONS: ClassVar[tuple[str, ...]] = ("discrete",)
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("table", "flat")
+    PLANS: ClassVar[bool] = True
     RLLIB: ClassVar[bool] = False
     RAY: ClassVar[bool] = False
     FLAT: ClassVar[bool] = False

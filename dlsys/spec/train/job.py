@@ -28,6 +28,7 @@ from dlsys.spec.train.optimizer import SGD, Optimizer
 from dlsys.spec.train.regularizer import Regularizer
 from dlsys.spec.train.schedule import Constant, Performance, Schedule
 from dlsys.spec.train.strategy import PS, Pipeline, Strategy
+from dlsys.spec.yaml import Path
 
 
 class Gradient(Section):
@@ -109,7 +110,9 @@ class Failure(Section):
     retries: NonNegativeInt = 3
     """How often the run starts again from its last good checkpoint."""
     hang_after: Seconds | None = None
-    """No step within this time is a hang; by default 20 × the longest step so far, at least 60 s."""
+    """No step within this time is a hang. By default 20 × the longest step so far, at least 60 s and twice
+    the first step, and ten times that while a worker computes; the first one, which builds, loads and
+    compiles, may take 600 s."""
     elastic: Elastic | None = None
     """On a cluster: goes on with fewer workers when a node is lost, and with more when there is room,
     from the last checkpoint. `batch_size` stays, and so does what is computed."""
@@ -203,9 +206,9 @@ class TrainJob(Section):
         return {"workload": self.workload, **version}
 
     @property
-    def code(self) -> tuple[str, ...]:
-        """What may name the user's own code."""
-        return (self.workload,)
+    def code(self) -> Mapping[Path, str]:
+        """What may name the user's own code, by its path in the file."""
+        return {("workload",): self.workload}
 
     @property
     def options(self) -> tuple[dict[str, Any], ...]:
