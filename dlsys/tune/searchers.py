@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.sweep import GP, TPE, Grid, Random, Sweep
-from dlsys.tune.searcher import Point, Searcher, Settings
+from dlsys.tune.searcher import Point, Searcher, Settings, Told
+
+__all__ = ["GridSearcher", "RandomSearcher", "Searcher", "Told", "searcher_of"]
 
 
 class RandomSearcher(Searcher):
