@@ -44,7 +44,7 @@ class Agent(Protocol):
             observations: of shape [N, …].
 
         Returns:
-            N actions, as the environment takes them.
+            N actions, in the one form of `dlsys.rl.actions`.
         """
 
     def state(self) -> dict[str, Any]:

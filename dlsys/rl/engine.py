@@ -33,7 +33,8 @@ def run_agent(job: RLJob, world: World, around: Surroundings) -> Result:
         around.store.tidy()
         if saved := around.store.latest():
             loop.resume(saved)
-        return loop.run()
+        with environments.stepping(lambda: around.beat(loop.position.step)):
+            return loop.run()
     finally:
         agent.close()
 

@@ -2,29 +2,127 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from dlsys.errors import DlsysError, UsageError, WorkloadError
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from dlsys.errors import DlsysError, NonFiniteError, UsageError, WorkloadError
+from dlsys.rl.actions import Actions
 from dlsys.spec.rl import environments as spec
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import AlgorithmSection
 from dlsys.zoo.frames import user_traceback
 
+# Where an episode without a limit of its own is cut if someone waits for its end: the longest one of Atari's
+# is 27,000 steps.
+LONGEST = 30_000
+_stepped: Callable[[], None] = lambda: None  # noqa: E731
 
-def make(told: Environment, *, flat: bool = True, render: bool = False) -> spec.Env:
+
+@contextmanager
+def stepping(told: Callable[[], None]) -> Iterator[None]:
+    """Within it, `told` is called after each step of an environment of this process: a sign of life."""
+    global _stepped
+    before, _stepped = _stepped, told
+    try:
+        yield
+    finally:
+        _stepped = before
+
+
+class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment as agents know it: it takes what they choose, what it gives is looked at, and an error
+    of the user's code is told as theirs, in whichever process it is stepped.
+
+    Args:
+        env: with all its wrappers.
+        name: what it is called in messages.
+        longest: where its episodes are cut because nothing else cuts them; None leaves them.
+    """
+
+    def __init__(self, env: spec.Env, name: str, longest: int | None = None) -> None:
+        super().__init__(gymnasium.wrappers.TimeLimit(env, longest) if longest else env)
+        self.longest = longest
+        self._name = name
+        self.actions = Actions(env.action_space)
+        self._same = self.actions.same
+        if not self._same:
+            self.action_space = self.actions.chosen
+        seen = env.observation_space
+        self._shape = seen.shape if isinstance(seen, spaces.Box) else None
+        self._inexact = self._shape is not None and np.issubdtype(seen.dtype, np.inexact)
+        self._steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self._steps = 0
+        with self._told():
+            found = self.env.reset(seed=seed, options=options)
+        self._look(found[0])
+        return found
+
+    def step(self, action: Any) -> Any:
+        self._steps += 1
+        try:  # as `_told`, which costs more than many an environment's step
+            found = self.env.step(action if self._same else self.actions.taken(action))
+        except Exception as error:
+            raise self._translated(error) from error
+        if not math.isfinite(found[1]):
+            raise NonFiniteError(f"{self._place()}: the reward is {found[1]}")
+        self._look(found[0])
+        _stepped()
+        return found
+
+    def _look(self, seen: Any) -> None:
+        if self._shape is None:
+            return
+        if np.shape(seen) != self._shape:
+            raise UsageError(
+                f"{self._place()}: the observation is of shape {np.shape(seen)}, and observation_space says "
+                f"{self._shape}"
+            )
+        if self._inexact and not np.isfinite(seen).all():
+            raise NonFiniteError(f"{self._place()}: the observation has numbers that are not finite")
+
+    def _place(self) -> str:
+        return f"{self._name}, step {self._steps} of an episode" if self._steps else f"{self._name}, reset"
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> Exception:
+        if not isinstance(error, DlsysError) and (own := user_traceback(error)):
+            text = f"your environment raised {type(error).__name__}: {error} ({self._place()})"
+            return WorkloadError(text, traceback=own)
+        return error
+
+
+def make(told: Environment, *, flat: bool = True, render: bool = False, ends: bool = False) -> Known:
     """As `dlsys.spec.rl.environments.make`, in a process that runs the user's code too.
 
+    Args:
+        told, flat, render: likewise.
+        ends: an episode ends after LONGEST steps at the latest, if nothing else says how long it may be.
+
     Raises:
-        UsageError: there is no such environment or wrapper, or it does not take its options.
+        UsageError: there is no such environment or wrapper, it does not take its options, or it is no
+            environment of gymnasium's.
         WorkloadError: the user's own code raised.
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return spec.make(told, flat=flat, render=render)
+        env = spec.make(told, flat=flat, render=render)
     except DlsysError:
         raise
     except Exception as error:
@@ -33,21 +131,31 @@ def make(told: Environment, *, flat: bool = True, render: bool = False) -> spec.
                 f"your environment raised {type(error).__name__}: {error}", traceback=own
             ) from error
         raise UsageError(f"environment: {told.name} cannot be made: {error}") from error
+    return Known(env, told.name, LONGEST if ends and not _limited(env) else None)
+
+
+def _limited(env: spec.Env) -> bool:
+    """Whether something around it cuts its episodes."""
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            return True
+        env = env.env
+    return False
 
 
 class Made:
     """`make` as RLlib wants it: a class that is called with its context, in whichever process."""
 
     def __new__(cls, context: Mapping[str, Any]) -> Any:
-        return make(Environment.model_validate(context["told"]))
+        return make(Environment.model_validate(context["told"]), ends=context["ends"])
 
     @staticmethod
-    def context(told: Environment) -> dict[str, Any]:
+    def context(told: Environment, *, ends: bool) -> dict[str, Any]:
         """What RLlib is to call it with."""
-        return {"told": told.model_dump(mode="json")}
+        return {"told": told.model_dump(mode="json"), "ends": ends}
 
 
 def check_suits(algorithm: AlgorithmSection, told: Environment) -> None:
     """Raises UsageError when an algorithm cannot learn in an environment."""
-    for path, text in spec.unsuited(algorithm, make(told, flat=False), told.name):
+    for path, text in spec.unsuited(algorithm, make(told, flat=False).env, told.name):
         raise UsageError(f"{'.'.join(map(str, path))}: {text}")

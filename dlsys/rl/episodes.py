@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from dlsys.errors import DataError
 from dlsys.rl import environments
+from dlsys.rl.actions import Actions
 from dlsys.rl.agent import Acting, Agent
-from dlsys.spec.rl.environments import Env
+from dlsys.rl.environments import Known
 from dlsys.spec.rl.job import Environment
 
 _COLUMNS = ("eps_id", "t", "obs", "actions", "rewards", "new_obs", "terminateds", "truncateds")
@@ -62,7 +63,7 @@ def record(
     Returns:
         The episodes' returns.
     """
-    env = environments.make(environment, flat=getattr(agent, "flat", True))
+    env = environments.make(environment, flat=getattr(agent, "flat", True), ends=True)
     env.action_space.seed(seed)
     random = np.random.default_rng(seed)
     rows, returns = [], []
@@ -77,7 +78,7 @@ def record(
     return returns
 
 
-def _play(agent: Agent, env: Env, random: np.random.Generator, explore: float) -> Iterator[tuple[Any, ...]]:
+def _play(agent: Agent, env: Known, random: np.random.Generator, explore: float) -> Iterator[tuple[Any, ...]]:
     act, ended = Acting(agent), False
     seen, _ = env.reset(seed=int(random.integers(2**31)))
     while not ended:
@@ -87,7 +88,7 @@ def _play(agent: Agent, env: Env, random: np.random.Generator, explore: float) -
         following, reward, terminated, truncated, _ = env.step(action)
         yield (
             _plain(seen),
-            _plain(action),
+            _plain(env.actions.taken(action)),
             float(reward),
             _plain(following),
             bool(terminated),
@@ -99,10 +100,11 @@ def _play(agent: Agent, env: Env, random: np.random.Generator, explore: float) -
 def _plain(value: Any) -> Any:
     """A whole number, or the numbers of an array in their order."""
     array = np.asarray(value)
-    return array.flatten().astype(np.float32) if array.ndim else int(array)
+    whole = not array.ndim and np.issubdtype(array.dtype, np.integer)
+    return int(array) if whole else array.flatten().astype(np.float32)
 
 
-def read(path: Path, seen: spaces.Space[Any], taken: spaces.Space[Any]) -> Recorded:
+def read(path: Path, seen: spaces.Space[Any], actions: Actions) -> Recorded:
     """Episodes that were recorded in an environment with such observations and actions.
 
     Raises:
@@ -123,7 +125,7 @@ def read(path: Path, seen: spaces.Space[Any], taken: spaces.Space[Any]) -> Recor
     width = int(np.prod(seen.shape or ()))
     try:
         observations, following = (_matrix(table[name], width) for name in ("obs", "new_obs"))
-        actions = _actions(table["actions"], taken)
+        chosen = _choices(table["actions"], actions)
         rewards = table["rewards"].to_numpy().astype(np.float32)
         terminated, truncated = (
             table[name].to_numpy().astype(bool) for name in ("terminateds", "truncateds")
@@ -131,14 +133,14 @@ def read(path: Path, seen: spaces.Space[Any], taken: spaces.Space[Any]) -> Recor
     except (ValueError, TypeError, pa.ArrowException) as error:
         raise DataError(
             f"{path}: was recorded in another environment: observations should be {width} numbers, "
-            f"and actions of {taken}: {str(error).splitlines()[0]}"
+            f"and actions of {actions.space}: {str(error).splitlines()[0]}"
         ) from error
     for name, values in (("obs", observations), ("new_obs", following), ("rewards", rewards)):
         if not np.isfinite(values).all():
             raise DataError(f"{path}: column {name} has values that are not finite")
     names = np.asarray(table["eps_id"].to_pylist())
     last = terminated | truncated | np.append(names[1:] != names[:-1], True)
-    return Recorded(observations, actions, rewards, following, terminated, last)
+    return Recorded(observations, chosen, rewards, following, terminated, last)
 
 
 def _matrix(column: Any, width: int) -> NDArray[np.float32]:
@@ -149,14 +151,7 @@ def _matrix(column: Any, width: int) -> NDArray[np.float32]:
     return values.reshape(rows, width)
 
 
-def _actions(column: Any, taken: spaces.Space[Any]) -> NDArray[Any]:
-    if isinstance(taken, spaces.Discrete):
-        indices = column.to_numpy().astype(np.int64) - int(taken.start)
-        if indices.min() < 0 or indices.max() >= taken.n:
-            raise ValueError(f"found {indices.min() + taken.start} to {indices.max() + taken.start}")
-        return np.asarray(indices)
-    assert isinstance(taken, spaces.Box)
-    values = _matrix(column, int(np.prod(taken.shape)))
-    low, high = taken.low.flatten(), taken.high.flatten()
-    chosen: NDArray[Any] = np.clip((values - low) / (high - low) * 2 - 1, -1, 1, dtype=np.float32)
-    return chosen
+def _choices(column: Any, actions: Actions) -> NDArray[Any]:
+    if isinstance(actions.space, spaces.Discrete):
+        return actions.choice(column.to_numpy())
+    return actions.choice(_matrix(column, int(np.prod(actions.space.shape or ()))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,15 +16,22 @@ from dlsys.spec.rl.job import Environment
 
 # At once: what acts answers for many about as fast as for one.
 _TOGETHER = 32
+# Between two looks at whether to give up.
+_ASK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class Played:
-    """Episodes, each with the seed that it started from, its undiscounted return and its length."""
+    """Episodes, each with the seed that it started from, its undiscounted return and its length.
+
+    Attributes:
+        cut: how many had not ended after `environments.LONGEST` steps.
+    """
 
     seeds: list[int]
     returns: list[float]
     lengths: list[int]
+    cut: int
 
     def summary(self) -> dict[str, float]:
         return {
@@ -43,7 +51,8 @@ def play(
     seed: int,
     split: Literal["valid", "test"],
     beat: Callable[[], None] = lambda: None,
-) -> Played:
+    stop: Callable[[], bool] = lambda: False,
+) -> Played | None:
     """Episodes of an agent that does not explore.
 
     Each starts from a seed of its own, which training never uses: who is measured, and how many at once,
@@ -57,16 +66,25 @@ def play(
         seed: the run's.
         split: those of `valid` and `test` start differently.
         beat: called now and then.
+        stop: likewise; whether to give up.
+
+    Returns:
+        All of them, or None if `stop` said so.
     """
     stream = np.random.SeedSequence([seed, {"valid": 1, "test": 2}[split]])
     seeds = [int(value) for value in stream.generate_state(episodes, np.uint32) >> 1]
-    returns, lengths = [0.0] * episodes, [0] * episodes
+    returns, lengths, cut = [0.0] * episodes, [0] * episodes, 0
     waiting = list(range(episodes))[::-1]
-    seats: list[tuple[int, Any, NDArray[Any]]] = []
+    seats: list[tuple[int, environments.Known, NDArray[Any]]] = []
     act = Acting(agent)
-    spare = [environments.make(told, flat=flat) for _ in range(min(episodes, _TOGETHER))]
+    spare = [environments.make(told, flat=flat, ends=True) for _ in range(min(episodes, _TOGETHER))]
+    ask_at = time.monotonic() + _ASK_SECONDS
     try:
         while waiting or seats:
+            if time.monotonic() > ask_at:
+                ask_at = time.monotonic() + _ASK_SECONDS
+                if stop():
+                    return None
             while waiting and spare:
                 index, env = waiting.pop(), spare.pop()
                 seats.append((index, env, env.reset(seed=seeds[index])[0]))
@@ -79,6 +97,7 @@ def play(
                 returns[index] += float(reward)
                 lengths[index] += 1
                 if terminated or truncated:
+                    cut += truncated and lengths[index] == env.longest
                     spare.append(env)
                 else:
                     going.append((index, env, seen))
@@ -86,4 +105,4 @@ def play(
     finally:
         for env in [*spare, *(env for _, env, _ in seats)]:
             env.close()
-    return Played(seeds, returns, lengths)
+    return Played(seeds, returns, lengths, cut)

@@ -16,6 +16,7 @@ from torch.export import Dim
 from dlsys.errors import UsageError
 from dlsys.registry import ALGORITHMS, import_string
 from dlsys.rl import environments
+from dlsys.rl.actions import Actions, Taken
 from dlsys.rl.policy import RecurrentPolicy
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.tabular import QLearning, QValueIteration, TDLearning, ValueIteration
@@ -41,8 +42,8 @@ class Table(nn.Module):
 
 
 def policy(job: RLJob, weights: Mapping[str, Tensor]) -> nn.Module:
-    """What acts, from observations [N, …] to actions, and from states to states if it is recurrent; no Ray
-    runs for it.
+    """What acts, from observations [N, …] to actions as agents choose them, and from states to states if it
+    is recurrent; no Ray runs for it.
 
     Args:
         job: the agent's.
@@ -84,11 +85,12 @@ def export(job: RLJob, checkpoints: Path, target: Path, *, best: bool = False) -
     """
     saved = chosen(checkpoints, best=best)
     acts = policy(job, saved.model).eval()
-    shown = [_example(job)]
+    seen, actions = _asked(job)
+    shown = [seen]
     if isinstance(acts, RecurrentPolicy):
-        shown.append(acts.initial.repeat(len(shown[0]), 1))
+        shown.append(acts.initial.repeat(len(seen), 1))
     shapes = ({0: Dim("N")},) * len(shown)
-    program = torch.export.export(acts, tuple(shown), dynamic_shapes=shapes, strict=False)
+    program = torch.export.export(Taken(acts, actions), tuple(shown), dynamic_shapes=shapes, strict=False)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -100,12 +102,12 @@ def export(job: RLJob, checkpoints: Path, target: Path, *, best: bool = False) -
     return saved.position.step, sum(tensor.numel() for tensor in saved.model.values())
 
 
-def _example(job: RLJob) -> Tensor:
-    """Two observations."""
+def _asked(job: RLJob) -> tuple[Tensor, Actions]:
+    """Two observations, and what the environment takes."""
     env = environments.make(job.environment, flat=job.algorithm.FLAT)
     try:
         seen: Any = np.stack([np.asarray(env.observation_space.sample())] * 2)
     finally:
         env.close()
     kind = torch.float32 if job.algorithm.FLAT else None
-    return torch.as_tensor(seen, dtype=kind)
+    return torch.as_tensor(seen, dtype=kind), env.actions

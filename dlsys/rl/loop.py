@@ -15,6 +15,7 @@ import torch
 from dlsys.data.fingerprint import fingerprint, refuse_changes
 from dlsys.errors import CheckpointError, NonFiniteError
 from dlsys.rl.agent import Agent, Iteration
+from dlsys.rl.environments import LONGEST
 from dlsys.rl.evaluate import Played, play
 from dlsys.rl.plain import decode, encode
 from dlsys.spec.metrics import best as better
@@ -50,7 +51,7 @@ class Loop:
         self._recent: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._system = SystemMeter(0)
         self._saved_at = self.position.step
-        self._converged = False
+        self._converged = self._told_cut = False
 
     @property
     def _store(self) -> CheckpointStore:
@@ -90,7 +91,10 @@ class Loop:
             self.save()
         if reason not in ("paused", "interrupted") and around.tested:
             self.evaluate("test", self.job.episodes.test)
-            self._draw()
+            if around.stop_requested():
+                reason = "interrupted"
+            else:
+                self._draw()
         self._store.wait()
         return Result(reason, position, self.metrics)
 
@@ -154,13 +158,25 @@ class Loop:
             seed=self.job.seed,
             split=split,
             beat=lambda: self.around.beat(self.position.step),
+            stop=self.around.stop_requested,
         )
+        if played is None:
+            return False
+        self._tell_cut(played)
         self._record(split, played)
         values = {f"{split}/{name}": value for name, value in played.summary().items()}
         self.metrics.update(values)
         progress = {"train/epoch": float(self.position.epoch)}
         self.around.recorder.metrics(self.position.step, {**values, **progress})
         return split == "valid" and self.best.improves(values)
+
+    def _tell_cut(self, played: Played) -> None:
+        if played.cut and not self._told_cut:
+            self._told_cut = True
+            self.around.recorder.note(
+                f"{played.cut} of {len(played.lengths)} evaluation episodes had no end and were cut after "
+                f"{LONGEST:,} steps; environment.max_steps says where to cut"
+            )
 
     def _record(self, split: str, played: Played) -> None:
         """Keeps every evaluation episode: `artifacts/episodes.csv`."""

@@ -20,6 +20,7 @@ from dlsys.rl.agent import Acting, Agent
 from dlsys.spec.rl.job import Environment
 
 _FRAMES = 200  # of an animation; longer episodes leave frames out
+_STEPS = 2_000  # of an episode; their frames are in memory
 _IN_STRIP = 8
 _HEIGHT, _GAP = 200, 4
 _PYGAME = {"PYGAME_HIDE_SUPPORT_PROMPT": "1", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
@@ -50,7 +51,7 @@ def _silent_pygame() -> Iterator[None]:
 
 def _draw(agent: Agent, told: Environment, folder: Path, gamma: float, seed: int, flat: bool) -> str:
     try:
-        env = environments.make(told, flat=flat, render=True)
+        env = environments.make(told, flat=flat, render=True, ends=True)
     except DlsysError as error:
         return str(error)
     try:
@@ -80,10 +81,12 @@ def _play(
 ) -> tuple[list[Image.Image], list[float], list[float]]:
     """Frames, the values of what was seen, and the rewards that followed."""
     act, worth = Acting(agent), getattr(agent, "values", None)
-    frames, values, rewards = [], [], []
+    frames: list[Image.Image] = []
+    values: list[float] = []
+    rewards: list[float] = []
     seen, _ = env.reset(seed=seed)
     ended = False
-    while not ended:
+    while not ended and len(rewards) < _STEPS:
         drawn: Any = env.render()
         if isinstance(drawn, np.ndarray):
             frames.append(_small(drawn))

@@ -34,6 +34,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from torch import Tensor
 
+from dlsys.errors import DlsysError
 from dlsys.registry import ALGORITHMS
 from dlsys.rl.agent import Iteration
 from dlsys.rl.algorithms.rllib import convolutions
@@ -75,6 +76,7 @@ class RllibAgent:
         self._actions = env.action_space
         env.close()
         self._algorithm: Any = configure(job, env.observation_space).build_algo()
+        _listen(self._algorithm.env_runner_group._worker_manager)
         self._seconds: dict[str, float] = {}
         self._time("learn", self._algorithm.learner_group, "update")
         self._time("sync", self._algorithm.env_runner_group, "sync_weights")
@@ -123,7 +125,7 @@ class RllibAgent:
     @property
     def policy(self) -> Policy:
         """What acts, with the newest weights."""
-        return policy_of(self._algorithm.get_module(), self._actions).eval()
+        return policy_of(self._algorithm.get_module()).eval()
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
         with torch.inference_mode():
@@ -205,6 +207,22 @@ class RllibAgent:
         self._algorithm.stop()
 
 
+def _listen(manager: Any) -> None:
+    """Errors of the user's environment, and ours, end the run at once: where RLlib would start an env runner
+    again, and meet them again, without a word.
+    """
+    fetch: Callable[..., tuple[Any, Any]] = manager._fetch_result
+
+    def fetched(**told: Any) -> tuple[Any, Any]:
+        ready, results = fetch(**told)
+        for result in results:
+            if isinstance(error := result.get(), DlsysError):
+                raise error
+        return ready, results
+
+    manager._fetch_result = fetched
+
+
 def _set_rates(learner: Any) -> None:
     """A trial of a population goes on with another rate than the one that was saved."""
     for optimizer, schedule in learner._optimizer_lr_schedules.items():
@@ -220,7 +238,7 @@ def module_of(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:
             configure(job, env.observation_space).get_rl_module_spec(env=env, inference_only=True).build()
         )
         module.load_state_dict(dict(weights))
-        return policy_of(module, env.action_space)
+        return policy_of(module)
     finally:
         env.close()
 
@@ -235,7 +253,11 @@ def configure(job: RLJob, seen: spaces.Space[Any]) -> AlgorithmConfig:
     if config.env_runner_cls in (None, SingleAgentEnvRunner):
         config.env_runners(env_runner_cls=LeanEnvRunner)
     done: AlgorithmConfig = (
-        config.environment(env=Made, env_config=Made.context(job.environment))
+        config.environment(
+            normalize_actions=False,
+            env=Made,
+            env_config=Made.context(job.environment, ends=algorithm.WHOLE_EPISODES),
+        )
         .env_runners(
             num_env_runners=needs.env_runners,
             num_envs_per_env_runner=needs.envs,

@@ -10,6 +10,7 @@ against each other.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -17,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from ray.rllib.core.columns import Columns
-from ray.rllib.env.env_runner import ENV_STEP_FAILURE
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
-from ray.rllib.utils.spaces.space_utils import unsquash_action
 from torch import Tensor
+
+from dlsys.errors import DlsysError
 
 _WEIGHTS = "weights_seq_no"
 
@@ -80,13 +81,7 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         taken, ended_before = 0, self._ended
         while taken < num_timesteps:
             row = self._act(explore, taken)
-            found = self._try_env_step(row.pop(Columns.ACTIONS_FOR_ENV))
-            if found == ENV_STEP_FAILURE:
-                rows, taken = [], 0
-                self._reset()
-                ended_before = self._ended
-                continue
-            seen, rewards, terminated, truncated, _ = found
+            seen, rewards, terminated, truncated, _ = self._try_env_step(row[Columns.ACTIONS])
             rows.append(
                 {**row, "seen": self._seen, "r": rewards, "terminated": terminated, "truncated": truncated}
             )
@@ -101,6 +96,24 @@ class LeanEnvRunner(SingleAgentEnvRunner):
         self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=taken)
         self._increase_sampled_metrics(taken, len(over))
         return over + [episode for episode in episodes if not episode.is_done]
+
+    def apply(self, func: Callable[..., Any], *args: Any, **told: Any) -> Any:
+        """RLlib's waits a minute after an error and ends the process, so that nobody hears of it. Those of
+        the user's environment are the same in any process: the learner gets them (`dlsys.rl.rllib`)."""
+
+        def called(runner: Any, *args: Any, **told: Any) -> Any:
+            try:
+                return func(runner, *args, **told)
+            except DlsysError as error:
+                return error
+
+        return super().apply(called, *args, **told)
+
+    def _try_env_step(self, actions: Any) -> Any:
+        """RLlib's tells a user's error as an empty one of its own."""
+        found = self.env.step(actions)
+        self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=1)
+        return found
 
     def _reset(self) -> None:
         self._ongoing_episodes_for_metrics.clear()
@@ -144,10 +157,6 @@ class LeanEnvRunner(SingleAgentEnvRunner):
             out = {**out, Columns.ACTIONS: actions, Columns.ACTION_LOGP: chances.logp(actions)}
         row = {name: value.detach().cpu().numpy() for name, value in out.items()}
         row[_WEIGHTS] = np.full(self.num_envs, self._weights_seq_no)
-        chosen, space = row[Columns.ACTIONS], self.env.single_action_space
-        row[Columns.ACTIONS_FOR_ENV] = (
-            unsquash_action(chosen, space) if self.config.normalize_actions else chosen
-        )
         return row
 
     def _cut(

@@ -11,9 +11,11 @@ import torch
 
 import dlsys
 
-# Where code lies that is not the user's. Most of importlib is frozen and has no file.
+# Where code lies that is not the user's. Most of importlib is frozen and has no file; gymnasium's wrappers
+# stand around an environment, and take long to import.
 _NOT_USERS = (
     *(package.__path__[0] + os.sep for package in (dlsys, torch, importlib)),
+    os.path.join(sysconfig.get_paths()["purelib"], "gymnasium") + os.sep,
     "<frozen importlib",
 )
 _INSTALLED = tuple(sysconfig.get_paths()[kind] + os.sep for kind in ("stdlib", "purelib", "platlib"))

@@ -52,4 +52,4 @@ class SwingUp(Scripted):
         pump = np.sign(speed) * np.clip(missing, -2, 2)
         hold = -(16 * angle + 4 * speed)
         near = (np.abs(angle) < 0.5) & (np.abs(speed) < 3)
-        return np.clip(np.where(near, hold, pump), -2, 2)[:, None].astype(np.float32)
+        return np.clip(np.where(near, hold, pump) / 2, -1, 1)[:, None].astype(np.float32)

@@ -64,3 +64,32 @@ def test_ctrl_c_ends_it_within_seconds_and_it_can_be_resumed(folder: Folder) -> 
     again = folder.dlsys("run", "--resume", "agent", f"stop.epochs={epochs}")
     assert again.code == 0, again.err
     assert set(folder.history("train/return").values()) == {1}
+
+
+FAULTY = """
+import gymnasium
+from gymnasium import spaces
+
+
+class Faulty(gymnasium.Env):
+    observation_space = spaces.Box(-1, 1, (2,))
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        raise KeyError("no prices for this day")
+"""
+
+
+def test_an_error_in_an_env_runner_is_told_at_once(folder: Folder) -> None:
+    """RLlib would start the env runner again, each time after a minute, and say nothing."""
+    (folder.path / "faulty.py").write_text(FAULTY)
+    told = ("environment.name=faulty:Faulty", "resources.env_runners=1")
+    done = folder.dlsys("run", "agent.yaml", *told, timeout=120)
+    assert done.code == 1
+    assert "your environment raised KeyError: 'no prices for this day' (faulty:Faulty, step 1" in done.err
+    assert "faulty.py" in done.err
+    assert "ray/rllib" not in done.err
+    folder.assert_alone()

@@ -11,6 +11,7 @@ import pytest
 from scripted import Balancer, SwingUp
 
 from dlsys.errors import DataError, SpecError
+from dlsys.rl.actions import Actions
 from dlsys.rl.episodes import Recorded, read, record
 from dlsys.spec.load import load
 from dlsys.spec.rl.job import Environment
@@ -20,7 +21,7 @@ CARTPOLE, PENDULUM = Environment(name="CartPole-v1"), Environment(name="Pendulum
 
 def spaces(name: str) -> tuple[Any, Any]:
     env = gymnasium.make(name)
-    return env.observation_space, env.action_space
+    return env.observation_space, Actions(env.action_space)
 
 
 def test_what_is_read_is_what_was_played(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_the_seed_decides_a_recording(tmp_path: Path) -> None:
 def test_continuous_actions_are_read_in_plus_minus_one_and_cut_episodes_end(tmp_path: Path) -> None:
     record(SwingUp(), PENDULUM, 2, 0, tmp_path / "a.parquet")
     found = read(tmp_path, *spaces("Pendulum-v1"))
-    np.testing.assert_allclose(2 * found.actions, SwingUp().act(found.observations), atol=1e-5)
+    np.testing.assert_allclose(found.actions, SwingUp().act(found.observations), atol=1e-5)
     assert np.flatnonzero(found.last).tolist() == [199, 399]
     assert not found.terminated.any()
 

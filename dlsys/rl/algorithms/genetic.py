@@ -77,10 +77,10 @@ class Players:
         """
         shape = (len(genomes), len(seeds))
         while len(self._envs) < shape[0] * shape[1]:
-            self._envs.append(environments.make(self._environment))
+            self._envs.append(environments.make(self._environment, ends=True))
         population = Population(shape[0], self._envs[0], self._told)
         population.genomes = genomes
-        policy = Policy(population, self._envs[0].action_space)
+        policy = Policy(population)
         going = dict(zip(np.ndindex(shape), self._envs, strict=False))
         seen = torch.zeros(*shape, int(np.prod(self._envs[0].observation_space.shape or ())))
         for (row, start), env in going.items():
@@ -114,7 +114,7 @@ class GeneticAgent:
         self._genomes = Population(told.population, env, told).genomes
         self._best = Population(1, env, told)
         self._best.genomes = self._genomes[:1]
-        self.policy = Policy(self._best, env.action_space)
+        self.policy = Policy(self._best)
         env.close()  # type: ignore[no-untyped-call]
         self._generator = Generator().manual_seed(job.seed)
         # What they do depends on what they are asked alone: lost ones start again, and are asked again.
@@ -197,4 +197,4 @@ def policy(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:
     best = Population(1, env, job.algorithm)
     best.load_state_dict(dict(weights))
     env.close()  # type: ignore[no-untyped-call]
-    return Policy(best, env.action_space)
+    return Policy(best)

@@ -161,7 +161,7 @@ class MBPOAgent:
         self._generator = Generator().manual_seed(job.seed)
         self._learner = SoftActorCritic(observations, actions, told, told.average)
         self._models = Models(observations, actions, told)
-        self.policy = Policy(self._learner.actor, self._env.action_space)
+        self.policy = Policy(self._learner.actor)
         empty = torch.empty
         self._real = Steps(
             empty(0, observations), empty(0, actions), empty(0), empty(0, observations), empty(0)
@@ -197,7 +197,7 @@ class MBPOAgent:
             actions = torch.rand(1, self._real.actions.shape[1], generator=self._generator) * 2 - 1
         else:
             actions, _ = self._learner.actor.sample(before, self._generator)
-        seen, reward, terminated, truncated, _ = self._env.step(self.policy.stretch(actions)[0].numpy())
+        seen, reward, terminated, truncated, _ = self._env.step(actions[0].numpy())
         self._return, self._length = self._return + float(reward), self._length + 1
         self._seen = seen
         if terminated or truncated:
@@ -276,7 +276,7 @@ def policy(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:
     actor = Actor(*_sizes(env), job.algorithm)
     actor.load_state_dict(dict(weights))
     env.close()  # type: ignore[no-untyped-call]
-    return Policy(actor, env.action_space)
+    return Policy(actor)
 
 
 def _sizes(env: Env) -> tuple[int, int]:

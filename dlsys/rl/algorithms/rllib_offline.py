@@ -22,6 +22,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from dlsys.rl.algorithms.rllib import network
+from dlsys.rl.environments import Made
 from dlsys.rl.episodes import read
 from dlsys.spec.rl.offline import BC, IQL, MARWIL, Offline
 
@@ -36,14 +37,14 @@ class FromEpisodes:
     config: Any
     learner_group: Any
     env_runner_group: Any
-    env_runner: Any
     metrics: Any
 
     def setup(self, config: Any) -> None:
         super().setup(config)  # type: ignore[misc]
         told: Offline = self.config.told
-        env = self.env_runner.env
-        steps = read(Path(told.episodes), env.single_observation_space, env.single_action_space)
+        env = Made(self.config.env_config)
+        steps = read(Path(told.episodes), env.observation_space, env.actions)
+        env.close()
         self._rows: dict[str, Any] = {
             Columns.OBS: steps.observations,
             Columns.ACTIONS: steps.actions,

@@ -6,6 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -36,7 +37,9 @@ def of_job(job: RLJob) -> Agent:
         spec.QLearning: QLearningAgent,
     }
     told = job.algorithm
-    made: Agent = kinds[type(told)](told, lambda: make(job.environment, flat=False), told.gamma, job.seed)
+    made: Agent = kinds[type(told)](
+        told, partial(make, job.environment, flat=False, ends=True), told.gamma, job.seed
+    )
     return made
 
 

@@ -87,6 +87,7 @@ def discretise(env: Env, bins: int, gamma: float, *, seed: int = 0) -> tuple[MDP
     limits = zip(box.low.tolist(), box.high.tolist(), strict=True)
     grid = Grid(tuple(np.linspace(low, high, bins) for low, high in limits))
     states, actions = bins ** len(grid.axes) + 1, int(choices.n)
+    first = int(getattr(inner.action_space, "start", 0))
     transitions = empty(states, actions)
     rewards = np.zeros((states, actions))
     start = np.zeros(states)
@@ -97,7 +98,7 @@ def discretise(env: Env, bins: int, gamma: float, *, seed: int = 0) -> tuple[MDP
         ended = np.zeros(states - 1, dtype=bool)
         for index, point in enumerate(points):
             inner.state = tuple(point)
-            places[index], reward, ended[index], _, _ = inner.step(action)
+            places[index], reward, ended[index], _, _ = inner.step(action + first)
             rewards[index, action] = reward
         targets, weights = grid.corners(places)
         transitions[np.flatnonzero(~ended)[:, None], action, targets[~ended]] = weights[~ended]

@@ -138,8 +138,8 @@ def from_gym(env: Env, gamma: float) -> MDP:
     earned = np.zeros_like(transitions)
     ends, goes_on = set(), {int(state) for state in np.flatnonzero(start)}
     for s in range(states):
-        for a in range(actions):
-            for probability, target, reward, terminated in table[s][a]:
+        for a, action in enumerate(sorted(table[s])):
+            for probability, target, reward, terminated in table[s][action]:
                 transitions[s, a, target] += probability
                 earned[s, a, target] += probability * reward
                 if terminated:

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import error as problems
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from dlsys.errors import UsageError
 from dlsys.registry import did_you_mean, import_string
@@ -18,6 +19,10 @@ from dlsys.spec.section import show
 from dlsys.spec.yaml import Path
 
 Env = gymnasium.Env[Any, Any]
+
+# A bound beyond this is a way to say that there is none: the range between two would overflow float32, and
+# whole numbers have no infinity, so that their type's ends stand for it.
+_NO_BOUND, _NO_WHOLE_BOUND = 1e30, 2e9
 
 
 def make(told: Environment, *, flat: bool = True, render: bool = False) -> Env:
@@ -42,6 +47,8 @@ def make(told: Environment, *, flat: bool = True, render: bool = False) -> Env:
 
 def _plain(env: Env) -> Env:
     wrappers, seen = gymnasium.wrappers, env.observation_space
+    if isinstance(seen, spaces.Dict | spaces.Tuple):
+        env = wrappers.TransformObservation(env, _scaled, _scaled_space(seen))
     if not isinstance(seen, spaces.Box):
         env = wrappers.FlattenObservation(env)
     elif len(seen.shape) == 2:
@@ -53,8 +60,42 @@ def _plain(env: Env) -> Env:
     return env
 
 
+def _scaled(seen: Any) -> Any:
+    """What is seen, with pixels in 0 to 1: beside them all else would be nothing."""
+    if isinstance(seen, dict):
+        return {name: _scaled(part) for name, part in seen.items()}
+    if isinstance(seen, tuple):
+        return tuple(map(_scaled, seen))
+    return np.asarray(seen, np.float32) / 255 if _is_pixels(seen) else seen
+
+
+def _scaled_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({name: _scaled_space(part) for name, part in space.items()})
+    if isinstance(space, spaces.Tuple):
+        return spaces.Tuple([_scaled_space(part) for part in space])
+    if isinstance(space, spaces.Box) and _is_pixels(space):
+        return spaces.Box(space.low / np.float32(255), space.high / np.float32(255), dtype=np.float32)
+    return space
+
+
+def _is_pixels(seen: Any) -> bool:
+    """Of an array or a space."""
+    return getattr(seen, "dtype", None) == np.uint8 and len(seen.shape) >= 2
+
+
 def _own(told: Environment, options: dict[str, Any]) -> Env:
     env: Env = import_string(told.name)(**options)
+    if not isinstance(env, gymnasium.Env):
+        raise UsageError(
+            f"environment.name: {told.name} is no gymnasium.Env: subclass it; its reset gives (observation, "
+            "info), and its step (observation, reward, terminated, truncated, info)"
+        )
+    for needed in ("observation_space", "action_space"):
+        if not isinstance(getattr(env, needed, None), spaces.Space):
+            raise UsageError(
+                f"environment.name: {told.name} has no {needed}: set it to a gymnasium.spaces space"
+            )
     return gymnasium.wrappers.TimeLimit(env, told.max_steps) if told.max_steps else env
 
 
@@ -97,6 +138,7 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
     """
     try:
         seen, taken = _observations(env.observation_space), _actions(env.action_space)
+        bounds, plannable = env.action_space, not algorithm.PLANS or _has_model(env)
     finally:
         env.close()  # type: ignore[no-untyped-call]
     name = getattr(algorithm, "name", "")
@@ -110,6 +152,20 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
                 ("algorithm", "name"),
                 f"{name} learns from {' or '.join(allowed)} {what}, and {place} has {found} ones",
             )
+    if not plannable:
+        yield (
+            ("algorithm", "name"),
+            f"{name} plans with an environment's model, and {place} has none that can be had (a table P of "
+            "transitions, or a state that can be set): take q-learning, or one with a network such as dqn",
+        )
+    if taken == "continuous" and "continuous" in algorithm.ACTIONS and not algorithm.UNBOUNDED:
+        assert isinstance(bounds, spaces.Box)
+        if not bounded(bounds).all():
+            yield (
+                ("algorithm", "name"),
+                f"{name} chooses actions within bounds, and {place} takes {bounds}: put a wrapper "
+                "of your own around it that has bounds, or take ppo",
+            )
     shape = env.observation_space.shape
     if seen == "image" and algorithm.IMAGES not in (None, shape):
         yield (
@@ -117,6 +173,26 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
             f"{name} takes images of shape {algorithm.IMAGES}, and {place} shows {shape}: "
             "put gymnasium's ResizeObservation around it",
         )
+
+
+def _has_model(env: Env) -> bool:
+    """Whether planning finds what it needs; whether it suits is seen when it is read."""
+    env.reset()  # some have a state only then
+    inner: Any = env.unwrapped
+    table = hasattr(inner, "P") and hasattr(inner, "initial_state_distrib")
+    seen = env.observation_space
+    settable = isinstance(seen, spaces.Box) and bool(bounded(seen).all()) and hasattr(inner, "state")
+    return table or settable or hasattr(inner, "mdp")
+
+
+def bounded(space: spaces.Box) -> NDArray[np.bool_]:
+    """Which numbers of a box have two bounds, of its shape."""
+    whole = np.issubdtype(space.dtype, np.integer)
+    bound = _NO_WHOLE_BOUND if whole else _NO_BOUND
+    found: NDArray[np.bool_] = (np.abs(space.low.astype(np.float64)) < bound) & (
+        np.abs(space.high.astype(np.float64)) < bound
+    )
+    return found
 
 
 def _actions(space: spaces.Space[Any]) -> str:

@@ -30,6 +30,8 @@ class Offline(Deep):
 class BC(Offline):
     """Behaviour cloning: does what was done; RLlib's."""
 
+    UNBOUNDED: ClassVar[bool] = True
+
     name: Literal["bc"]
     lr: Positive = 1e-3
     """The learning rate."""
@@ -38,6 +40,8 @@ class BC(Offline):
 class MARWIL(Offline):
     """Monotonic advantage re-weighted imitation learning (Wang et al. 2018): does what was done, and more
     so what turned out well; RLlib's."""
+
+    UNBOUNDED: ClassVar[bool] = True
 
     name: Literal["marwil"]
     lr: Positive = 1e-3

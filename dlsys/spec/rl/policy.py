@@ -8,7 +8,13 @@ from dlsys.spec.rl.section import Deep, Share
 from dlsys.spec.section import Bool, Count, NonNegative, Positive
 
 
-class PPO(Deep):
+class _Chances(Deep):
+    """Draws continuous actions from normal distributions."""
+
+    UNBOUNDED: ClassVar[bool] = True
+
+
+class PPO(_Chances):
     """Proximal policy optimization (Schulman et al. 2017); RLlib's."""
 
     name: Literal["ppo"]
@@ -30,7 +36,7 @@ class PPO(Deep):
     """The first weight of a penalty on the KL divergence from the old policy; it adapts. 0: none."""
 
 
-class TRPO(Deep):
+class TRPO(_Chances):
     """Trust region policy optimization (Schulman et al. 2015)."""
 
     name: Literal["trpo"]
@@ -54,7 +60,7 @@ class TRPO(Deep):
     """Passes of the value function over each batch."""
 
 
-class REINFORCE(Deep):
+class REINFORCE(_Chances):
     """The first policy gradient (Williams 1992), with the discounted returns of whole episodes.
 
     Episodes are sampled one after the other, or by several env runners: of several environments that one
@@ -77,7 +83,7 @@ class REINFORCE(Deep):
     """Passes of the baseline over each batch."""
 
 
-class A2C(Deep):
+class A2C(_Chances):
     """Synchronous advantage actor-critic: one pass over each batch (Mnih et al. 2016, without the workers'
     asynchrony)."""
 
@@ -94,7 +100,7 @@ class A2C(Deep):
     """The weight of the value function's loss."""
 
 
-class A3C(Deep):
+class A3C(_Chances):
     """Asynchronous advantage actor-critic (Mnih et al. 2016): each env runner computes gradients on its own
     copy, and the shared parameters take them as they come."""
 
@@ -112,7 +118,7 @@ class A3C(Deep):
     """The weight of the value function's loss."""
 
 
-class IMPALA(Deep):
+class IMPALA(_Chances):
     """Importance weighted actor-learner architecture (Espeholt et al. 2018); RLlib's."""
 
     name: Literal["impala"]

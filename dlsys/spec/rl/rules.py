@@ -15,6 +15,9 @@ from dlsys.spec.rl.models import DreamerV3
 from dlsys.spec.rl.value import DQN, Replayed
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
 
+# gymnasium's wrappers with running statistics.
+_UNSHARED = ("NormalizeObservation", "NormalizeReward")
+
 _RULES: Rules[RLJob] = Rules()
 
 
@@ -37,7 +40,9 @@ def _environment_exists(job: RLJob) -> Found:
     if ":" in told.name:
         yield from own_code(told.name, ("environment", "name"))
     for index, wrapper in enumerate(told.wrappers):
-        if ":" in wrapper.name:
+        if why := _unfit(wrapper.name):
+            yield ("environment", "wrappers", index, "name"), why
+        elif ":" in wrapper.name:
             yield from own_code(wrapper.name, ("environment", "wrappers", index, "name"))
 
 
@@ -119,3 +124,14 @@ def _algorithm_suits_environment(job: RLJob) -> Found:
         yield from unsuited(job.algorithm, make(job.environment, flat=False), job.environment.name)
     except DlsysError as error:
         yield ("environment",), str(error)
+
+
+def _unfit(wrapper: str) -> str:
+    """Why a wrapper cannot be used; empty where it can."""
+    if wrapper.rpartition(":")[2] not in _UNSHARED:
+        return ""
+    return (
+        f"{wrapper} keeps statistics of its own in each environment, which are neither shared nor saved: an "
+        "agent would be measured, resumed and exported with others than it learned with. Scale by fixed "
+        "numbers: RescaleObservation, or a wrapper of your own"
+    )

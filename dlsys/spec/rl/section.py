@@ -15,7 +15,11 @@ class AlgorithmSection(Section):
     """What an algorithm says of the environments that it suits."""
 
     ACTIONS: ClassVar[tuple[str, ...]] = ("discrete", "continuous")
+    # Whether it can choose numbers that have no bounds: those that squash them into ±1 cannot.
+    UNBOUNDED: ClassVar[bool] = False
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat", "image")
+    # Whether it needs the environment's model.
+    PLANS: ClassVar[bool] = False
     # The one shape of images that its networks take.
     IMAGES: ClassVar[tuple[int, ...] | None] = None
     # Whether its entry in the registry makes RLlib's configuration, or an agent of our own; and whether
