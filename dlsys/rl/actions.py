@@ -93,8 +93,11 @@ class Taken(nn.Module):
     """`Actions.taken` of many, for files that need only torch.
 
     Args:
-        policy: what chooses; the first of what it gives, where it gives several.
+        policy: what chooses.
         actions: the environment's.
+
+    Attributes:
+        initial: of a policy with a memory, the state where an episode begins, [S].
     """
 
     def __init__(self, policy: nn.Module, actions: Actions) -> None:
@@ -105,6 +108,8 @@ class Taken(nn.Module):
         self.range: Tensor
         self.bounded: Tensor
         self.policy, self._space = policy, actions.space
+        if "initial" in dict(policy.named_buffers(recurse=False)):
+            self.register_buffer("initial", policy.get_buffer("initial"))
         if isinstance(actions.space, spaces.Box):
             self._whole = actions._whole
             self._type = torch.as_tensor(np.empty(0, actions.space.dtype)).dtype
@@ -112,11 +117,13 @@ class Taken(nn.Module):
                 self.register_buffer(name, torch.as_tensor(getattr(actions, f"_{name}")))
             self.register_buffer("bounded", torch.as_tensor(actions.bounded))
 
-    def forward(self, *seen: Tensor) -> Any:
-        """Actions [N, …] as the environment takes them; what a policy gives besides stays."""
-        found = self.policy(*seen)
-        chosen, *rest = found if isinstance(found, tuple) else (found,)
-        return (self._taken(chosen), *rest) if rest else self._taken(chosen)
+    def forward(self, observations: Tensor, state: Tensor | None = None) -> Any:
+        """Actions [N, …] as the environment takes them for observations [N, …]; of a policy with a memory the
+        next states [N, S] too, for the states [N, S] before."""
+        if state is None:
+            return self._taken(self.policy(observations))
+        chosen, after = self.policy(observations, state)
+        return self._taken(chosen), after
 
     def _taken(self, chosen: Tensor) -> Tensor:
         if isinstance(self._space, spaces.Discrete):

@@ -14,6 +14,7 @@ from rl_models import job
 from scripted import Scripted
 from torch import Tensor, nn
 
+from dlsys.rl.actions import Actions, Taken
 from dlsys.rl.agent import Acting
 from dlsys.rl.episodes import record
 from dlsys.rl.evaluate import play
@@ -99,14 +100,15 @@ class Summing(nn.Module):
 
 
 def test_a_policys_state_is_one_vector_and_can_be_exported() -> None:
-    policy = policy_of(Summing(), spaces.Box(-3.0, 3.0, (1,)))
+    policy = policy_of(Summing())
     assert isinstance(policy, RecurrentPolicy)
+    taken = Taken(policy, Actions(spaces.Box(-3.0, 3.0, (1,))))
     assert policy.initial.tolist() == [1] + [0] * 6
     shown = (torch.zeros(2, 1), policy.initial.repeat(2, 1))
     shapes = ({0: torch.export.Dim("N")},) * 2
-    program = torch.export.export(policy, shown, dynamic_shapes=shapes, strict=False).module()
-    for acts in (policy, program):
-        state = program.initial.expand(3, -1)
+    program = torch.export.export(taken, shown, dynamic_shapes=shapes, strict=False).module()
+    for acts in (taken, program):
+        state = acts.initial.expand(3, -1)
         actions, state = acts(torch.tensor([[2.0], [-2.0], [-0.5]]), state)
         assert actions.flatten().tolist() == [3, -3, 3]
         actions, state = acts(torch.full((3, 1), -1.0), state)
@@ -123,6 +125,6 @@ def test_a_policy_without_memory_takes_observations_alone() -> None:
         def forward_inference(self, batch: dict[str, Any]) -> dict[str, Any]:
             return {"actions": batch["obs"]}
 
-    policy = policy_of(Plain(), spaces.Box(-2.0, 2.0, (1,)))
+    policy = policy_of(Plain())
     assert type(policy) is Policy
-    assert policy(torch.tensor([[0.5]])).tolist() == [[1.0]]
+    assert Taken(policy, Actions(spaces.Box(-2.0, 2.0, (1,))))(torch.tensor([[0.5]])).tolist() == [[1.0]]

@@ -204,7 +204,10 @@ def read_rows(path: str, folder: Path, delimiter: str) -> tuple[list[int], list[
 
 def _choose(header: list[str], place: str, options: CSVFile) -> list[str]:
     """The names of the feature columns."""
-    problems = [f"{place}: data.{option}: {text}" for option, text in options.misnamed(header)]
+    problems = [
+        f"{place}: {text}" if option == "path" else f"{place}: data.{option}: {text}"
+        for option, text in options.misnamed(header)
+    ]
     skipped = {options.target, *(name for name, kind in options.said.items() if kind == "skip")}
     names = list(options.chosen) or [name for name in header if name not in skipped]
     if not names:
