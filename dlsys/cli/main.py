@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import typer
 
@@ -53,6 +54,14 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except SystemExit as ended:
+        if ended.code in (130, 143):
+            # A library that a signal stopped in the middle of its start may crash when the interpreter ends.
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):
+                    stream.flush()
+            os._exit(int(ended.code))
+        raise
     except BrokenPipeError:
         # `dlsys runs list | head`: the reader has what it wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -67,14 +67,25 @@ def run(
         paths = runs.prepare(loaded)
     progress = Progress(paths, loaded.job)
     with progress:
-        ended = runs.execute(paths, loaded.job, address=address, note=progress.say)
+        ended = runs.execute(
+            paths,
+            loaded.job,
+            address=address,
+            note=progress.say,
+            farewell=lambda ended: tell(ended, as_json),
+        )
+    tell(ended, as_json)
+    if isinstance(ended.error, DlsysError):
+        raise typer.Exit(ended.error.exit_code)
+
+
+def tell(ended: Any, as_json: bool) -> None:
+    """How a run ended: its error first, then what it has come to."""
     if ended.error is not None and not isinstance(ended.error, DlsysError):
         raise ended.error
     if ended.error is not None:
         report(ended.error)
     summarize(ended, as_json)
-    if ended.error is not None:
-        raise typer.Exit(ended.error.exit_code)
 
 
 def recalled(prefix: str) -> None:

@@ -6,6 +6,7 @@ is interrupted; the outcome is written; the writer delivers it. Every way out pa
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -73,6 +74,7 @@ class Driving:
         mirror: of the folder.
         note: gets sentences for people.
         late: the cause that is written where the process is ended by force.
+        farewell: called just before that, to say how it ended.
 
     Attributes:
         owner: of the folder.
@@ -94,10 +96,11 @@ class Driving:
         *,
         note: Note = silent,
         late: str = "interrupted",
+        farewell: Callable[[], None] = lambda: None,
     ) -> None:
         self.paths, self.mirror, self.note = paths, mirror, note
         self.conclude: Callable[[], None] = lambda: None
-        self._ended, self._late = ended, late
+        self._ended, self._late, self._farewell = ended, late, farewell
 
     def __enter__(self) -> Driving:
         self._began = time.monotonic()
@@ -111,7 +114,7 @@ class Driving:
             self._writer = start_writer(self.paths)
             self.owner.record_writer(self._writer.pid)
             self.mirror.use(self._writer.pid, "writer")
-            self.interrupts.last_act = lambda: self.write_outcome("KILLED", self._late)
+            self.interrupts.last_act = self._end_by_force
             self._stack = stack.pop_all()
         return self
 
@@ -133,6 +136,17 @@ class Driving:
             ended.unsent = self.mirror.end(self._left)
         ended.seconds = time.monotonic() - self._began
         return True
+
+    def _end_by_force(self) -> None:
+        """What the main thread has no time for: it may be in the middle of anything."""
+        ended = self._ended
+        self.write_outcome("KILLED", self._late)
+        ended.status, ended.seconds = "KILLED", time.monotonic() - self._began
+        ended.error = Interrupted(self._late, exit_code=self.interrupts.exit_code)
+        with suppress(Exception):
+            self.conclude()
+            self._farewell()
+            sys.stdout.flush()
 
     def attend(self) -> None:
         """To be called often while workers train in other processes: tells them of Ctrl-C."""
@@ -173,6 +187,8 @@ class Driving:
         return self.interrupts.left - _MARGIN
 
     def _fail(self, error: BaseException) -> None:
+        if isinstance(error, SystemError) and isinstance(error.__cause__, Interrupted):
+            error = error.__cause__  # a signal's, which came while Ray's compiled code waited
         if isinstance(error, Interrupted | KeyboardInterrupt):
             self._ended.status = "KILLED"
             # One that came from a part with signals of its own knows better which it was.

@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,19 +118,27 @@ def _write_spec(paths: RunPaths, job: Job) -> None:
     paths.spec.write_text(yaml.dump(job.model_dump(mode="json")))
 
 
-def execute(paths: RunPaths, job: Job, *, address: str | None, note: Note = silent) -> Ended:
+def execute(
+    paths: RunPaths,
+    job: Job,
+    *,
+    address: str | None,
+    note: Note = silent,
+    farewell: Callable[[Ended], None] = lambda ended: None,
+) -> Ended:
     """Trains a prepared or reopened run to its end; never raises for what happens in training.
 
     Args:
         address: a running Ray cluster for runs of several workers; None embeds one.
         note: gets sentences about retries.
+        farewell: says how it ended where this does not return: it was asked to end and did not in time.
 
     Raises:
         UsageError: another driver has the run, or its object store cannot be used.
     """
     ended = Ended(run_id=paths.id)
     late = "interrupted, and did not stop in time"
-    driving = Driving(paths, ended, Mirror.of(paths), note=note, late=late)
+    driving = Driving(paths, ended, Mirror.of(paths), note=note, late=late, farewell=lambda: farewell(ended))
 
     def conclude() -> None:
         if ended.error is not None:
@@ -155,6 +163,7 @@ def _attempts(driving: Driving, job: Job, address: str | None, ended: Ended, met
     try:
         launcher.start(job.resources)
         interrupts.install()
+        driving.check()
         known, hoped = Attempts(job.failure.retries), job.resources.workers
         while True:
             ended.attempts += 1

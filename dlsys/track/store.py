@@ -7,6 +7,7 @@ before they are made, and a point that is sent twice stays one row.
 from __future__ import annotations
 
 import fcntl
+import importlib.metadata
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -278,13 +279,16 @@ class Store:
 
 @contextmanager
 def _initialised_once(uri: str) -> Iterator[None]:
-    """Holds a lock while a sqlite store may be created: several at once break its migration."""
+    """Holds a lock while a sqlite store may be created: several at once break its migration.
+
+    The lock's file says of which store that was done, and by which MLflow: nobody waits for it again.
+    """
     path = sqlite_path(uri)
-    if path is None:
+    if path is None or is_made(uri):
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+    with open(_lock_of(path), "r+" if _lock_of(path).exists() else "w+") as lock:
         deadline = time.monotonic() + 120
         while True:
             try:
@@ -294,7 +298,29 @@ def _initialised_once(uri: str) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise TrackingError(f"{path}: locked by another process for 120 s") from None
                 time.sleep(0.05)
+        lock.truncate(0)
         yield
+        lock.seek(0)
+        lock.write(_made_by(path))
+
+
+def is_made(uri: str) -> bool:
+    """Whether a store needs no creation: that takes seconds of work."""
+    path = sqlite_path(uri)
+    if path is None:
+        return True
+    try:
+        return _lock_of(path).read_text() == _made_by(path)
+    except OSError:
+        return False
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _made_by(path: Path) -> str:
+    return f"{importlib.metadata.version('mlflow')} {path.stat().st_ino}"
 
 
 @contextmanager

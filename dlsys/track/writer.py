@@ -288,9 +288,14 @@ def run(paths: RunPaths) -> int:
             ended_at = time.monotonic()
         try:
             if delivery is None:
-                from dlsys.track.store import Store
+                from dlsys.track.store import Store, is_made
 
-                delivery = Delivery(paths, Store((read_json(paths.record) or {})["uri"]))
+                uri = (read_json(paths.record) or {})["uri"]
+                if is_made(uri):
+                    _step_back()
+                delivery = Delivery(paths, Store(uri))
+                # Who makes a store holds what all others wait for, and must not be the last to get a core.
+                _step_back()
             began = time.monotonic()
             # The outcome is written after the last record, and was read before this.
             for _ in delivery.deliver(outcome):
@@ -361,7 +366,6 @@ def main() -> int:
     # Whoever ends the run ends its driver; what that leaves is still to be delivered.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    _step_back()
     return run(RunPaths(Path(sys.argv[1])))
 
 

@@ -186,14 +186,16 @@ def _set_environment() -> None:
 
 
 def _quiet_ray() -> ModuleType:
-    """Ray, that leaves the terminal to dlsys.
+    """Ray, that leaves the terminal and the signals to dlsys.
 
     `log_to_driver=False` still prints what Ray thinks of dead workers, on stdout; dlsys says it.
     """
     import ray
-    from ray._private import worker
+    from ray._private import utils, worker
 
     worker.print_to_stdstream = lambda *args, **kwargs: None
+    # Ray's handler ends the process where it is: a run that is asked to end saves and sums up first.
+    utils.set_sigterm_handler = lambda handler: None
     return ray
 
 
