@@ -89,7 +89,7 @@ def _running(director: Director) -> str:
 
 
 def _best(director: Director) -> str:
-    best = director.leader
+    best = director.best
     if best is None or best.value is None:
         return "none yet"
     where = f"{best.value:.4g}, trial {best.number} after {summary.many(best.epoch, 'epoch')}"

@@ -324,7 +324,7 @@ class _Driver:
 
     def _figures(self) -> dict[str, float]:
         director = self.director
-        best = director.leader
+        best = director.best
         values = {
             "sweep/epochs": float(director.epochs),
             "sweep/trials": float(len(director.trials)),

@@ -31,7 +31,7 @@ def keep_report(paths: RunPaths, director: Director, status: str, note: Callable
 
 def line(director: Director, trial: Trial, epoch: int, value: float) -> str:
     """A report, and where the sweep stands."""
-    best = director.leader
+    best = director.best
     top = f"best {best.value:.4g} (trial {best.number})" if best and best.value is not None else ""
     begun = f"{len(director.trials)} of {director.sweep.trials} begun, {len(director.running)} running"
     return f"trial {trial.number:<5} epoch {epoch:<4} {director.sweep.metric} {value:<8.4g} {begun}  {top}"

@@ -53,3 +53,8 @@ class Best:
             return f"checkpoint.best: was {metric}; of {self.metric} the next evaluation is the best so far"
         self.value = value
         return ""
+
+
+def best_is_tested(best: Best, step: int) -> str:
+    """A sentence that says so."""
+    return f"the test is of the best checkpoint: step {step}, {best.metric} {best.value:.4g}"

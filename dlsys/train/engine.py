@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,12 +20,13 @@ from dlsys.data.dataset import Dataset
 from dlsys.data.fingerprint import fingerprint, refuse_changes
 from dlsys.data.loader import Loader
 from dlsys.data.order import Order
-from dlsys.errors import UsageError
+from dlsys.errors import CheckpointError, UsageError
 from dlsys.registry import STRATEGIES, did_you_mean
 from dlsys.spec.data import Source
 from dlsys.spec.names import wrong_name
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.rules import total_steps
+from dlsys.train.best import best_is_tested
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.checkpoint.snapshot import distribute
 from dlsys.train.loop import Loop, Recorder, Result
@@ -134,8 +135,11 @@ def _train(
         data=fingerprint(job, around.folder),
         position=Position(),
     )
-    if saved := _agreed_checkpoint(around.store, world):
+    if world.is_main:
+        around.store.tidy()
+    if saved := _agreed(around.store.latest, world):
         _resume(loop, saved, job, batch_size)
+    loop.take_best = partial(_take_best, loop, job, batch_size)
     around.beat(loop.position.step)
     with _settled_memory():
         result = loop.run()
@@ -214,16 +218,14 @@ def _loaders(
     return loader(splits.train, workload.order, True), loader(splits.valid, still, False), test
 
 
-def _agreed_checkpoint(store: CheckpointStore, world: World) -> Saved | None:
-    """The newest good checkpoint, chosen by rank 0 and handed to all: they never differ about it."""
+def _agreed(choose: Callable[[], Saved | None], world: World) -> Saved | None:
+    """A checkpoint, chosen by rank 0 and handed to all: they never differ about it."""
     if world.size == 1:
-        store.tidy()
-        return store.latest()
+        return choose()
     found: list[object] = [None, None]
     if world.is_main:
-        store.tidy()
         try:
-            found[0] = store.latest()
+            found[0] = choose()
         except Exception as error:
             found[1] = error
     torch.distributed.broadcast_object_list(found)
@@ -235,16 +237,7 @@ def _agreed_checkpoint(store: CheckpointStore, world: World) -> Saved | None:
 def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
     if job.checkpoint.changed_data == "refuse":
         refuse_changes(saved.loop.get("data", {}), loop.data, saved.position.step)
-    state, own = distribute(
-        saved,
-        loop.world,
-        loop.strategy.data_place,
-        batch_size=batch_size,
-        micro=job.gradient.accumulate,
-        seed=job.seed,
-    )
-    state.local = Precision(job.precision, loop.world.device).adopt(state.local)
-    loop.strategy.state_in(state)
+    own = _take(loop, saved, job, batch_size)
     loop.meter.load_state_dict(own.get("meter", {}))
     loop.position = saved.position
     loop.metrics = dict(saved.loop["metrics"])
@@ -257,6 +250,43 @@ def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
         loop.recorder.note(f"continues from the checkpoint of step {saved.position.step}")
         for sentence in filter(None, told):
             loop.recorder.note(sentence)
+
+
+def _take(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> dict[str, Any]:
+    """Gives the strategy a checkpoint's state; returns this worker's part besides."""
+    state, own = distribute(
+        saved,
+        loop.world,
+        loop.strategy.data_place,
+        batch_size=batch_size,
+        micro=job.gradient.accumulate,
+        seed=job.seed,
+    )
+    state.local = Precision(job.precision, loop.world.device).adopt(state.local)
+    loop.strategy.state_in(state)
+    return own
+
+
+def _take_best(loop: Loop, job: TrainJob, batch_size: int) -> None:
+    """What is tested is what is kept: the weights of the best checkpoint, where one is watched for.
+
+    All is saved before, so that the run goes on from where it ended and not from there.
+    """
+    if loop.best.metric is None:
+        return
+
+    def choose() -> Saved | None:
+        loop.store.wait()
+        try:
+            return loop.store.read_best(but=loop.position.step)
+        except CheckpointError as error:
+            loop.recorder.note(f"the best checkpoint cannot be tested, the last weights are: {error}")
+            return None
+
+    if saved := _agreed(choose, loop.world):
+        _take(loop, saved, job, batch_size)
+        if loop.world.is_main:
+            loop.recorder.note(best_is_tested(loop.best, saved.position.step))
 
 
 def _write_samples(workload: Workload, weights: dict[str, Tensor], job: TrainJob, folder: Path) -> None:

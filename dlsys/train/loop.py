@@ -57,6 +57,7 @@ class Loop:
         beat: called with the number of each step begun, and after each long pause.
         pause: the epoch at whose end training pauses; None trains to the end.
         data: digests of the files that are read.
+        take_best: called before the test, when all is saved.
     """
 
     job: TrainJob
@@ -76,6 +77,7 @@ class Loop:
     data: dict[str, str] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
     metrics: dict[str, float] = field(default_factory=dict)
+    take_best: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         watched = self.job.checkpoint.best
@@ -99,6 +101,7 @@ class Loop:
         if self._saved_at != self.position.step:
             self.save()
         if reason not in ("paused", "interrupted") and self.test is not None:
+            self.take_best()
             self.evaluate("test", self.test)
         self.store.wait()
         return Result(reason, self.position, self.metrics)

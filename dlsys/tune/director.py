@@ -314,12 +314,7 @@ class Director:
         its end.
         """
         done = [trial for trial in self.trials.values() if trial.status == "done"]
-        return self._first(done) or self.leader
-
-    @property
-    def leader(self) -> Trial | None:
-        """The trial with the best last value, however far it was trained."""
-        return self._first(list(self.trials.values()))
+        return self._first(done) or self._first(list(self.trials.values()))
 
     def _first(self, trials: list[Trial]) -> Trial | None:
         found = [trial for trial in trials if trial.value is not None and not math.isnan(trial.value)]

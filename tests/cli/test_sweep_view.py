@@ -14,11 +14,13 @@ from synthetic import direct, train
 from dlsys.cli import live, sweep
 from dlsys.errors import UsageError
 from dlsys.jobs.sweep import ledger_of, look, prepare
-from dlsys.jobs.sweep_report import keep_report
+from dlsys.jobs.sweep_report import keep_report, line
 from dlsys.paths import RunPaths
 from dlsys.spec.load import LoadedSweep, load_any
+from dlsys.tune.axes import short
 from dlsys.tune.director import Director
 from dlsys.tune.ledger import Ledger
+from dlsys.tune.report import write_report
 
 
 def shown(console: Console) -> str:
@@ -41,12 +43,32 @@ def test_rungs_runners_and_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     running = next(line for line in lines if line[:1] == ["running"])
     assert len(director.running) == 1
     assert running[1:3] == ["trial", str(next(iter(director.running)))]
-    best = director.leader
+    best = director.best
     assert best is not None
     assert f"{best.value:.4g}, trial {best.number} after" in shown(console)
     assert f"optimizer.lr={best.settings['optimizer.lr']:.4g}" in " ".join(shown(console).split())
     assert f"{len(director.trials)} of 30 begun" in shown(console)
     assert "1 min 23 s" in shown(console)
+
+
+def test_one_trial_is_the_best_wherever_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while one that was stopped early has a better last value."""
+    director = train(direct(tmp_path / "ledger"), monkeypatch, orders=40)
+    done = next(trial for trial in director.trials.values() if trial.status == "done")
+    early = next(trial for trial in director.trials.values() if trial.status != "done" and trial.value)
+    assert done.value is not None
+    sign = 1 if director.sweep.mode == "max" else -1
+    early.reports[-1] = (early.reports[-1][0], done.value + sign)
+    best = director.best
+    assert best is not None
+    assert best.status == "done"
+    named = f"trial {best.number}"
+    console = plain()
+    console.print(live.view(director, 83.0))
+    assert f"{best.value:.4g}, {named} after" in shown(console)
+    assert f"best {best.value:.4g} ({named})" in line(director, early, 1, 0.5)
+    page = write_report(director, tmp_path, run="x", status="running").read_text()
+    assert f"<b>{short(best.value)}</b>, of {named} after" in page
 
 
 def test_before_the_first_report(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def job(**changes: Any) -> RLJob:
 def loop(folder: Path, told: RLJob, **around: Any) -> tuple[Loop, Recorder]:
     recorder = Recorder()
     store = CheckpointStore(folder / "checkpoints", keep=10)
-    (folder / "checkpoints").mkdir(exist_ok=True)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     made = Surroundings(
         folder=folder, recorder=recorder, store=store, artifacts=folder / "artifacts", **around
     )
@@ -114,6 +114,26 @@ def test_each_evaluation_episode_is_kept_with_its_seed(tmp_path: Path) -> None:
     valid = [row["seed"] for row in rows if row["split"] == "valid"]
     assert valid[:5] == valid[5:10] == valid[10:], "every evaluation starts alike"
     assert not {row["seed"] for row in rows if row["split"] == "test"} & set(valid)
+
+
+class Fading(Leaning):
+    """Knows what to do in its third and fourth iteration alone."""
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        return super().act(observations) if self.iterations < 5 else np.zeros(len(observations), int)
+
+
+def test_the_best_agent_is_tested(tmp_path: Path) -> None:
+    told = job(checkpoint={"every": "1 epoch", "best": "valid/return"})
+    made, recorder = loop(tmp_path, told)
+    made.agent = Fading()
+    result = made.run()
+    valid = dict(recorder.of("valid/return"))
+    assert result.metrics["test/return"] > 3 * valid[600]
+    assert recorder.notes[0].startswith("the test is of the best checkpoint: step 400, valid/return ")
+    last, _ = loop(tmp_path / "last", job())
+    last.agent = Fading()
+    assert last.run().metrics["test/return"] < 2 * valid[600]
 
 
 def test_a_target_ends_it_as_soon_as_it_is_measured(tmp_path: Path) -> None:

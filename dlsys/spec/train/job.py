@@ -90,7 +90,8 @@ class Checkpoint(Section):
     keep: Count = 2
     """How many of the newest stay on disk (the best one stays besides)."""
     best: Text | None = None
-    """The metric whose best checkpoint is kept: `valid/accuracy`."""
+    """The metric whose best checkpoint is kept, and tested at the end: `valid/accuracy`. Without one the last
+    weights are tested."""
     changed_data: Literal["refuse", "accept"] = "refuse"
     """What a run does that goes on and finds other files than those it began with."""
 

@@ -124,7 +124,7 @@ class CheckpointStore:
     def _write(
         self, step: int, model: dict[str, Tensor], state: dict[str, Tensor], document: Any, best: bool
     ) -> None:
-        place = self._folder / f"step-{step:010d}"
+        place = self._folder / _name(step)
         beside = self._folder / f".writing-{step:010d}-{os.getpid()}"
         shutil.rmtree(beside, ignore_errors=True)
         try:
@@ -185,6 +185,15 @@ class CheckpointStore:
             return None
         return self._folder / name if _FOLDER.fullmatch(name) else None
 
+    def read_best(self, *, but: int) -> Saved | None:
+        """The best checkpoint; None where there is none, or it is that of step `but`.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        path = self.best()
+        return None if path is None or path.name == _name(but) else read(path)
+
     def latest(self) -> Saved | None:
         """The newest good checkpoint, or None when there is none at all.
 
@@ -209,6 +218,10 @@ class CheckpointStore:
         for pattern in (".writing-*", ".old-*", ".best-*"):
             for path in self._folder.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:010d}"
 
 
 def read(path: Path) -> Saved:
