@@ -70,7 +70,7 @@ class Meter:
         if not self._steps:
             return {}
         step, data = self._total / self._steps, self._data / self._steps
-        exposed = min(communication.get("exposed_seconds", 0.0), step - data)
+        exposed = min(_exposed(communication, step - data) or 0.0, step - data)
         values = {
             "perf/samples_per_second": self._rows / self._total,
             "perf/step_seconds": step,
@@ -93,6 +93,13 @@ class Meter:
         self._counts = {name: int(count) for name, count in state.get("counts", {}).items()}
 
 
+def _exposed(communication: Mapping[str, float], seconds: float) -> float | None:
+    """What of a step's seconds a worker waited for others; None where nobody knows."""
+    if "exposed_share" in communication:
+        return communication["exposed_share"] * seconds
+    return communication.get("exposed_seconds")
+
+
 class SystemMeter:
     """Memory and network of this worker's process and machine, at most once a second."""
 
@@ -104,10 +111,11 @@ class SystemMeter:
         self._taken = time.monotonic()
         self._first = True
         self._busy: list[float] = []
+        self._sent: list[float] = []
 
     def take(self, communication: Mapping[str, float], step_seconds: float | None) -> dict[str, float]:
-        """Peak memory in MB, the machine's traffic in Gbit/s, and the seconds of a step in which this
-        worker did not wait for others, since they were last taken.
+        """Peak memory in MB, the machine's traffic and what this worker sends in its steps in Gbit/s, and the
+        seconds of a step in which it did not wait for others, since they were last taken.
 
         Nothing within a second of that: asking the system costs as much as a tenth of a small step.
 
@@ -115,9 +123,10 @@ class SystemMeter:
             communication: of the steps since the last call, as the strategy tells it.
             step_seconds: their mean time.
         """
-        waited = communication.get("exposed_seconds")
-        if waited is not None and step_seconds is not None:
+        if step_seconds is not None and (waited := _exposed(communication, step_seconds)) is not None:
             self._busy.append(max(0.0, step_seconds - waited))
+        if step_seconds and "bytes" in communication:
+            self._sent.append(8e-9 * communication["bytes"] / step_seconds)
         seconds = time.monotonic() - self._taken
         if seconds < 1 and not self._first:
             return {}
@@ -131,8 +140,11 @@ class SystemMeter:
         if torch.cuda.is_available():
             values[f"{prefix}/peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
         if now is not None and last is not None:
-            values[f"{prefix}/net_recv_gbit"] = (now.bytes_recv - last.bytes_recv) * gbit
-            values[f"{prefix}/net_transmit_gbit"] = (now.bytes_sent - last.bytes_sent) * gbit
+            values[f"{prefix}/machine_recv_gbit"] = (now.bytes_recv - last.bytes_recv) * gbit
+            values[f"{prefix}/machine_transmit_gbit"] = (now.bytes_sent - last.bytes_sent) * gbit
+        if self._sent:
+            values[f"{prefix}/sent_gbit"] = sum(self._sent) / len(self._sent)
+            self._sent.clear()
         if self._busy:
             values[f"{prefix}/busy_seconds"] = sum(self._busy) / len(self._busy)
             self._busy.clear()

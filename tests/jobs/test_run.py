@@ -29,7 +29,7 @@ def test_a_run_is_trained_and_tracked(folder: Folder) -> None:
         assert run.data.tags[tag], tag
     for name in ("train/loss", "valid/accuracy", "test/accuracy", "perf/samples_per_second"):
         assert name in run.data.metrics
-    for name in ("peak_memory_mb", "net_recv_gbit", "net_transmit_gbit"):
+    for name in ("peak_memory_mb", "machine_recv_gbit", "machine_transmit_gbit"):
         assert f"system/rank0/{name}" in run.data.metrics
     split = [run.data.metrics[f"perf/{part}_seconds"] for part in ("data", "compute", "communication")]
     assert sum(split) == pytest.approx(run.data.metrics["perf/step_seconds"], rel=1e-6)

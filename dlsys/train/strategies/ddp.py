@@ -178,14 +178,16 @@ class DDPStrategy(SingleStrategy):
             return found
         if self._options.hook == "powersgd":
             found.pop("bytes")  # they depend on each tensor's shape
-        # Of the last step that DDP has timed.
-        seconds = hidden = 0.0
+        # DDP times a step now and then, which takes longer than others: what it tells is a share.
+        exposed = computing = 0.0
         for trained in self._phases:
             if isinstance(trained.module, DistributedDataParallel):
                 data = trained.module._get_ddp_logging_data()  # type: ignore[no-untyped-call]
-                seconds += float(data.get("backward_comm_time", 0)) / 1e9
-                hidden += float(data.get("backward_compute_comm_overlap_time", 0)) / 1e9
-        return {**found, "seconds": seconds, "exposed_seconds": max(0.0, seconds - hidden)}
+                shared = float(data.get("backward_compute_comm_overlap_time", 0))
+                exposed += max(0.0, float(data.get("backward_comm_time", 0)) - shared)
+                computing += float(data.get("forward_compute_time", 0))
+                computing += float(data.get("backward_compute_time", 0))
+        return {**found, "exposed_share": exposed / (exposed + computing)} if computing else found
 
 
 def _compress(module: DistributedDataParallel, options: DDP) -> None:
