@@ -48,6 +48,14 @@ def marked(variable: str, value: str) -> list[psutil.Process]:
     return [process for process in found.values() if _lives(process)]
 
 
+def lives(pid: int) -> bool:
+    """Whether there is such a process, and no zombie."""
+    try:
+        return _lives(psutil.Process(pid))
+    except psutil.Error:
+        return False
+
+
 def _lives(process: psutil.Process) -> bool:
     """Whether it is there, and no zombie: one whose parent never asks for it stays for ever."""
     try:

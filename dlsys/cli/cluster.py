@@ -71,10 +71,20 @@ def status(name: Name = None, as_json: AsJson = False) -> None:
         print("ray        its head does not answer")
     print(f"jobs       {len(active)} not ended\n")
     lines = [
-        [node["name"], "alive" if node["alive"] else "dead", node["host"], *_amounts(node), node["id"][:12]]
-        for node in sorted(nodes, key=lambda node: (not node["alive"], node["name"]))
+        [node["name"], _state(node), node["host"], *_amounts(node), node["id"][:12]]
+        for node in sorted(nodes, key=lambda node: (not node["alive"], not _answers(node), node["name"]))
     ]
     print(table(["NODE", "STATE", "ADDRESS", "CPUS", "GPUS", "RAY ID"], lines))
+    if any(_state(node) == "silent" for node in nodes):
+        print("\nsilent: does not answer, and Ray has not given it up yet")
+
+
+def _answers(node: dict[str, Any]) -> bool:
+    return bool(node.get("answers", True))  # a queue of an earlier version does not say
+
+
+def _state(node: dict[str, Any]) -> str:
+    return "dead" if not node["alive"] else "alive" if _answers(node) else "silent"
 
 
 @app.command()
@@ -128,7 +138,11 @@ def doctor(name: Name = None) -> None:
     if alive:
         try:
             with provider.connect() as endpoint:
-                health = Desk(endpoint, cluster.name).health()
+                desk = Desk(endpoint, cluster.name)
+                health, silent = desk.health(), [n["name"] for n in desk.nodes() if _state(n) == "silent"]
+            for name in silent:
+                bad += 1
+                print(f"BAD  node {name} does not answer, and Ray has not given it up yet")
             away = health["ray_away_since"]
             if health.get("store_away"):
                 bad += 1

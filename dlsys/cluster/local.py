@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import psutil
-
+from dlsys import processes
 from dlsys.cluster.machine import bring_up, keeper_of, take_down
 from dlsys.cluster.places import ClusterPaths, Endpoint
 from dlsys.cluster.provider import Finding
@@ -82,7 +81,7 @@ class LocalProvider:
         if error := state.get("error"):
             yield Finding(False, error, f"See the logs in {self._paths.logs}")
         for node in state.get("nodes", ()):
-            lives = bool(node["raylet"]) and psutil.pid_exists(node["raylet"])
+            lives = bool(node["raylet"]) and processes.lives(node["raylet"])
             what = f"node {node['name']}: its raylet {'lives' if lives else 'is gone'}"
             yield Finding(lives, what, "" if lives else "The keeper starts it again; look at its log")
 

@@ -140,7 +140,15 @@ class Api:
         )
 
     async def _nodes(self, request: web.Request) -> web.Response:
-        return web.json_response([asdict(node) for node in self._dispatcher.nodes])
+        """Each with `answers` besides, as it is now: `alive` is what Ray thought when it was asked last."""
+        nodes = list(self._dispatcher.nodes)
+        answers = await asyncio.gather(*(node.answers() for node in nodes))
+        return web.json_response(
+            [
+                {**asdict(node), "answers": node.alive and answer}
+                for node, answer in zip(nodes, answers, strict=True)
+            ]
+        )
 
     async def _list(self, request: web.Request) -> web.Response:
         return web.json_response([job.to_dict() for job in self._dispatcher.jobs.values()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import aiohttp
 from dlsys.plan.room import Bundle
 
 _PATIENCE = aiohttp.ClientTimeout(total=30)
+_ANSWERS_WITHIN = 0.5  # seconds
 
 
 class RayAway(Exception):
@@ -31,6 +33,7 @@ class Node:
         host: its address.
         alive: whether Ray thinks so.
         resources: CPUs and GPUs that it has.
+        port: where its raylet listens.
     """
 
     id: str
@@ -38,6 +41,17 @@ class Node:
     host: str
     alive: bool
     resources: Bundle
+    port: int = 0
+
+    async def answers(self) -> bool:
+        """Whether something listens there: Ray takes ten seconds and more to give up a node that died."""
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN):
+                _, writer = await asyncio.open_connection(self.host, self.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
 
 
 @dataclass(frozen=True)
@@ -148,4 +162,5 @@ def _node(entry: dict[str, Any]) -> Node:
         host=raylet["nodeManagerAddress"],
         alive=raylet.get("state") == "ALIVE",
         resources={key: float(total.get(key, 0.0)) for key in ("CPU", "GPU")},
+        port=int(raylet.get("nodeManagerPort") or 0),
     )
