@@ -28,7 +28,8 @@ from dlsys.jobs.sweep_sizes import sizes, total
 from dlsys.jobs.warm_start import earlier
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
-from dlsys.spec.files import placed
+from dlsys.spec.files import files, placed
+from dlsys.spec.fingerprint import fingerprint, refuse_changes
 from dlsys.spec.load import Files, LoadedSweep, load_any
 from dlsys.spec.rl.job import Job, RLResources
 from dlsys.spec.train.job import Resources
@@ -212,6 +213,7 @@ class _Driver:
         from dlsys.jobs.trial import train
         from dlsys.tune import runner
 
+        self._look_at_data()
         self._queued = address is not None and self._paths.submission.exists()
         session = RaySession(self._driving.owner, address, queued=self._queued)
         try:
@@ -241,6 +243,20 @@ class _Driver:
         finally:
             session.stop()
 
+    def _look_at_data(self) -> None:
+        """What a sweep that goes on reads is what it began with, or its trials do not compare.
+
+        Raises:
+            UsageError: it has changed.
+        """
+        base = self._loaded.job
+        now = fingerprint(base.job, Path(self._record["folder"]))
+        if "data" not in self._record:
+            self._record["data"] = now
+            write_json(self._paths.record, self._record)
+        elif base.job.checkpoint.changed_data == "refuse":
+            refuse_changes(self._record["data"], now, "the sweep began")
+
     def _prepare(self, order: Order) -> tuple[dict[str, Any], Resources | RLResources]:
         from dlsys.jobs.launch.assignment import Assignment
         from dlsys.jobs.trial import TrialLeg
@@ -268,6 +284,11 @@ class _Driver:
             leg = replace(leg, donor=str(self._paths.trial(order.donor).root), donor_epoch=start)
         return leg.to_dict(), job.resources
 
+    def _data_of(self, job: Job) -> dict[str, str]:
+        """What a trial's files must be; nothing where the settings choose them."""
+        same = list(files(job)) == list(files(self._loaded.job.job))
+        return self._record["data"] if same and job.checkpoint.changed_data == "refuse" else {}
+
     def _job(self, order: Order) -> Job:
         """The trial's job; its folder and record are made when it is first asked for."""
         known = self._jobs.get(order.trial)
@@ -287,6 +308,7 @@ class _Driver:
             "experiment": self._record["experiment"],
             "parent": self._paths.id,
             "folder": self._record["folder"],
+            "data": self._data_of(job),
             "params": flat,
             "tags": {
                 **tags,

@@ -21,6 +21,7 @@ from dlsys.jobs.launch.assignment import Assignment, Outcome, is_retried, report
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, read_json
 from dlsys.spec.data import Source
+from dlsys.spec.fingerprint import fingerprint, refuse_changes
 
 if TYPE_CHECKING:
     from dlsys.data import Splits
@@ -69,6 +70,9 @@ def train(told: dict[str, Any]) -> dict[str, Any]:
             mirror.take(RunPaths(donor))
             _take_over(RunPaths(donor), leg.donor_epoch, assignment.paths)
             mirror.replaced(assignment.paths)
+        record = read_json(assignment.paths.record) or {}
+        now = fingerprint(assignment.job, Path(assignment.folder))
+        refuse_changes(record.get("data", {}), now, "the sweep began")
         outcome = _train(assignment)
         mirror.leave()
     except DlsysError as error:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from dlsys.data.fingerprint import fingerprint, refuse_changes
 from dlsys.errors import CheckpointError, NonFiniteError
 from dlsys.rl.agent import Agent, Iteration
 from dlsys.rl.environments import LONGEST
 from dlsys.rl.evaluate import Played, play
 from dlsys.rl.plain import decode, encode
+from dlsys.spec.fingerprint import fingerprint, refuse_changes
 from dlsys.spec.metrics import best as better
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.section import Interval
@@ -64,7 +64,9 @@ class Loop:
             UsageError: the recorded episodes are not those that it began with.
         """
         if self.job.checkpoint.changed_data == "refuse":
-            refuse_changes(saved.loop.get("data", {}), self._data, saved.position.step)
+            refuse_changes(
+                saved.loop.get("data", {}), self._data, f"the checkpoint of step {saved.position.step}"
+            )
         self.agent.load(decode(saved.optimizers["agent"]))
         self.position = saved.position
         self.metrics = dict(saved.loop["metrics"])

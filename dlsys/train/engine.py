@@ -17,12 +17,12 @@ from torch import Tensor
 from dlsys import data as sources
 from dlsys.data.augment import augment
 from dlsys.data.dataset import Dataset
-from dlsys.data.fingerprint import fingerprint, refuse_changes
 from dlsys.data.loader import Loader
 from dlsys.data.order import Order
 from dlsys.errors import CheckpointError, UsageError
 from dlsys.registry import STRATEGIES, did_you_mean
 from dlsys.spec.data import Source
+from dlsys.spec.fingerprint import fingerprint, refuse_changes
 from dlsys.spec.names import wrong_name
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.rules import total_steps
@@ -236,7 +236,7 @@ def _agreed(choose: Callable[[], Saved | None], world: World) -> Saved | None:
 
 def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
     if job.checkpoint.changed_data == "refuse":
-        refuse_changes(saved.loop.get("data", {}), loop.data, saved.position.step)
+        refuse_changes(saved.loop.get("data", {}), loop.data, f"the checkpoint of step {saved.position.step}")
     own = _take(loop, saved, job, batch_size)
     loop.meter.load_state_dict(own.get("meter", {}))
     loop.position = saved.position
