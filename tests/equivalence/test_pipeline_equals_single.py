@@ -112,3 +112,36 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     rest = in_workers(2, train_worker, two, str(tmp_path / "part"))[0]
     assert 0 < len(rest.losses) < STEPS
     assert_equal(whole.weights, rest.weights)
+
+
+class Strided(torch.nn.Module):
+    """Gives out, and passes back, what lies in pieces in memory."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("turn", torch.polar(torch.ones(16), torch.arange(16.0)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind == "complex":
+            return (x * self.turn).real
+        return (
+            x.unflatten(1, (4, 4)).transpose(1, 2).flatten(1) if self.kind == "input" else x.T.contiguous().T
+        )
+
+
+def strided(kind: str) -> torch.nn.Sequential:
+    layers = torch.nn.Linear(64, 16), Strided(kind), torch.nn.Linear(16, 16), Strided(kind)
+    return torch.nn.Sequential(torch.nn.Flatten(), *layers, torch.nn.Linear(16, 10))
+
+
+@pytest.mark.parametrize("split", ["['2']", "['3']"])
+@pytest.mark.parametrize("kind", ["complex", "input", "output"])
+def test_what_lies_in_pieces_is_sent(kind: str, split: str, tmp_path: Path) -> None:
+    text = (
+        f"{HEAD}workload: test_pipeline_equals_single:strided\nmodel: {{kind: {kind}}}\n"
+        "data: {source: digits}\noptimizer: {name: sgd, lr: 0.05}\nbatch_size: 48\nstop: {steps: 4}\n"
+    )
+    truth = reference(job(text))
+    cut = job(text, f"strategy={{name: pipeline, split: {split}}}", "resources.workers=2")
+    assert_same(truth, in_workers(2, train_worker, cut, str(tmp_path))[0])
