@@ -1,8 +1,8 @@
 """Names that a job file may use, and the lazy `module:attr` strings behind them.
 
 One class, and explicit tables: importing dlsys runs nobody's registration code. Installed
-packages add their own names through entry points in the groups `dlsys.workloads` and
-`dlsys.sources`. The catalogue of workloads is `dlsys.spec.catalogue`'s.
+packages add workloads of their own, whose catalogue is `dlsys.spec.catalogue`'s, through entry points in
+the group `dlsys.workloads`.
 """
 
 from __future__ import annotations
@@ -75,13 +75,14 @@ class Registry:
     Args:
         kind: what the names stand for, as messages say it (`workload`).
         table: name to `module:attr`.
-        group: the entry-point group that other packages may add names through.
     """
 
-    def __init__(self, kind: str, table: Mapping[str, str], *, group: str | None = None) -> None:
+    # The entry-point group through which other packages may add names.
+    _group = ""
+
+    def __init__(self, kind: str, table: Mapping[str, str]) -> None:
         self.kind = kind
         self._own = dict(table)
-        self._group = group
 
     @cached_property
     def _table(self) -> dict[str, str]:
@@ -128,7 +129,6 @@ SOURCES = Registry(
         "gaussian-ring": "dlsys.data.points.gaussian_ring:gaussian_ring",
         "piecewise": "dlsys.data.features.piecewise:piecewise",
     },
-    group="dlsys.sources",
 )
 
 STRATEGIES = Registry(

@@ -12,7 +12,7 @@ import pytest
 from dlsys import registry
 from dlsys.errors import UsageError
 from dlsys.registry import SOURCES, STRATEGIES, Registry, did_you_mean, import_string, known, like
-from dlsys.spec.catalogue import WORKLOADS
+from dlsys.spec.catalogue import WORKLOADS, Catalogue
 from dlsys.spec.schema import schema
 
 TABLE = Registry("planet", {"venus": "math:pi", "earth": "os.path:join"})
@@ -52,14 +52,15 @@ def test_attributes_may_be_dotted() -> None:
     assert import_string("collections:OrderedDict.fromkeys")("a") == {"a": None}
 
 
-def test_installed_packages_add_names_but_take_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    added = [EntryPoint("mars", "math:e", "dlsys.planets"), EntryPoint("venus", "math:e", "dlsys.planets")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: added if group == "dlsys.planets" else [])
-    table = Registry("planet", {"venus": "math:pi"}, group="dlsys.planets")
-    assert table.names() == ["mars", "venus"]
+def test_installed_packages_add_workloads_but_take_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = "their_package.mars:CARD"
+    added = [EntryPoint(name, theirs, "dlsys.workloads") for name in ("mars", "lenet-5")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: added if group == "dlsys.workloads" else [])
+    table = Catalogue("dlsys.zoo.table:WORKLOADS")
     assert "mars" in table
-    assert table.target("venus") == "math:pi"
-    assert table.target("mars") == "math:e"
+    assert table.target("mars") == theirs
+    assert table.target("lenet-5") == WORKLOADS.target("lenet-5") != theirs
+    assert table.names() == sorted([*WORKLOADS.names(), "mars"])
 
 
 @pytest.mark.parametrize("table", [WORKLOADS, SOURCES, STRATEGIES], ids=lambda table: table.kind)

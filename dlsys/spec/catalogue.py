@@ -21,9 +21,10 @@ class Catalogue(Registry):
             `family.folder:preset` where it means one preset of that workload.
     """
 
+    _group = "dlsys.workloads"
+
     def __init__(self, table: str) -> None:
         self.kind = "workload"
-        self._group = "dlsys.workloads"
         self._place = table
 
     @cached_property
