@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dlsys.cli.output import AsJson, give
-from dlsys.cli.report import table
+from dlsys.cli.report import report, table
 from dlsys.errors import DlsysError, RunError, UsageError
 
 app = typer.Typer(help="Look at runs.", no_args_is_help=True)
@@ -134,16 +134,16 @@ def sync(
     from dlsys.track.writer import delivered
     from dlsys.track.writer import sync as deliver
 
-    failed: DlsysError | None = None
+    code = 0
     found = RunPaths.find(run) if run else None
     # A trial is its sweep's to deliver.
     for paths in [found.sweep or found] if found else RunPaths.all():
         writer = (read_json(paths.owner) or {}).get("writer")
-        if writer and alive(int(writer[0]), writer[1]):
-            if run:
-                print(f"{paths.id}: its own writer is at work")
-            continue
         if run is None and delivered(paths):
+            continue
+        if writer and alive(int(writer[0]), writer[1]):
+            reason = (read_json(paths.refusal) or {}).get("reason", "")
+            print(f"{paths.id}: its own writer is at work{f', and told: {reason}' if reason else ''}")
             continue
         settle(paths)
         mirror = Mirror.of(paths)
@@ -153,9 +153,10 @@ def sync(
                 raise RunError(unsent)
             print(f"{paths.id}: {deliver(paths)} points delivered")
         except DlsysError as error:
-            failed = error
-    if failed is not None:
-        raise failed
+            code = error.exit_code
+            report(RunError(f"{paths.id}: {error}", hint=error.hint))
+    if code:
+        raise typer.Exit(code)
 
 
 def _runs(uri: str | None, limit: int, prefix: str | None = None) -> list[Any]:
