@@ -23,6 +23,14 @@ def report(error: DlsysError) -> None:
         print(f"       {error.hint}", file=sys.stderr)
 
 
+def report_end(error: BaseException | None) -> None:
+    """Says what ended a run or a sweep, if anything did; what is no error of ours is raised."""
+    if isinstance(error, DlsysError):
+        report(error)
+    elif error is not None:
+        raise error
+
+
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of text, aligned, with two spaces between."""
     widths = [max(len(line[i]) for line in [titles, *rows]) for i in range(len(titles))]

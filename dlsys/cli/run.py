@@ -10,7 +10,7 @@ import typer
 
 from dlsys.cli import files
 from dlsys.cli.output import AsJson, give
-from dlsys.cli.report import report
+from dlsys.cli.report import report_end
 from dlsys.errors import DlsysError, UsageError
 
 
@@ -81,10 +81,7 @@ def run(
 
 def tell(ended: Any, as_json: bool) -> None:
     """How a run ended: its error first, then what it has come to."""
-    if ended.error is not None and not isinstance(ended.error, DlsysError):
-        raise ended.error
-    if ended.error is not None:
-        report(ended.error)
+    report_end(ended.error)
     summarize(ended, as_json)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dlsys.cli.output import AsJson, give
-from dlsys.cli.report import report, settings_text, table
+from dlsys.cli.report import report_end, settings_text, table
 from dlsys.errors import DlsysError, UsageError
 
 app = typer.Typer(help="Look at sweeps, resume and extend them.", no_args_is_help=True)
@@ -29,6 +29,11 @@ def execute(paths: Any, loaded: Any, address: str | None, as_json: bool, more: i
 
     console = Console(stderr=True, highlight=False)
     console.print(f"sweep {paths.id}")
+
+    def tell(ended: Any) -> None:
+        report_end(ended.error)
+        _summarize(ended, loaded.sweep.metric, as_json)
+
     with LiveSweep(console) if console.is_terminal else nullcontext() as live:
         ended = sweeps.execute(
             paths,
@@ -37,13 +42,10 @@ def execute(paths: Any, loaded: Any, address: str | None, as_json: bool, more: i
             note=lambda text: console.print(text, markup=False, soft_wrap=True),
             watch=live.update if live else None,
             more=more,
+            farewell=tell,
         )
-    if ended.error is not None and not isinstance(ended.error, DlsysError):
-        raise ended.error
-    if ended.error is not None:
-        report(ended.error)
-    _summarize(ended, loaded.sweep.metric, as_json)
-    if ended.error is not None:
+    tell(ended)
+    if isinstance(ended.error, DlsysError):
         raise typer.Exit(ended.error.exit_code)
 
 

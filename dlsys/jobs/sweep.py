@@ -137,6 +137,7 @@ def execute(
     note: Note = silent,
     watch: Callable[[Director], None] | None = None,
     more: int = 0,
+    farewell: Callable[[SweepEnded], None] = lambda ended: None,
 ) -> SweepEnded:
     """Runs a prepared or reopened sweep to its end; never raises for what happens in trials.
 
@@ -145,10 +146,11 @@ def execute(
         note: gets a sentence about each thing that happens.
         watch: sees the sweep several times a second; then reports are not noted one by one.
         more: trials on top of those that the sweep already may have.
+        farewell: as in `dlsys.jobs.run.execute`.
     """
     ended = SweepEnded(run_id=paths.id)
     with (
-        Driving(paths, ended, Mirror.of(paths), note=note) as driving,
+        Driving(paths, ended, Mirror.of(paths), note=note, farewell=lambda: farewell(ended)) as driving,
         closing(Ledger(ledger_of(paths))) as ledger,
         closing(_Driver(driving, loaded, ledger, watch)) as driver,
     ):

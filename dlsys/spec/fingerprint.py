@@ -20,12 +20,16 @@ _KIND = "2:"
 
 
 def fingerprint(job: Job, folder: Path) -> dict[str, str]:
-    """A digest of each file and folder that a job reads, by the field that names it.
+    """A digest of each file and folder that a job reads and that is there, by the field that names it.
 
     Args:
         folder: where relative paths start.
     """
-    return {".".join(map(str, path)): _of(folder / text) for path, text in files(job)}
+    return {
+        ".".join(map(str, path)): _of(folder / text)
+        for path, text in files(job)
+        if (folder / text).exists()  # or on the machines that train alone
+    }
 
 
 def _of(path: Path) -> str:

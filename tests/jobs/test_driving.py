@@ -88,3 +88,42 @@ def test_there_is_one_driver(paths: RunPaths) -> None:
             drive(paths)
         (paths.root / "stop").touch()
     assert read_json(paths.outcome) is not None
+
+
+def test_a_signal_that_came_while_compiled_code_waited(paths: RunPaths) -> None:
+    """Ray's waits make an error of their own of what a signal's handler raises."""
+    error = SystemError("returned a result with an exception set")
+    error.__cause__ = Interrupted(exit_code=143)
+    ended = drive(paths, error)
+    assert (ended.status, ended.cause) == ("KILLED", "interrupted")
+    assert isinstance(ended.error, Interrupted)
+    assert ended.error.exit_code == 143
+    other = drive(paths, SystemError("of another kind"))
+    assert other.status == "FAILED"
+
+
+def test_who_is_ended_by_force_says_so_first(paths: RunPaths) -> None:
+    ended, said = Ending(run_id=paths.id), []
+    late = "interrupted, and did not stop in time"
+
+    def farewell() -> None:
+        said.append((ended.status, str(ended.error), (read_json(paths.outcome) or {})["status"]))
+
+    with Driving(paths, ended, Mirror(paths, ""), late=late, farewell=farewell) as driving:
+        driving.interrupts.last_act()  # the process ends behind it, wherever its main thread is
+        ended.status, ended.error = "FINISHED", None
+    assert said == [("KILLED", late, "KILLED")]
+
+
+def test_ray_leaves_the_signals_alone() -> None:
+    from ray._private import utils
+
+    from dlsys.jobs.launch.ray_session import _quiet_ray
+
+    before, ours = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
+    try:
+        _quiet_ray()
+        utils.set_sigterm_handler(lambda number, frame: None)
+        assert signal.getsignal(signal.SIGTERM) == before
+    finally:
+        utils.set_sigterm_handler = ours
