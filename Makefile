@@ -69,9 +69,10 @@ crossing: env  ## continue every strategy's checkpoint under every other: docs/c
 	'trains a workload that both allow: LeNet-5, or with `moe` a mixture of experts.' ''; \
 	PYTHONPATH=tests $(BIN)/python tests/equivalence/crossing.py; } > docs/crossing.md
 
-limits: env  ## what models may be made of, under each strategy: docs/limits.md
+limits: env  ## what models and columns may be made of: docs/limits.md
 	@mkdir -p build
-	@PYTHONPATH=tests:tests/equivalence $(BIN)/python tests/equivalence/limits.py > build/limits.md
+	@DS_ACCELERATOR=cpu PYTHONPATH=tests:tests/equivalence $(BIN)/python tests/equivalence/limits.py > build/limits.md
+	@$(BIN)/python tests/data/column_limits.py >> build/limits.md
 	@mv build/limits.md docs/limits.md
 
 jobs: env  ## train every ready job file; each must meet what it expects

@@ -152,3 +152,27 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (city["kind"], city["values"]) == ("category", "3")
     assert price["kind"] == "doubtful"
     assert "decimal: ','" in price["note"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ([f"{i},{i % 10}" for i in range(60)], "looks like numbers with commas, such as '0,0'"),
+        (
+            [f"name-{i}" for i in range(60)],
+            "another text in each row, .* name another target, or say",
+        ),
+        ([str(i) if i % 20 else "unknown" for i in range(60)], "3 of 60 cells are no numbers"),
+    ],
+)
+def test_a_class_that_reads_as_something_else_is_refused(cells: list[str], said: str) -> None:
+    target = Column("y", cells, lambda row: f"t.csv:{row + 2}")
+    with pytest.raises(DataError, match=said):
+        target.classes()
+    assert len(target.classes("category")[0]) > 20
+
+
+def test_few_classes_are_names_whatever_they_look_like() -> None:
+    names, codes = Column("y", ["1,5", "2,5", "1,5", "other"] * 9, str).classes()
+    assert names == ["1,5", "2,5", "other"]
+    assert codes[:4].tolist() == [0, 1, 0, 2]

@@ -251,7 +251,6 @@ def main() -> None:
     for message, places in messages.items():
         told = ", ".join(places) if len(places) < len(STRATEGIES) else places[0].partition(" under ")[0]
         print(f"- {told}:\n  > {message}")
-    print("\nColumns of tables are in [data.md](data.md).")
     POOL.close()
 
 

@@ -123,7 +123,10 @@ class Column:
             )
         return "category"
 
-    def _refuse_doubt(self) -> None:
+    def _refuse_doubt(self, mend: str = "") -> None:
+        """Args:
+        mend: what to do with a column that says nothing; by default to skip it.
+        """
         texts = [self.cells[row] for row in self.odd]
         grouped, comma = (all(map(form.fullmatch, texts)) for form in (_GROUPS, _COMMA))
         first = f"{self.at(self.odd[0])}: column {self.name!r}"
@@ -143,7 +146,8 @@ class Column:
         if len(self.values) == len(self.present) > _MANY_CLASSES:
             raise DataError(
                 f"{first} has another text in each row, such as {texts[0]!r}, from which nothing can be "
-                f"learnt: say columns: {{{self.name}: skip}}, or {{{self.name}: category}}"
+                f"learnt: {mend or f'say columns: {{{self.name}: skip}}'}, or say columns: "
+                f"{{{self.name}: category}}"
             )
 
     def _odd_cells(self) -> str:
@@ -159,10 +163,12 @@ class Column:
         """The classes of a target, and each row's, int64 (rows,).
 
         Raises:
-            DataError: they are too many different numbers to be classes.
+            DataError: they are too many different numbers to be classes, or could be numbers.
         """
         names = self.values
         if self.odd:
+            if said is None and len(names) > _MANY_CLASSES:  # fewer are names, whatever they look like
+                self._refuse_doubt(mend="name another target")
             number = {name: index for index, name in enumerate(names)}
             return names, np.array([number[cell] for cell in self.cells], dtype=np.int64)
         known = np.unique(self.numbers)
