@@ -62,14 +62,16 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         self._steps = 0
-        with self._told():
+        try:
             found = self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            raise self._translated(error) from error
         self._look(found[0])
         return found
 
     def step(self, action: Any) -> Any:
         self._steps += 1
-        try:  # as `_told`, which costs more than many an environment's step
+        try:
             found = self.env.step(action if self._same else self.actions.taken(action))
         except Exception as error:
             raise self._translated(error) from error
@@ -92,13 +94,6 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def _place(self) -> str:
         return f"{self._name}, step {self._steps} of an episode" if self._steps else f"{self._name}, reset"
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> Exception:
         if not isinstance(error, DlsysError) and (own := user_traceback(error)):

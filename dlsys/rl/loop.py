@@ -21,7 +21,7 @@ from dlsys.spec.fingerprint import fingerprint, refuse_changes
 from dlsys.spec.metrics import best as better
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.section import Interval
-from dlsys.train.best import Best, best_is_tested
+from dlsys.train.best import Best, to_test
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.engine import Surroundings
 from dlsys.train.loop import Result
@@ -92,7 +92,9 @@ class Loop:
         if self._saved_at != position.step:
             self.save()
         if reason not in ("paused", "interrupted") and around.tested:
-            self._take_best()
+            note = around.recorder.note
+            if saved := to_test(self.best, self._store, position.step, note):
+                self.agent.load(decode(saved.optimizers["agent"]))
             self.evaluate("test", self.job.episodes.test)
             if around.stop_requested():
                 reason = "interrupted"
@@ -100,21 +102,6 @@ class Loop:
                 self._draw()
         self._store.wait()
         return Result(reason, position, self.metrics)
-
-    def _take_best(self) -> None:
-        """What is tested is what is kept: the agent of the best checkpoint, where one is watched for."""
-        if self.best.metric is None:
-            return
-        self._store.wait()
-        note = self.around.recorder.note
-        try:
-            saved = self._store.read_best(but=self.position.step)
-        except CheckpointError as error:
-            note(f"the best checkpoint cannot be tested, the last agent is: {error}")
-            return
-        if saved is not None:
-            self.agent.load(decode(saved.optimizers["agent"]))
-            note(best_is_tested(self.best, saved.position.step))
 
     def _iterate(self) -> Reason | None:
         position, before = self.position, self.position.step

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from dlsys.errors import CheckpointError
+from dlsys.train.checkpoint import CheckpointStore, Saved
 
 
 @dataclass
@@ -55,6 +58,26 @@ class Best:
         return ""
 
 
-def best_is_tested(best: Best, step: int) -> str:
-    """A sentence that says so."""
-    return f"the test is of the best checkpoint: step {step}, {best.metric} {best.value:.4g}"
+def to_test(best: Best, store: CheckpointStore, step: int, note: Callable[[str], None]) -> Saved | None:
+    """The checkpoint for the test at the end: what is tested is what is kept.
+
+    Args:
+        step: where the run has ended; all is saved, so that it goes on from there.
+        note: gets a sentence about what is tested.
+
+    Returns:
+        The best one; None where that is the last one, or none is watched for, or it is damaged.
+    """
+    if best.metric is None:
+        return None
+    store.wait()
+    try:
+        saved = store.read_best(but=step)
+    except CheckpointError as error:
+        note(f"the best checkpoint cannot be tested, the last weights are: {error}")
+        return None
+    if saved is not None:
+        note(
+            f"the test is of the best checkpoint: step {saved.position.step}, {best.metric} {best.value:.4g}"
+        )
+    return saved

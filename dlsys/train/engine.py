@@ -19,14 +19,14 @@ from dlsys.data.augment import augment
 from dlsys.data.dataset import Dataset
 from dlsys.data.loader import Loader
 from dlsys.data.order import Order
-from dlsys.errors import CheckpointError, UsageError
+from dlsys.errors import UsageError
 from dlsys.registry import STRATEGIES, did_you_mean
 from dlsys.spec.data import Source
 from dlsys.spec.fingerprint import fingerprint, refuse_changes
 from dlsys.spec.names import wrong_name
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.rules import total_steps
-from dlsys.train.best import best_is_tested
+from dlsys.train.best import to_test
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.checkpoint.snapshot import distribute
 from dlsys.train.loop import Loop, Recorder, Result
@@ -268,25 +268,10 @@ def _take(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> dict[str,
 
 
 def _take_best(loop: Loop, job: TrainJob, batch_size: int) -> None:
-    """What is tested is what is kept: the weights of the best checkpoint, where one is watched for.
-
-    All is saved before, so that the run goes on from where it ended and not from there.
-    """
-    if loop.best.metric is None:
-        return
-
-    def choose() -> Saved | None:
-        loop.store.wait()
-        try:
-            return loop.store.read_best(but=loop.position.step)
-        except CheckpointError as error:
-            loop.recorder.note(f"the best checkpoint cannot be tested, the last weights are: {error}")
-            return None
-
-    if saved := _agreed(choose, loop.world):
+    """Gives the strategy what is to be tested."""
+    choose = partial(to_test, loop.best, loop.store, loop.position.step, loop.recorder.note)
+    if loop.best.metric is not None and (saved := _agreed(choose, loop.world)):
         _take(loop, saved, job, batch_size)
-        if loop.world.is_main:
-            loop.recorder.note(best_is_tested(loop.best, saved.position.step))
 
 
 def _write_samples(workload: Workload, weights: dict[str, Tensor], job: TrainJob, folder: Path) -> None:

@@ -132,18 +132,19 @@ class Loop:
             if ended or self.strategy.meets(position.step):
                 self._stopper.agree(position, done - begun)
             improved, evaluates = False, self._stopper.due(self.job.evaluate, position, ended)
+            reason = self._ended()
             # What is measured is that of the steps before; a run that goes on later makes the whole mean.
             if (
                 position.step % self.job.tracking.log_every == 0
                 or evaluates
-                or self._ended() in ("finished", "target", "time")
+                or reason in ("finished", "target", "time")
             ):
                 self.log(hyper["lr"])
-            reason = self._ended()
+                reason = self._ended()
             # Who interrupts a run waits for its end: no time for more than a checkpoint.
             if reason != "interrupted" and (reason or evaluates):
                 improved = self.evaluate("valid", self.valid)
-            reason = self._ended()
+                reason = self._ended()
             if improved or reason or self._stopper.due(self.job.checkpoint.every, position, ended):
                 self.save(best=improved)
             if reason or ended:

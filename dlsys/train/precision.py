@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from dlsys.train.collectives.mean import local
+
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Those of torch.amp.GradScaler, and the least scale of DeepSpeed's.
@@ -105,8 +107,7 @@ class LossScaler:
         held = [p.grad for p in parameters if p.grad is not None]
         if self._enabled and held:
             # Of a DTensor, this worker's part: lists of both kinds have no kernel.
-            own = [g.to_local() if hasattr(g, "to_local") else g for g in held]
-            torch._foreach_mul_(own, 1 / self.scale)
+            torch._foreach_mul_([local(gradient) for gradient in held], 1 / self.scale)
 
     def overflow(self) -> bool:
         """Takes note of a gradient that is not finite; whether a smaller scale may mend it."""

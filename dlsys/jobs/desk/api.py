@@ -143,12 +143,8 @@ class Api:
         """Each with `answers` besides, as it is now: `alive` is what Ray thought when it was asked last."""
         nodes = list(self._dispatcher.nodes)
         answers = await asyncio.gather(*(node.answers() for node in nodes))
-        return web.json_response(
-            [
-                {**asdict(node), "answers": node.alive and answer}
-                for node, answer in zip(nodes, answers, strict=True)
-            ]
-        )
+        rows = zip(nodes, answers, strict=True)
+        return web.json_response([{**asdict(node), "answers": answer} for node, answer in rows])
 
     async def _list(self, request: web.Request) -> web.Response:
         return web.json_response([job.to_dict() for job in self._dispatcher.jobs.values()])

@@ -45,6 +45,8 @@ class Node:
 
     async def answers(self) -> bool:
         """Whether something listens there: Ray takes ten seconds and more to give up a node that died."""
+        if not self.alive:
+            return False
         try:
             async with asyncio.timeout(_ANSWERS_WITHIN):
                 _, writer = await asyncio.open_connection(self.host, self.port)
