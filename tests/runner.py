@@ -26,6 +26,9 @@ from dlsys.paths import RunPaths
 from dlsys.track.store import Store
 from dlsys.train.checkpoint import CheckpointStore
 
+#: How each line begins that a run writes when all goes well: nothing of Ray's, torch's or MLflow's own talk.
+OURS = ("run mine-", "epoch ", "the test is of the best checkpoint: ", "See it:", "Look it up:")
+
 MODULE = '''
 """A user's own workload, with faults on demand (environment variables)."""
 

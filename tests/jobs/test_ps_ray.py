@@ -7,7 +7,7 @@ import json
 import psutil
 import pytest
 from harness import assert_equal
-from runner import Done, Folder
+from runner import OURS, Done, Folder
 
 pytestmark = pytest.mark.ray
 
@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     assert json.loads(done.out)["attempts"] == 1
     # Servers are as quiet as workers.
     for line in done.err.splitlines():
-        assert line.startswith(("run mine-", "epoch ", "See it:", "Look it up:")), line
+        assert line.startswith(OURS), line
     assert [log.read_text() for log in folder.run.logs.glob("server-*.log")] == ["", ""]
     folder.assert_alone()
     return folder

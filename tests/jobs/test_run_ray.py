@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from harness import assert_equal
-from runner import Folder
+from runner import OURS, Folder
 
 from dlsys.jobs.launch.auth import ensure_token
 from dlsys.paths import read_json
@@ -35,7 +35,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     assert json.loads(done.out)["attempts"] == 1
     # Nothing of Ray's, torch's or MLflow's own talk reaches the terminal.
     for line in done.err.splitlines():
-        assert line.startswith(("run mine-", "epoch ", "See it:", "Look it up:")), line
+        assert line.startswith(OURS), line
     folder.assert_alone()
     return folder
 
