@@ -1,8 +1,8 @@
 """Names that a job file may use, and the lazy `module:attr` strings behind them.
 
 One class, and explicit tables: importing dlsys runs nobody's registration code. Installed
-packages add workloads of their own, whose catalogue is `dlsys.spec.catalogue`'s, through entry points in
-the group `dlsys.workloads`.
+packages add workloads of their own, whose catalogue is `dlsys.spec.catalogue`'s, and sources of data, through
+entry points in the groups `dlsys.workloads` and `dlsys.sources`.
 """
 
 from __future__ import annotations
@@ -75,26 +75,24 @@ class Registry:
     Args:
         kind: what the names stand for, as messages say it (`workload`).
         table: name to `module:attr`.
+        group: of entry points, through which other packages may add names.
     """
 
-    # The entry-point group through which other packages may add names.
-    _group = ""
-
-    def __init__(self, kind: str, table: Mapping[str, str]) -> None:
-        self.kind = kind
-        self._own = dict(table)
+    def __init__(self, kind: str, table: Mapping[str, str], *, group: str = "") -> None:
+        self.kind, self._group = kind, group
+        self.own = dict(table)
 
     @cached_property
     def _table(self) -> dict[str, str]:
         extra = entry_points(group=self._group) if self._group else ()
-        return {**{point.name: point.value for point in extra}, **self._own}
+        return {**{point.name: point.value for point in extra}, **self.own}
 
     def names(self) -> list[str]:
         return sorted(self._table)
 
     def __contains__(self, name: object) -> bool:
         # Ours first: reading other packages' entry points takes longer than most commands.
-        return name in self._own or name in self._table
+        return name in self.own or name in self._table
 
     def target(self, name: str) -> str:
         """The `module:attr` behind a name.
@@ -102,7 +100,7 @@ class Registry:
         Raises:
             UsageError: unknown name; the message tells the nearest ones.
         """
-        found = self._own.get(name) or self._table.get(name)
+        found = self.own.get(name) or self._table.get(name)
         if found is None:
             raise UsageError(self.unknown(name))
         return found
@@ -122,13 +120,18 @@ SOURCES = Registry(
         "breast_cancer": "dlsys.data.features.breast_cancer:breast_cancer",
         "pydoc": "dlsys.data.text.pydoc:pydoc",
         "text": "dlsys.data.text.text_file:text_file",
-        "csv": "dlsys.data.features.csv_file:csv_file",
+        "csv": "dlsys.data.features.files:csv_file",
+        "parquet": "dlsys.data.features.files:parquet_file",
+        "arrow": "dlsys.data.features.files:arrow_file",
+        "jsonl": "dlsys.data.features.files:json_lines",
         "idx": "dlsys.data.images.idx:idx_files",
         "image-folder": "dlsys.data.images.image_folder:image_folder",
         "synthetic-ctr": "dlsys.data.clicks.synthetic_ctr:ctr",
         "gaussian-ring": "dlsys.data.points.gaussian_ring:gaussian_ring",
         "piecewise": "dlsys.data.features.piecewise:piecewise",
+        "module:function": "dlsys.data.own.source:own_source",
     },
+    group="dlsys.sources",
 )
 
 STRATEGIES = Registry(

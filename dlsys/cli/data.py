@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,25 +21,35 @@ def _data() -> None:
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV file with a header.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A table: CSV, Parquet, Arrow or JSON lines."),
+    ],
     delimiter: Annotated[str, typer.Option(help="Between two cells.")] = ",",
     decimal: Annotated[str, typer.Option(help="Before a number's fraction.")] = ".",
     thousands: Annotated[str | None, typer.Option(help="Between a number's digits.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print each column of a table: what it is taken for, its values, and what is doubtful."""
+    from dlsys.data.features.cells import trimmed
     from dlsys.data.features.columns import Column, describe
-    from dlsys.data.features.csv_file import read_rows
+    from dlsys.data.features.csv_text import read_csv
+    from dlsys.data.features.table import plain
+    from dlsys.data.features.typed_files import read_arrow, read_jsonl, read_parquet
 
-    lines, header, rows = read_rows(str(file), Path(), delimiter)
+    typed = {".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow, ".jsonl": read_jsonl}
+    suffix = next(iter([*file.rglob("*.parquet")]), file).suffix if file.is_dir() else file.suffix
+    read = typed.get(suffix.lower())
+    cells = read(str(file), Path()) if read else read_csv(str(file), Path(), delimiter)
 
-    def column(place: int) -> Column:
-        cells = [row[place] for row in rows]
-        return Column(header[place], cells, lambda row: f"{file}:{lines[row + 1]}", decimal, thousands)
+    def column(name: str, found: Any) -> Column:
+        found = found if cells.typed else trimmed(found)
+        return Column(name, plain(found, cells.path, name), cells.at, decimal, thousands, cells.typed)
 
-    found = [describe(column(place)) for place in range(len(header))]
+    found = [describe(column(name, cell)) for name, cell in zip(cells.header, cells.columns, strict=True)]
+    rows = len(cells)
     if as_json:
-        give({"file": str(file), "rows": len(rows), "columns": found})
+        give({"file": str(file), "rows": rows, "columns": found})
         return
-    print(f"{file}: {len(rows):,} rows, {len(header)} columns")
+    print(f"{file}: {rows:,} rows, {len(found)} columns")
     print(table(_TITLES, [[line[title] for title in _TITLES] for line in found]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,8 @@ class Splits:
         test: None where the source has none.
         shape: what a row looks like.
         notes: sentences for the log (skipped files, say).
+        learnt: what was learnt from the training rows that other rows need before a model can read them,
+            as JSON: means, categories, the names of classes.
     """
 
     train: Dataset
@@ -63,6 +65,7 @@ class Splits:
     test: Dataset | None
     shape: Shape
     notes: tuple[str, ...] = ()
+    learnt: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load(options: Any, folder: Path) -> Splits:
@@ -75,6 +78,6 @@ def load(options: Any, folder: Path) -> Splits:
     Raises:
         DataError: a file is missing or damaged; the message names file, place and rule.
     """
-    source = SOURCES.load(options.source)
+    source = SOURCES.load(options.registered)
     splits: Splits = source(options, folder)
     return splits

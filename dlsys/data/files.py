@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from dlsys.errors import DataError
 
-_SHOWN = 10
+# So many of a list's items a message shows.
+SHOWN = 10
 
 
 def read_bytes(path: str, folder: Path) -> bytes:
@@ -21,9 +23,16 @@ def read_bytes(path: str, folder: Path) -> bytes:
     Raises:
         DataError: the file is missing or cannot be read.
     """
+    with reading(path, folder) as full:
+        return full.read_bytes()
+
+
+@contextmanager
+def reading(path: str, folder: Path) -> Iterator[Path]:
+    """The file's full path, and the system's errors of reading it as ours. As `read_bytes` otherwise."""
     full = folder / path
     try:
-        return full.read_bytes()
+        yield full
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file (looked for {full})",
@@ -45,9 +54,14 @@ def packaged(name: str) -> Path:
     return Path(found.origin).parent / "datasets" / "data" / name
 
 
-def listed(items: Sequence[str], separator: str) -> str:
-    """The first ten items joined, and how many more there are."""
-    shown = list(items[:_SHOWN])
-    if len(items) > _SHOWN:
-        shown.append(f"and {len(items) - _SHOWN} more")
+def listed(items: Sequence[str], separator: str, *, of: int | None = None) -> str:
+    """The first ten items joined, and how many more there are.
+
+    Args:
+        of: how many there are in all, where `items` are but the first ones.
+    """
+    count = len(items) if of is None else of
+    shown = list(items[:SHOWN])
+    if count > len(shown):
+        shown.append(f"and {count - len(shown)} more")
     return separator.join(shown)

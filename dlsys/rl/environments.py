@@ -14,11 +14,11 @@ import numpy as np
 from gymnasium import spaces
 
 from dlsys.errors import DlsysError, NonFiniteError, UsageError, WorkloadError
+from dlsys.own.frames import user_traceback
 from dlsys.rl.actions import Actions
 from dlsys.spec.rl import environments as spec
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import AlgorithmSection
-from dlsys.zoo.frames import user_traceback
 
 # Where an episode without a limit of its own is cut if someone waits for its end: the longest one of Atari's
 # is 27,000 steps.

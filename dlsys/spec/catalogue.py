@@ -21,10 +21,8 @@ class Catalogue(Registry):
             `family.folder:preset` where it means one preset of that workload.
     """
 
-    _group = "dlsys.workloads"
-
     def __init__(self, table: str) -> None:
-        self.kind = "workload"
+        self.kind, self._group = "workload", "dlsys.workloads"
         self._place = table
 
     @cached_property
@@ -33,7 +31,7 @@ class Catalogue(Registry):
         return lines
 
     @cached_property
-    def _own(self) -> dict[str, str]:  # type: ignore[override]  # made when it is asked for
+    def own(self) -> dict[str, str]:  # type: ignore[override]  # made when it is asked for
         return {name: f"dlsys.zoo.{line.partition(':')[0]}.card:CARD" for name, line in self._lines.items()}
 
     def load(self, name: str) -> Card:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from dlsys.registry import did_you_mean, known
 from dlsys.spec.section import show
@@ -19,12 +19,12 @@ from dlsys.spec.yaml import Path
 _Schema = dict[str, Any]
 
 
-def explain(error: ValidationError, model: type[BaseModel], *, owner: str = "") -> Iterator[tuple[Path, str]]:
+def explain(error: ValidationError, model: Any, *, owner: str = "") -> Iterator[tuple[Path, str]]:
     """Each error of a model's validation as (path in the file, sentence), one for each path.
 
     Args:
         error: what the model's validation raised.
-        model: the model.
+        model: the model, or another type that pydantic knows.
         owner: what the model's keys belong to, for messages about unknown ones.
     """
     seen = set()
@@ -42,8 +42,8 @@ def explain(error: ValidationError, model: type[BaseModel], *, owner: str = "") 
 
 
 @lru_cache(maxsize=64)
-def _schema(model: type[BaseModel]) -> _Schema:
-    return model.model_json_schema()
+def _schema(model: Any) -> _Schema:
+    return TypeAdapter(model).json_schema()
 
 
 class _Place:
@@ -114,7 +114,7 @@ def _sentence(place: _Place, item: Any) -> tuple[Path, str]:
     path, kind, value = place.path, item["type"], item["input"]
     if kind == "extra_forbidden":
         return path, _unknown_key(place)
-    if kind == "union_tag_not_found":
+    if kind == "union_tag_not_found" and isinstance(value, dict):
         key = place.schema["discriminator"]["propertyName"]
         return (*path, key), f"is required and missing. Known: {', '.join(place.tags())}"
     if kind == "union_tag_invalid":

@@ -26,13 +26,14 @@ def fingerprint(job: Job, folder: Path) -> dict[str, str]:
         folder: where relative paths start.
     """
     return {
-        ".".join(map(str, path)): _of(folder / text)
+        ".".join(map(str, path)): digest(folder / text)
         for path, text in files(job)
         if (folder / text).exists()  # or on the machines that train alone
     }
 
 
-def _of(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Of a file's content, or a folder's; of much of it, of pieces."""
     places = [path] if path.is_file() else sorted(place for place in path.rglob("*") if place.is_file())
     told = [(place, place.stat()) for place in places]
     whole = len(told) <= _FILES and sum(stat.st_size for _, stat in told) <= _READ

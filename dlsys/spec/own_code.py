@@ -7,10 +7,10 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path as FilePath
 
-from dlsys.registry import did_you_mean
+from dlsys.registry import did_you_mean, known
 from dlsys.spec.rules import Found
 from dlsys.spec.section import show
 from dlsys.spec.yaml import Path
@@ -44,6 +44,49 @@ def own_code(target: str, path: Path) -> Found:
     if attribute not in names and "*" not in names:
         near = did_you_mean(attribute, names)
         yield path, f"{source} defines no {attribute!r}.{near}"
+
+
+def misnamed_options(target: str, options: Collection[str], given: Collection[str], path: Path) -> Found:
+    """What a function of the user's, or a class's `__init__`, has no parameter for, or lacks.
+
+    As far as its own file says it: what is decorated or imported from elsewhere is left for the call.
+
+    Args:
+        options: the names that a job gives.
+        given: those that dlsys gives, to a function that has parameters for them.
+    """
+    parameters = _parameters(*target.split(":", 1))
+    if parameters is None:
+        return
+    named = [argument.arg for argument in parameters.args if argument.arg != "self"]
+    needed = named[: len(named) - len(parameters.defaults)]
+    for argument, default in zip(parameters.kwonlyargs, parameters.kw_defaults, strict=True):
+        named.append(argument.arg)
+        needed += [argument.arg] * (default is None)
+    for option in options:
+        if option not in named and parameters.kwarg is None:
+            yield (*path, option), f"unknown key: {target} has no {show(option)}.{known(option, named)}"
+    for option in needed:
+        if option not in options and option not in given:
+            yield (*path, option), f"is required and missing: {target} needs it"
+
+
+def _parameters(module: str, attribute: str) -> ast.arguments | None:
+    source = find_source(module)
+    try:
+        body = ast.parse(source.read_bytes()).body if source is not None and source.suffix == ".py" else []
+    except (SyntaxError, ValueError, OSError, RecursionError):
+        return None
+    for node in body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name != attribute:
+            continue
+        if node.decorator_list:
+            return None
+        if isinstance(node, ast.FunctionDef):
+            return node.args
+        made = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+        return made[0].args if made else None
+    return None
 
 
 def imported(module: str) -> Iterator[tuple[str, bytes | None]]:

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
 
 from dlsys.errors import UsageError, WorkloadError
+from dlsys.own.frames import user_traceback
 from dlsys.spec.rows import Shape
-from dlsys.zoo.frames import user_traceback
 from dlsys.zoo.metrics import correct
 from dlsys.zoo.workload import Batch, Carry, Loss, Workload, rows_of
 

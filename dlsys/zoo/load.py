@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from torch import nn
 
-from dlsys.errors import DlsysError, UsageError, WorkloadError
-from dlsys.registry import did_you_mean, import_string
+from dlsys.errors import UsageError
+from dlsys.own.imports import import_own
+from dlsys.registry import import_string
 from dlsys.spec.catalogue import WORKLOADS
+from dlsys.spec.data.fit import misfit_of_fields
 from dlsys.spec.explain import explain
 from dlsys.spec.rows import Shape
 from dlsys.spec.section import Section
-from dlsys.zoo.frames import user_traceback
 from dlsys.zoo.imported import PlainModel
-from dlsys.zoo.library.operators import declare_operators, lacks_operators
 from dlsys.zoo.workload import Workload
 
 
@@ -40,11 +37,13 @@ def load_workload(name: str, options: Mapping[str, Any], shape: Shape) -> Worklo
     """
     if ":" not in name:
         card = WORKLOADS.load(name)
+        if wrong := misfit_of_fields(shape.row, card.rows, name):
+            raise UsageError(f"data: {wrong}")
         if wrong := card.wrong_preset(options):
             raise UsageError(f"model.preset: {wrong}")
         code: type[Workload] = import_string(card.workload)
         return code(_checked(card.options_of, options, card.options, name), shape)
-    found: Any = _import_user(name)
+    found: Any = import_own(name, "workload")
     if isinstance(found, nn.Module):
         raise UsageError(
             f"workload: {name} is a model that is already built: its weights would come from the "
@@ -83,35 +82,3 @@ def _check_arguments(name: str, factory: Callable[..., Any], options: Mapping[st
         signature.bind(**options)
     except TypeError as error:
         raise UsageError(f"model: {name}{signature}: {error}") from error
-
-
-def _import_user(target: str) -> Any:
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    module_name, _, attribute = target.partition(":")
-    try:
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:
-            if not lacks_operators(error):
-                raise
-            declare_operators()
-            module = importlib.import_module(module_name)
-    except DlsysError:
-        raise
-    except Exception as error:
-        raise WorkloadError(
-            f"workload: importing {module_name} failed: {type(error).__name__}: {error}",
-            traceback=user_traceback(error),
-        ) from error
-    found: Any = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            known = [known for known in vars(found) if not known.startswith("_")]
-            raise WorkloadError(
-                f"workload: {module_name} ({getattr(module, '__file__', None) or 'no file'}) has no "
-                f"{attribute!r}.{did_you_mean(part, known)}"
-            )
-        found = getattr(found, part)
-    return found

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from dlsys.data.features.csv_file import csv_file
+from dlsys.data.features.files import csv_file
 from dlsys.errors import DataError
 from dlsys.spec.data import CSVFile
 

@@ -6,18 +6,22 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from dlsys.cli.data import show
 from dlsys.data import Splits
-from dlsys.data.features.columns import Column
-from dlsys.data.features.csv_file import csv_file
+from dlsys.data.features.columns import Column, Kind
+from dlsys.data.features.files import csv_file
 from dlsys.errors import DataError
 from dlsys.spec.data import CSVFile
 
 
-def column(*cells: str, decimal: str = ".", thousands: str | None = None) -> Column:
-    return Column("x", cells, lambda row: f"f.csv:{row + 2}", decimal, thousands)
+def column(
+    *cells: str, decimal: str = ".", thousands: str | None = None, said: Kind | None = None, name: str = "x"
+) -> Column:
+    text = pa.chunked_array([pa.array(part, pa.string()) for part in (cells[:2], cells[2:])])
+    return Column(name, text, lambda row: f"f.csv:{row + 2}", decimal, thousands, said=said)
 
 
 WORDS = ("", "NA", "n/a", "#N/A", "NaN", "null", "NULL", "None", "nil", "?", "-", ".", "<NA>")
@@ -27,8 +31,9 @@ WORDS = ("", "NA", "n/a", "#N/A", "NaN", "null", "NULL", "None", "nil", "?", "-"
 def test_words_for_nothing(word: str) -> None:
     found = column("1", word, "3")
     assert found.kind() == "number"
-    assert found.present == [0, 2]
-    assert np.isnan(found.numbers[1])
+    assert found.missing.tolist() == [False, True, False]
+    assert found.present == 2
+    assert np.isnan(found.numbers()[1])
     assert column("red", word, "blue").values == ["blue", "red"]
 
 
@@ -68,19 +73,19 @@ def test_what_is_doubtful_is_refused_until_the_job_says(cells: list[str], said: 
         column(*cells).kind()
     assert said in str(found.value)
     assert "columns: {x:" in str(found.value)
-    assert column(*cells).kind("category") == "category"
+    assert column(*cells, said="category").kind() == "category"
 
 
 def test_numbers_as_other_countries_write_them() -> None:
-    assert column("3,14", "-2", decimal=",").numbers.tolist() == [3.14, -2.0]
-    assert column("1.234,5", "7", decimal=",", thousands=".").numbers.tolist() == [1234.5, 7.0]
-    assert column("1,234,567", "1,000.5", thousands=",").numbers.tolist() == [1234567.0, 1000.5]
-    assert column("1.5", "2,5", decimal=",").odd == [0], "a point is no comma"
+    assert column("3,14", "-2", decimal=",").numbers().tolist() == [3.14, -2.0]
+    assert column("1.234,5", "7", decimal=",", thousands=".").numbers().tolist() == [1234.5, 7.0]
+    assert column("1,234,567", "1,000.5", thousands=",").numbers().tolist() == [1234567.0, 1000.5]
+    assert column("1.5", "2,5", decimal=",").odd.tolist() == [0], "a point is no comma"
 
 
 def test_a_column_of_numbers_that_the_job_calls_numbers_has_no_other_cell() -> None:
     with pytest.raises(DataError) as found:
-        column("1", "many", "inf").kind("number")
+        column("1", "many", "inf", said="number").kind()
     assert str(found.value).splitlines() == [
         "f.csv:3: column 'x': 'many' is not a finite number",
         "f.csv:4: column 'x': 'inf' is not a finite number",
@@ -108,7 +113,7 @@ def test_a_quantity_is_no_class(cells: list[str], refused: bool) -> None:
     if refused:
         with pytest.raises(DataError, match=r"say data\.task: regression, or columns: {x: category}"):
             column(*cells).classes()
-    assert len(column(*cells).classes("category")[0]) == len(set(cells))
+    assert len(column(*cells, said="category").classes()[0]) == len(set(cells))
 
 
 def read(folder: Path, content: str, **options: object) -> Splits:
@@ -166,13 +171,12 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_class_that_reads_as_something_else_is_refused(cells: list[str], said: str) -> None:
-    target = Column("y", cells, lambda row: f"t.csv:{row + 2}")
     with pytest.raises(DataError, match=said):
-        target.classes()
-    assert len(target.classes("category")[0]) > 20
+        column(*cells).classes()
+    assert len(column(*cells, said="category").classes()[0]) > 20
 
 
 def test_few_classes_are_names_whatever_they_look_like() -> None:
-    names, codes = Column("y", ["1,5", "2,5", "1,5", "other"] * 9, str).classes()
+    names, codes = column(*["1,5", "2,5", "1,5", "other"] * 9).classes()
     assert names == ["1,5", "2,5", "other"]
     assert codes[:4].tolist() == [0, 1, 0, 2]

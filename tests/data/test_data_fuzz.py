@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import struct
 import tempfile
 from pathlib import Path
@@ -12,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlsys.data import Splits
-from dlsys.data.features.csv_file import csv_file
+from dlsys.data.features.csv_text import read_csv
+from dlsys.data.features.files import csv_file
 from dlsys.data.images.idx import idx_files
 from dlsys.data.images.image_folder import image_folder
 from dlsys.data.text.text_file import text_file
@@ -101,3 +104,41 @@ def test_images(data: bytes) -> None:
             Path(folder, name).mkdir()
             Path(folder, name, "0.png").write_bytes(data)
         use(image_folder(ImageFolder(source="image-folder", path="."), Path(folder)))
+
+
+text = st.lists(
+    st.sampled_from(["a", "b c", '"', '""', ",", "\n", "\r\n", "\r", ";", " ", "é", '"x,y"', '"p\nq"', "1"]),
+    max_size=30,
+).map("".join)
+
+
+def python_reads(content: str, delimiter: str) -> list[list[str]] | None:
+    """The rows below the header as Python's own reader has them; None where they are no table."""
+    try:
+        reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+        header, *rows = [row for row in reader if row]
+    except (csv.Error, ValueError):
+        return None
+    return rows if all(len(row) == len(header) for row in rows) else None
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    content=text.map(lambda text: "h\n" + text) | text.map(lambda text: "h,i\n" + text) | text,
+    delimiter=st.sampled_from([",", ";", "é"]),
+    spilled=st.booleans(),
+)
+def test_arrow_reads_what_python_reads(content: str, delimiter: str, spilled: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "a").write_bytes(content.encode())
+        expected = python_reads(content, delimiter)
+        try:
+            cells = read_csv("a", Path(folder), delimiter, Path(folder, "text") if spilled else None)
+        except DataError:
+            assert expected is None
+            return
+        found = [list(row) for row in zip(*(column.to_pylist() for column in cells.columns), strict=True)]
+        assert found == expected
+        for row in range(len(cells)):
+            line = int(cells.at(row).rpartition(":")[2])
+            assert 1 < line <= len(content.splitlines())

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +19,8 @@ from pydantic import TypeAdapter
 
 from dlsys.data import Dataset, Splits, load
 from dlsys.registry import SOURCES
-from dlsys.spec.data import Source
+from dlsys.spec.data import SECTIONS, Source
+from dlsys.spec.data.own import OWN
 
 IMAGE = {"image": torch.float32, "label": torch.int64}
 TEXT = {"tokens": torch.int64, "targets": torch.int64}
@@ -31,6 +37,9 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
         {"features": torch.float32, "label": torch.int64},
         40,
     ),
+    "parquet": ({"path": "a.parquet", "target": "y"}, {"features": torch.float32, "label": torch.int64}, 40),
+    "arrow": ({"path": "a.arrow", "target": "y"}, {"features": torch.float32, "label": torch.int64}, 40),
+    "jsonl": ({"path": "a.jsonl", "target": "y"}, {"features": torch.float32, "label": torch.int64}, 40),
     "idx": ({"path": "mnist"}, IMAGE, 30 + 10),
     "image-folder": ({"path": "pictures", "size": 8, "valid": 0.2}, IMAGE, 20),
     "synthetic-ctr": (
@@ -48,6 +57,10 @@ def write_files(folder: Path) -> None:
     (folder / "a.txt").write_text("".join(generator.choice(list("abcdef \n"), 75)))
     cells = [f"{generator.normal():.3f},{'xyz'[i % 3]},{'no' if i % 2 else 'yes'}" for i in range(40)]
     (folder / "a.csv").write_text("\n".join(["n,c,y", *cells]))
+    table = pa.csv.read_csv(folder / "a.csv")
+    pa.parquet.write_table(table, folder / "a.parquet")
+    pa.feather.write_feather(table, str(folder / "a.arrow"))
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, table.to_pylist())))
     (folder / "mnist").mkdir()
     for part, rows in (("train", 30), ("t10k", 10)):
         pixels = generator.integers(256, size=(rows, 5, 4), dtype=np.uint8)
@@ -89,7 +102,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def test_every_source_is_in_the_table() -> None:
     assert set(SOURCES.names()) >= set(TABLE)
-    assert set(SOURCES._own) == set(TABLE)
+    assert set(SOURCES.own) == {OWN, *TABLE}
+    assert set(SECTIONS) == set(TABLE)
 
 
 def test_fields_are_as_the_shape_says(name: str, folder: Path) -> None:

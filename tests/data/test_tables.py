@@ -7,9 +7,18 @@ import pytest
 import torch
 
 from dlsys.data import Dataset, Splits
-from dlsys.data.features.csv_file import csv_file
+from dlsys.data.features import files
+from dlsys.data.features.files import csv_file
 from dlsys.errors import DataError
 from dlsys.spec.data import CSVFile
+
+
+@pytest.fixture(params=["in memory", "kept on disk"], autouse=True)
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """All of it holds for small tables and for large ones."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "LARGE", -1 if request.param == "kept on disk" else files.LARGE)
+    return str(request.param)
 
 
 def read(folder: Path, content: str | bytes, **options: object) -> Splits:

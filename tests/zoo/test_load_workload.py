@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from dlsys.errors import UsageError, WorkloadError
+from dlsys.own.frames import user_traceback
 from dlsys.spec.rows import Shape
 from dlsys.zoo.imported import PlainModel
-from dlsys.zoo.load import load_workload, user_traceback
+from dlsys.zoo.load import load_workload
 from dlsys.zoo.vision.lenet5.model import LeNet5
 
 CLASSES = Shape(row={"features": (4,), "label": ()}, classes=3)

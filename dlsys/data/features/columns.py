@@ -1,26 +1,29 @@
 """What a column of a table is taken for: one rule, for training and for `dlsys data show`.
 
-A cell is missing when it is empty or one of the words of `MISSING`. A column is of numbers when every other
-cell is a finite number as a point and an exponent write it; else it is of categories. What is neither
+A cell of text is missing when it is empty or one of the words of `MISSING`. A column is of numbers when every
+other cell is a finite number as a point and an exponent write it; else it is of categories. What is neither
 plainly the one nor the other (a few odd cells among numbers, decimal commas, a different text in every
 row) is refused until the job says which it is: `columns: {NAME: number}`.
+
+Columns that have a type (of Parquet and Arrow files) are what their type says: numbers and dates are numbers,
+booleans and text are categories; `columns:` has the last word there too.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from dlsys.data.files import listed
+from dlsys.data.files import SHOWN, listed
 from dlsys.errors import DataError
 
-Kind = Literal["number", "category"]
+Kind = Literal["number", "category", "date"]
 
 # As pandas and R read them, and what forms and databases write.
 _WORDS = "na n/a #n/a #na <na> nan +nan -nan nat null none nil ? - ."
@@ -31,13 +34,11 @@ _MOST_CATEGORIES = 1000
 _FEW = 0.1
 # A target with more different numbers than this may be a quantity.
 _MANY_CLASSES = 20
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_GROUPS = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?")
-_COMMA = re.compile(r"[+-]?\d+,\d+")
-
-
-def is_missing(cell: str) -> bool:
-    return cell.lower() in MISSING
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_GROUPS = r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"
+_COMMA = r"^[+-]?\d+,\d+$"
+_DATE = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?Z?)?$"
+_DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -46,79 +47,146 @@ class Column:
 
     Attributes:
         name: as the header has it.
-        cells: without blanks around.
+        cells: text without blanks around, or of a type of its own.
         at: names the place of a row, for messages.
-        decimal, thousands: how numbers are written.
+        decimal, thousands: how numbers are written in text.
+        typed: whether the file says the column's type, so that text is meant as text.
+        said: what the job says it is; None where the rule decides.
     """
 
     name: str
-    cells: Sequence[str]
+    cells: pa.ChunkedArray
     at: Callable[[int], str]
     decimal: str = "."
     thousands: str | None = None
+    typed: bool = False
+    said: Kind | None = None
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def text(self, row: int) -> str:
+        """A cell as messages show it."""
+        return str(self.cells[row].as_py())
 
     @cached_property
-    def present(self) -> list[int]:
-        """Rows whose cell is not missing."""
-        return [row for row, cell in enumerate(self.cells) if not is_missing(cell)]
+    def missing(self) -> np.ndarray:
+        """bool (rows,)."""
+        if not _is_text(self.cells.type):
+            gone = pc.is_null(self.cells, nan_is_null=True)
+        else:
+            words = pc.is_in(pc.ascii_lower(self.cells), pa.array(sorted(MISSING), self.cells.type))
+            gone = pc.fill_null(pc.if_else(pc.is_null(self.cells), True, words), True)
+        return _numpy(gone)
 
-    @cached_property
     def numbers(self) -> np.ndarray:
-        """float64 (rows,): NaN where a cell is missing or no finite number."""
-        return np.array([self._number(cell) for cell in self.cells], dtype=np.float64)
+        """float64 (rows,): NaN where a cell is missing or no finite number; of a date, days since 1970.
 
-    def _number(self, cell: str) -> float:
-        if self.thousands and self.thousands in cell:
-            cell = cell.replace(self.thousands, "")
+        Made anew at each call: a large table's are not to be held for all columns.
+        """
+        kind = self.cells.type
+        if self.said == "date" or pa.types.is_temporal(kind):
+            return self._days()
+        if not _is_text(kind):
+            numbers = _numpy(pc.cast(self.cells, pa.float64(), safe=False))
+        else:
+            numbers = self._parsed()
+        return np.where(np.isfinite(numbers), numbers, np.nan)
+
+    def _parsed(self) -> np.ndarray:
+        text = self.cells
+        if self.thousands:
+            text = pc.replace_substring(text, self.thousands, "")
         if self.decimal != ".":
-            cell = cell.replace(".", "x").replace(self.decimal, ".")
-        if not _NUMBER.fullmatch(cell):
-            return math.nan
-        number = float(cell)
-        return number if math.isfinite(number) else math.nan
+            text = pc.replace_substring(pc.replace_substring(text, ".", "x"), self.decimal, ".")
+        try:
+            # What Arrow reads as a number is finite and ours, or an infinity, a NaN and not.
+            return _numpy(pc.cast(text, pa.float64()))
+        except pa.ArrowInvalid:
+            plain = pc.match_substring_regex(text, _NUMBER)
+            return _numpy(pc.cast(pc.if_else(plain, text, pa.scalar(None, text.type)), pa.float64()))
+
+    def _days(self) -> np.ndarray:
+        moments = self.cells
+        if _is_text(moments.type):
+            plain = pc.match_substring_regex(moments, _DATE)
+            moments = pc.if_else(plain, pc.replace_substring(moments, "Z", ""), pa.scalar(None, moments.type))
+        try:
+            moments = pc.cast(moments, pa.timestamp("us"), safe=False)
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{self.at(0)}: column {self.name!r} has a date that no calendar has: {error}"
+            ) from error
+        return _numpy(pc.divide(pc.cast(pc.cast(moments, pa.int64()), pa.float64()), float(_DAY)))
 
     @cached_property
-    def odd(self) -> list[int]:
-        """Rows whose cell is there, and no number."""
-        return [row for row in self.present if math.isnan(self.numbers[row])]
+    def odd(self) -> np.ndarray:
+        """Rows whose cell is there, and no number: int64, rising."""
+        return np.flatnonzero(np.isnan(self.numbers()) & ~self.missing)
+
+    @property
+    def present(self) -> int:
+        """How many cells are there."""
+        return len(self) - int(self.missing.sum())
+
+    @cached_property
+    def coded(self) -> tuple[list[str], np.ndarray]:
+        """The different cells that are there, in the order of text; and each row's, int32 (rows,), −1 where
+        it is missing."""
+        cells = self.cells if _is_text(self.cells.type) else _as_text(self.cells)
+        dictionary = pc.dictionary_encode(cells).unify_dictionaries()
+        parts = dictionary.chunks
+        names = parts[0].dictionary.to_pylist() if parts else []
+        codes = np.full(len(self), -1, dtype=np.int32)
+        if parts:
+            codes[:] = np.concatenate([_numpy(pc.fill_null(part.indices, -1)) for part in parts])
+        codes[self.missing] = -1
+        known = np.unique(codes[codes >= 0])
+        ordered = sorted(known.tolist(), key=lambda code: str(names[code]))
+        place = np.full(len(names) + 1, -1, dtype=np.int32)  # the last one is what −1 finds
+        place[ordered] = np.arange(len(ordered))
+        return [str(names[code]) for code in ordered], place[codes]
 
     @cached_property
     def values(self) -> list[str]:
         """The different cells that are there, in the order of numbers where all are, else of text; of
         equal numbers the first one's."""
-        if self.odd:
-            return sorted({self.cells[row] for row in self.present})
-        names: dict[float, str] = {}
-        for row in self.present:
-            names.setdefault(float(self.numbers[row]), self.cells[row])
-        return [names[number] for number in sorted(names)]
+        if len(self.odd) or self._is_named:
+            return self.coded[0]
+        rows = np.flatnonzero(~self.missing)
+        _, first = np.unique(self.numbers()[rows], return_index=True)
+        return [str(cell) for cell in self.cells.take(pa.array(rows[first])).to_pylist()]
+
+    @property
+    def _is_named(self) -> bool:
+        """Whether its type says that its values are names."""
+        return self.typed and (_is_text(self.cells.type) or pa.types.is_boolean(self.cells.type))
 
     @property
     def counts_rows(self) -> bool:
         """Whether it is 0, 1, 2 … or 1, 2, 3 …: pandas' index, or another running number."""
-        rows = len(self.cells)
-        if rows < 3 or len(self.present) < rows or self.odd:
+        if len(self) < 3 or self.missing.any() or len(self.odd):
             return False
-        return bool((np.diff(self.numbers) == 1).all() and self.numbers[0] in (0, 1))
+        numbers = self.numbers()
+        return bool(numbers[0] in (0, 1) and (np.diff(numbers) == 1).all())
 
-    def kind(self, said: Kind | None = None) -> Kind:
+    def kind(self) -> Kind:
         """What it is taken for.
-
-        Args:
-            said: what the job says it is.
 
         Raises:
             DataError: it is not what the job says, or could be either.
         """
-        if not self.odd:
-            return said or "number"
-        if said == "number":
-            raise DataError(self._odd_cells())
-        if said is None:
+        if self.said in ("number", "date"):
+            if len(self.odd):
+                raise DataError(self.odd_cells())
+            return self.said
+        if self.said is None and not self._is_named:
+            if not len(self.odd):
+                return "date" if pa.types.is_temporal(self.cells.type) else "number"
             self._refuse_doubt()
-        if len(self.values) > _MOST_CATEGORIES:
+        if len(self.coded[0]) > _MOST_CATEGORIES:
             raise DataError(
-                f"{self.at(0)}: column {self.name!r} has {len(self.values)} categories; at most "
+                f"{self.at(0)}: column {self.name!r} has {len(self.coded[0])} categories; at most "
                 f"{_MOST_CATEGORIES} can become features: leave it out, columns: {{{self.name}: skip}}"
             )
         return "category"
@@ -127,66 +195,100 @@ class Column:
         """Args:
         mend: what to do with a column that says nothing; by default to skip it.
         """
-        texts = [self.cells[row] for row in self.odd]
-        grouped, comma = (all(map(form.fullmatch, texts)) for form in (_GROUPS, _COMMA))
-        first = f"{self.at(self.odd[0])}: column {self.name!r}"
+        odd = self.cells.take(pa.array(self.odd))
+        example = self.text(int(self.odd[0]))
+        first = f"{self.at(int(self.odd[0]))}: column {self.name!r}"
+        is_text = _is_text(odd.type)
+        grouped, comma, dates = (is_text and _all_match(odd, form) for form in (_GROUPS, _COMMA, _DATE))
         if grouped or comma:
             decimal = "decimal: ',' if commas are decimal points"
             options = f"{decimal}, thousands: ',' if they group digits" if grouped and comma else decimal
             options = options if comma else "thousands: ',', for commas group their digits"
             raise DataError(
-                f"{first} looks like numbers with commas, such as {texts[0]!r}: say data.{options}; or "
+                f"{first} looks like numbers with commas, such as {example!r}: say data.{options}; or "
                 f"columns: {{{self.name}: category}}"
             )
-        if len(self.odd) <= _FEW * len(self.present):
+        if dates and len(self.odd) == self.present and len(self.coded[0]) > _MANY_CLASSES:
             raise DataError(
-                f"{first}: {len(self.odd)} of {len(self.present)} cells are no numbers, such as "
-                f"{texts[0]!r}, and the others are: mend them, or say columns: {{{self.name}: category}}"
+                f"{first} looks like dates, such as {example!r}: "
+                + (
+                    f"{mend}, or say"
+                    if mend
+                    else f"say columns: {{{self.name}: date}}, which counts days; or"
+                )
+                + f" columns: {{{self.name}: category}}"
             )
-        if len(self.values) == len(self.present) > _MANY_CLASSES:
+        if len(self.odd) <= _FEW * self.present:
             raise DataError(
-                f"{first} has another text in each row, such as {texts[0]!r}, from which nothing can be "
+                f"{first}: {len(self.odd)} of {self.present} cells are no numbers, such as "
+                f"{example!r}, and the others are: mend them, or say columns: {{{self.name}: category}}"
+            )
+        if len(self.coded[0]) == self.present > _MANY_CLASSES:
+            raise DataError(
+                f"{first} has another text in each row, such as {example!r}, from which nothing can be "
                 f"learnt: {mend or f'say columns: {{{self.name}: skip}}'}, or say columns: "
                 f"{{{self.name}: category}}"
             )
 
-    def _odd_cells(self) -> str:
+    def odd_cells(self) -> str:
+        """Where the odd cells are, a line each."""
+        what = "a date such as 2026-01-31" if self.said == "date" else "a finite number"
         return listed(
             [
-                f"{self.at(row)}: column {self.name!r}: {self.cells[row]!r} is not a finite number"
-                for row in self.odd
+                f"{self.at(row)}: column {self.name!r}: {self.text(row)!r} is not {what}"
+                for row in self.odd[:SHOWN].tolist()
             ],
             "\n",
+            of=len(self.odd),
         )
 
-    def classes(self, said: Kind | None = None) -> tuple[list[str], np.ndarray]:
+    def classes(self) -> tuple[list[str], np.ndarray]:
         """The classes of a target, and each row's, int64 (rows,).
 
         Raises:
             DataError: they are too many different numbers to be classes, or could be numbers.
         """
-        names = self.values
-        if self.odd:
-            if said is None and len(names) > _MANY_CLASSES:  # fewer are names, whatever they look like
-                self._refuse_doubt(mend="name another target")
-            number = {name: index for index, name in enumerate(names)}
-            return names, np.array([number[cell] for cell in self.cells], dtype=np.int64)
-        known = np.unique(self.numbers)
+        if len(self.odd) or self._is_named:
+            names, codes = self.coded
+            if self.said is None and not self._is_named and len(names) > _MANY_CLASSES:
+                self._refuse_doubt(mend="name another target")  # fewer are names, whatever they look like
+            return names, codes.astype(np.int64)
+        known, labels = np.unique(self.numbers(), return_inverse=True)
         whole = bool((known == np.round(known)).all())
-        many = len(known) > _MANY_CLASSES and (not whole or len(known) > len(self.cells) / 10)
-        if many and said is None:
+        many = len(known) > _MANY_CLASSES and (not whole or len(known) > len(self) / 10)
+        if many and self.said is None:
             raise DataError(
                 f"{self.at(0)}: the target {self.name!r} has {len(known)} different numbers in "
-                f"{len(self.cells)} rows, which reads as a quantity: say data.task: regression, or "
+                f"{len(self)} rows, which reads as a quantity: say data.task: regression, or "
                 f"columns: {{{self.name}: category}}"
             )
-        return names, np.searchsorted(known, self.numbers).astype(np.int64)
+        return self.values, labels.astype(np.int64)
 
 
-def describe(column: Column, said: Kind | None = None) -> Mapping[str, str]:
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _as_text(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.cast(cells, pa.string())
+
+
+def _all_match(cells: pa.ChunkedArray, form: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(cells, form)).as_py())
+
+
+def _numpy(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """The values; NaN for null."""
+    found: np.ndarray = (
+        array.to_numpy(zero_copy_only=False) if isinstance(array, pa.Array) else array.to_numpy()
+    )
+    return found
+
+
+def describe(column: Column) -> Mapping[str, str]:
     """A line of `dlsys data show`."""
     try:
-        kind: str = column.kind(said) if column.present else "empty"
+        kind: str = column.kind() if column.present else "empty"
         why = ""
     except DataError as error:
         kind, why = "doubtful", str(error).splitlines()[0]
@@ -194,16 +296,16 @@ def describe(column: Column, said: Kind | None = None) -> Mapping[str, str]:
         why = "counts the rows"
     values = column.values
     if kind == "number" and column.present:
-        low, high = np.nanmin(column.numbers), np.nanmax(column.numbers)
+        numbers = column.numbers()
+        low, high = np.nanmin(numbers), np.nanmax(numbers)
         examples = f"{low:g} … {high:g}"
     else:
         examples = ", ".join(values[:3]) + (" …" if len(values) > 3 else "")
-    missing = len(column.cells) - len(column.present)
     return {
         "column": column.name,
         "kind": kind,
         "values": str(len(values)),
-        "missing": str(missing),
+        "missing": str(len(column) - column.present),
         "examples": examples[:40],
         "note": why,
     }

@@ -18,6 +18,7 @@ from dlsys.errors import DlsysError, RunError, WorkerDiedError, WorkloadError
 from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, report, report_error
 from dlsys.jobs.ownership import check_fence, driver_alive
+from dlsys.own.frames import user_traceback
 from dlsys.paths import RunPaths
 from dlsys.registry import import_string
 from dlsys.spec.data import Source
@@ -29,7 +30,6 @@ from dlsys.train.loop import Result
 from dlsys.train.ps.wire import Servers
 from dlsys.train.watchdog import EXIT_CODE, Watchdog
 from dlsys.train.world import World
-from dlsys.zoo.frames import user_traceback
 
 Engine = Callable[[Job, World, Surroundings], Result]
 

@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from dlsys.spec.data.clicks import SyntheticCTR
-from dlsys.spec.data.features import BreastCancer, CSVFile, Piecewise
+from dlsys.spec.data.features import BreastCancer, Piecewise
 from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder
+from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
+from dlsys.spec.data.section import SourceSection
+from dlsys.spec.data.tables import ArrowFile, CSVFile, JSONLines, ParquetFile
 from dlsys.spec.data.text import Pydoc, TextFile
 
+
+def _told_apart(schema: dict[str, Any]) -> None:
+    """Says in the JSON schema what the tag chooses, as pydantic does it where a field alone decides."""
+    mapping = {tag: branch["$ref"] for tag, branch in zip([*SECTIONS, OWN], schema["oneOf"], strict=True)}
+    schema["discriminator"] = {"propertyName": "source", "mapping": mapping}
+
+
 Source = Annotated[
-    Digits
-    | BreastCancer
-    | Pydoc
-    | TextFile
-    | CSVFile
-    | IDXFiles
-    | ImageFolder
-    | SyntheticCTR
-    | GaussianRing
-    | Piecewise,
-    Field(discriminator="source"),
+    Annotated[Digits, Tag("digits")]
+    | Annotated[BreastCancer, Tag("breast_cancer")]
+    | Annotated[Pydoc, Tag("pydoc")]
+    | Annotated[TextFile, Tag("text")]
+    | Annotated[CSVFile, Tag("csv")]
+    | Annotated[ParquetFile, Tag("parquet")]
+    | Annotated[ArrowFile, Tag("arrow")]
+    | Annotated[JSONLines, Tag("jsonl")]
+    | Annotated[IDXFiles, Tag("idx")]
+    | Annotated[ImageFolder, Tag("image-folder")]
+    | Annotated[SyntheticCTR, Tag("synthetic-ctr")]
+    | Annotated[GaussianRing, Tag("gaussian-ring")]
+    | Annotated[Piecewise, Tag("piecewise")]
+    | Annotated[OwnSource, Tag(OWN)],
+    Discriminator(tag_of),
+    Field(json_schema_extra=_told_apart),
 ]
 
+#: The sections of the sources that dlsys has itself, by name.
+SECTIONS: Mapping[str, type[SourceSection]] = {
+    tag.tag: section
+    for section, tag in (get_args(branch) for branch in get_args(get_args(Source)[0]))
+    if section is not OwnSource
+}
+
 __all__ = [
+    "SECTIONS",
+    "ArrowFile",
     "BreastCancer",
     "CSVFile",
     "Digits",
     "GaussianRing",
     "IDXFiles",
     "ImageFolder",
+    "JSONLines",
+    "OwnSource",
+    "ParquetFile",
     "Piecewise",
     "Pydoc",
     "Source",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Collection, Sequence
 
-from dlsys.spec.data import Source
+from dlsys.spec.data import SECTIONS, OwnSource
 from dlsys.spec.data.section import SourceSection
 from dlsys.spec.rows import Rows
 
@@ -13,8 +12,7 @@ from dlsys.spec.rows import Rows
 def fitting(taken: Sequence[Rows]) -> list[str]:
     """The sources whose rows hold one of the kinds that are taken, with the setting that it takes."""
     found = []
-    for source in _sources():
-        name = _name(source)
+    for name, source in SECTIONS.items():
         settings = [key for key, rows in source.GIVES.items() if any(map(rows.hold, taken))]
         if settings and len(settings) == len(source.GIVES):
             found.append(name)
@@ -26,16 +24,16 @@ def fitting(taken: Sequence[Rows]) -> list[str]:
 def without_files(taken: Sequence[Rows]) -> list[str]:
     """Of the sources that fit by themselves, those that need nothing to be said about them."""
     found = []
-    for source in _sources():
+    for name, source in SECTIONS.items():
         needed = [key for key, info in source.model_fields.items() if info.is_required()]
-        if needed == ["source"] and any(map(source(source=_name(source)).gives.hold, taken)):  # type: ignore[call-arg]
-            found.append(_name(source))
+        if needed == ["source"] and any(map(source(source=name).gives.hold, taken)):  # type: ignore[call-arg]
+            found.append(name)
     return found
 
 
 def misfit(source: SourceSection, taken: Sequence[Rows], owner: str) -> str:
-    """Why rows of a source are not what `owner` takes, and which are; empty where they are."""
-    if any(map(source.gives.hold, taken)):
+    """Why rows of a source are not what `owner` takes, and which are; empty where they are, or may be."""
+    if isinstance(source, OwnSource) or any(map(source.gives.hold, taken)):
         return ""
     name = f"{source.source}{' with ' * bool(source.setting)}{source.setting}"  # type: ignore[attr-defined]
     wanted = " or ".join(rows.words for rows in taken)
@@ -45,11 +43,9 @@ def misfit(source: SourceSection, taken: Sequence[Rows], owner: str) -> str:
     )
 
 
-def _sources() -> Sequence[type[SourceSection]]:
-    (union, _) = get_args(Source)
-    return get_args(union)
-
-
-def _name(source: type[SourceSection]) -> str:
-    (name,) = get_args(source.model_fields["source"].annotation)
-    return str(name)
+def misfit_of_fields(fields: Collection[str], taken: Sequence[Rows], owner: str) -> str:
+    """Why rows with these fields are not what `owner` takes; empty where they are."""
+    if any(rows.fields.keys() <= set(fields) for rows in taken):
+        return ""
+    wanted = " or ".join(f"{rows.words} ({', '.join(rows.fields)})" for rows in taken)
+    return f"{owner} takes {wanted}, and these rows have {', '.join(fields)}"

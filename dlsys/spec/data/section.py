@@ -18,6 +18,11 @@ class SourceSection(Section):
     """Batches made ahead by a background thread; worth it where rows are decoded from files."""
 
     @property
+    def registered(self) -> str:
+        """The name in `registry.SOURCES` of what reads it."""
+        return str(getattr(self, "source"))  # noqa: B009 - each source has its own type of it
+
+    @property
     def setting(self) -> str:
         """The key of `GIVES` that these options choose."""
         return ""

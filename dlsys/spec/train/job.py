@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dlsys.spec.card import Card
 from dlsys.spec.catalogue import WORKLOADS
-from dlsys.spec.data import Source
+from dlsys.spec.data import OwnSource, Source
 from dlsys.spec.section import (
     Bound,
     Count,
@@ -209,7 +209,10 @@ class TrainJob(Section):
     @property
     def code(self) -> Mapping[Path, str]:
         """What may name the user's own code, by its path in the file."""
-        return {("workload",): self.workload}
+        code: dict[Path, str] = {("workload",): self.workload}
+        if isinstance(self.data, OwnSource):
+            code["data", "source"] = self.data.place
+        return code
 
     @property
     def options(self) -> tuple[dict[str, Any], ...]:

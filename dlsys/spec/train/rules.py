@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlsys.spec.catalogue import WORKLOADS
+from dlsys.spec.data import OwnSource
 from dlsys.spec.data.fit import misfit
 from dlsys.spec.explain import explain
 from dlsys.spec.metrics import metric_exists
-from dlsys.spec.own_code import own_code
+from dlsys.spec.own_code import misnamed_options, own_code
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
 from dlsys.spec.train import strategy_rules
 from dlsys.spec.train.job import TrainJob
@@ -187,6 +188,13 @@ def _options_suit_workload(job: TrainJob) -> Found:
         except ValidationError as error:
             for path, text in explain(error, card.options, owner=job.workload):
                 yield ("model", *path), text
+
+
+@_RULES.on("data")
+def _own_source_exists(job: TrainJob) -> Found:
+    if isinstance(job.data, OwnSource):
+        wrong = list(own_code(job.data.place, ("data", "source")))
+        yield from wrong or misnamed_options(job.data.place, job.data.options, job.data.given, ("data",))
 
 
 @_RULES.on("workload", "data")

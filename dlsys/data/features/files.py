@@ -1,0 +1,75 @@
+"""Tables in files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from dlsys.data.dataset import Splits
+from dlsys.data.features.cells import Cells
+from dlsys.data.features.csv_text import read_csv
+from dlsys.data.features.encoding import Allocate, Encoded, encode
+from dlsys.data.features.kept import kept
+from dlsys.data.features.table import choose
+from dlsys.data.features.typed_files import read_arrow, read_jsonl, read_parquet
+from dlsys.spec.data.tables import ArrowFile, CSVFile, JSONLines, ParquetFile, TableSection
+from dlsys.spec.fingerprint import digest
+
+# A larger file is encoded once, and kept.
+LARGE = 64 * 2**20
+
+# Reads the cells, given a file for the text that is not to be held in memory.
+_Read = Callable[[Path | None], Cells]
+
+
+def csv_file(options: CSVFile, folder: Path) -> Splits:
+    """A CSV file with a header. As `_table` otherwise."""
+    return _table(options, folder, lambda spill: read_csv(options.path, folder, options.delimiter, spill))
+
+
+def parquet_file(options: ParquetFile, folder: Path) -> Splits:
+    """A Parquet file, or a folder of such. As `_table` otherwise."""
+    wanted = [*options.chosen, options.target] if options.chosen else None
+    return _table(options, folder, lambda spill: read_parquet(options.path, folder, wanted))
+
+
+def arrow_file(options: ArrowFile, folder: Path) -> Splits:
+    """An Arrow file. As `_table` otherwise."""
+    return _table(options, folder, lambda spill: read_arrow(options.path, folder))
+
+
+def json_lines(options: JSONLines, folder: Path) -> Splits:
+    """A file with a JSON object in each line. As `_table` otherwise."""
+    return _table(options, folder, lambda spill: read_jsonl(options.path, folder))
+
+
+def _table(options: TableSection, folder: Path, read: _Read) -> Splits:
+    """Rows `features` float32 (F,), and `label` int64 or `target` float32.
+
+    `columns` says what a column is taken for. Numbers are standardised with the mean and deviation of the
+    training rows. Any other column becomes one feature for each category of the training rows, 1 or 0; a
+    category seen only later is all zeros. Columns keep the file's order. Classes are numbered in the order
+    of numbers, or of text; a regression target stays in its own unit.
+
+    Raises:
+        DataError: names file and line, or the column.
+    """
+    full = folder / options.path
+    make = partial(_encoded, options, read)
+    if not full.exists() or _size(full) <= LARGE:
+        return make(None, None).splits()
+    facts = [digest(full), full.stat().st_mtime_ns, options.model_dump(mode="json", exclude={"prefetch"})]
+    return kept(options.path, facts, make).splits()
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*.parquet") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _encoded(options: TableSection, read: _Read, spill: Path | None, allocate: Allocate | None) -> Encoded:
+    cells = read(spill / "text.arrow" if spill else None)
+    written = (options.decimal, options.thousands) if isinstance(options, CSVFile) else (".", None)
+    table = choose(cells, options, decimal=written[0], thousands=written[1])
+    return encode(table, options, allocate) if allocate else encode(table, options)

@@ -1,0 +1,171 @@
+"""A table's columns as a job names them: what is learnt from, what it is, and which rows are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dlsys.data.features.cells import Cells, trimmed
+from dlsys.data.features.columns import Column, Kind
+from dlsys.data.files import SHOWN, listed
+from dlsys.errors import DataError
+from dlsys.spec.data.tables import ColumnsSection
+
+# What pandas' index is called in the header that it writes, and in one written from what it read.
+_INDEX = ("", "Unnamed: 0", "__index_level_0__")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of a table that a job names.
+
+    Attributes:
+        path: the file, as messages say it.
+        columns: those to learn from, by name.
+        target: the one to predict.
+        notes: what was left out, and why.
+    """
+
+    path: str
+    columns: dict[str, Column]
+    target: Column
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def choose(
+    cells: Cells, options: ColumnsSection, *, decimal: str = ".", thousands: str | None = None
+) -> Table:
+    """Keeps what a job names, without the rows that `missing` drops.
+
+    Raises:
+        DataError: names that the header has not, and cells that are missing where none may be.
+    """
+    names = _names(cells, options)
+
+    def column(name: str) -> Column:
+        found = cells.columns[cells.header.index(name)]
+        found = found if cells.typed else trimmed(found)
+        said: Kind | None = options.said.get(name)
+        return Column(name, plain(found, cells.path, name), cells.at, decimal, thousands, cells.typed, said)
+
+    chosen = {name: column(name) for name in (*names, options.target)}
+    notes = []
+    for name in [name for name in names if name in _INDEX and name not in options.columns]:
+        if chosen[name].counts_rows:
+            notes.append(
+                f"{cells.path}: column {name!r} counts the rows, as pandas writes its index: left out"
+            )
+            del chosen[name]
+    chosen = _without_gaps(cells, chosen, options)
+    target = chosen.pop(options.target)
+    return Table(cells.path, chosen, target, tuple(notes))
+
+
+def plain(cells: pa.ChunkedArray, place: str, name: str) -> pa.ChunkedArray:
+    """A column of text, numbers, booleans or moments, without dictionaries."""
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        return plain(pc.cast(cells, kind.value_type), place, name)
+    if pa.types.is_null(kind):
+        return pc.cast(cells, pa.string())
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pc.cast(cells, pa.string())
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    moment = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+    if not (number or moment or pa.types.is_boolean(kind) or pa.types.is_string(kind)):
+        raise DataError(
+            f"{place}: column {name!r} is of {kind}, from which no feature is made: "
+            f"say columns: {{{name}: skip}}"
+        )
+    return cells
+
+
+def _names(cells: Cells, options: ColumnsSection) -> list[str]:
+    """The names of the feature columns."""
+    problems = [
+        f"{cells.head}: {text}" if option == "path" else f"{cells.head}: data.{option}: {text}"
+        for option, text in options.misnamed(cells.header)
+    ]
+    if not len(cells) and not problems:
+        raise DataError(f"{cells.path}: no rows under the header")
+    skipped = {options.target, *(name for name, kind in options.said.items() if kind == "skip")}
+    names = list(options.chosen) or [name for name in cells.header if name not in skipped]
+    if not names:
+        problems.append(f"{cells.head}: no column besides the target {options.target!r}")
+    if problems:
+        raise DataError("\n".join(problems))
+    return names
+
+
+def _without_gaps(cells: Cells, chosen: dict[str, Column], options: ColumnsSection) -> dict[str, Column]:
+    gaps = np.zeros(len(cells), dtype=bool)
+    if options.missing != "mean":
+        for column in chosen.values():
+            gaps |= column.missing
+    elif (gone := chosen[options.target].missing).any():
+        gaps = gone
+    if options.missing != "drop":
+        if gaps.any():
+            raise DataError(_gaps(np.flatnonzero(gaps), chosen, options.target))
+        return chosen
+    if gaps.all():
+        raise DataError(f"{cells.path}: every row has a missing cell: say missing: mean, or skip columns")
+    return _kept(chosen, ~gaps) if gaps.any() else chosen
+
+
+def _kept(chosen: dict[str, Column], mask: np.ndarray) -> dict[str, Column]:
+    rows = np.flatnonzero(mask)
+    keep = pa.array(mask)
+
+    def at(column: Column, row: int) -> str:
+        return column.at(int(rows[row]))
+
+    return {
+        name: Column(
+            name,
+            column.cells.filter(keep),
+            partial(at, column),
+            column.decimal,
+            column.thousands,
+            column.typed,
+            column.said,
+        )
+        for name, column in chosen.items()
+    }
+
+
+def _gaps(rows: np.ndarray, chosen: dict[str, Column], target: str) -> str:
+    """The first rows that lack a cell, and how many more there are."""
+    problems = []
+    for row in rows[:SHOWN].tolist():
+        column = next(column for column in chosen.values() if column.missing[row])
+        place, cell = column.at(row), column.cells[row].as_py()
+        if column.name == target and not any(c.missing[row] for c in chosen.values() if c is not column):
+            what, mend = f"the target {target!r}", "say missing: drop"
+        else:
+            what, mend = f"column {column.name!r}", "say missing: mean or drop"
+        odd = f"is {cell!r}, which counts as missing" if cell else "is empty"
+        problems.append(f"{place}: {what} {odd}; fill it, or {mend}")
+    return listed(problems, "\n", of=len(rows))
+
+
+def taken_for(table: Table, kinds: dict[str, Kind], classes: Sequence[str]) -> str:
+    """A sentence about what was read."""
+    said = []
+    for kind, plural in (("number", "numbers"), ("date", "dates")):
+        if names := [name for name, found in kinds.items() if found == kind]:
+            said.append(f"{plural}: {listed(names, ', ')}")
+    codes = [
+        f"{name} ({len(table.columns[name].coded[0])})" for name, kind in kinds.items() if kind == "category"
+    ]
+    said += [f"categories: {listed(codes, ', ')}"] if codes else []
+    said.append(f"target {table.target.name}: {f'{len(classes)} classes' if classes else 'a number'}")
+    return f"{table.path}: {len(table):,} rows; {'; '.join(said)}"

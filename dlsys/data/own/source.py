@@ -1,0 +1,132 @@
+"""Calls a user's function for its rows, and makes splits of whatever it returns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlsys.data.dataset import Dataset, Splits
+from dlsys.data.features.encoding import encode
+from dlsys.data.features.table import choose
+from dlsys.data.own.rows import Given, as_rows, is_column, shape_of
+from dlsys.data.own.tables import as_cells, is_table
+from dlsys.data.split import split_rows
+from dlsys.errors import DataError, UsageError
+from dlsys.own.imports import import_own
+from dlsys.own.options import arguments
+from dlsys.spec.data.own import OwnSource
+
+# What parts may be called, by people and by Hugging Face's data sets.
+_PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
+
+
+def own_source(options: OwnSource, folder: Path) -> Splits:
+    """The rows of a user's function or class.
+
+    It is called with its own options from the job's `data:`, and with those of dlsys's that it also has
+    parameters for: `folder` (where the job's relative paths start), `valid`, `test`, `split_seed` …
+
+    It may return
+
+    * a torch data set of the map style, or a Hugging Face `Dataset`: rows that are mappings, or tuples, whose
+      parts `data.fields` names;
+    * arrays or tensors: a mapping of them, or a tuple;
+    * a table (Arrow, pandas, or a Ray `Dataset`), whose columns become features as a CSV file's do where
+      `data.target` names one;
+    * a `dlsys.data.Dataset` or `Splits`;
+    * a mapping with `train`, and if it likes `valid` and `test`, of any of these: what is missing is taken
+      from `train`, as `data.valid` and `data.test` say.
+
+    Raises:
+        DataError: what it returns is none of these.
+        UsageError: wrong options.
+        WorkloadError: its module cannot be imported.
+    """
+    name = options.source
+    function = import_own(options.place, "data.source")
+    found = _call(function, options, folder)
+    if isinstance(found, Splits):
+        return found
+    parts = _parts(found, options)
+    if any(is_table(part) for part in parts.values()) and options.target:
+        if len(parts) > 1:
+            raise DataError(
+                f"{name}: gives {', '.join(parts)} as tables, and one is wanted, which data.valid and "
+                "data.test split"
+            )
+        (part,) = parts.values()
+        return encode(choose(as_cells(part, name), options), options).splits()
+    return _splits({part: as_rows(rows, options) for part, rows in parts.items()}, options)
+
+
+def _call(function: Any, options: OwnSource, folder: Path) -> Any:
+    name = options.source
+    if not callable(function):
+        raise UsageError(f"data.source: {name} is {function!r}: it must be a function or a class")
+    taken: Collection[str] = ()
+    with suppress(ValueError):  # written in C, and says nothing about its arguments
+        taken = inspect.signature(function).parameters
+    ours = {key: getattr(options, key, folder) for key in options.given if key in taken}
+    own = arguments(function, options.options, owner=name, field="data", besides=ours)
+    return function(**own, **ours)
+
+
+def _parts(found: Any, options: OwnSource) -> dict[str, Any]:
+    """What was returned, by part."""
+    if isinstance(found, Mapping) and "train" in found and not is_column(found["train"]):
+        unknown = [str(key) for key in found if key not in _PARTS]
+        if unknown:
+            raise DataError(
+                f"{options.source}: returns {', '.join(map(str, found))}: {unknown[0]!r} is none of "
+                f"{', '.join(_PARTS)}"
+            )
+        return {_PARTS[key]: part for key, part in found.items() if part is not None}
+    return {"train": found}
+
+
+def _splits(parts: dict[str, Given], options: OwnSource) -> Splits:
+    train = parts["train"]
+    wanted = {"valid": options.valid, "test": options.test}
+    shares = {part: share for part, share in wanted.items() if part not in parts}
+    if "valid" not in parts or shares.get("test"):
+        rows = split_rows(
+            len(train.rows),
+            valid=shares.get("valid", 0.0),
+            test=shares.get("test", 0.0),
+            seed=options.split_seed,
+            name=options.source,
+            labels=train.labels,
+        )
+        cut = {"train": rows.train, "valid": rows.valid, "test": rows.test}
+        for part in ("train", *shares):
+            if len(cut[part]):
+                labels = None if train.labels is None else train.labels[cut[part]]
+                parts[part] = Given(_Chosen(train.rows, cut[part]), train.classes, labels)
+    for part, given in parts.items():
+        if not len(given.rows):
+            raise DataError(f"{options.source}: {part} has no rows")
+    shape = shape_of(parts, options)
+    row = ", ".join(f"{field} {list(size)}" if size else field for field, size in shape.row.items())
+    counts = ", ".join(f"{len(given.rows):,} for {part}" for part, given in sorted(parts.items()))
+    notes = [f"{options.source}: rows: {counts}; each has {row}", *train.told]
+    test = parts["test"].rows if "test" in parts else None
+    learnt = {"target": {"name": "label", "classes": list(train.classes)}} if train.classes else {}
+    return Splits(parts["train"].rows, parts["valid"].rows, test, shape, tuple(notes), learnt)
+
+
+class _Chosen:
+    """Some rows of a data set."""
+
+    def __init__(self, rows: Dataset, chosen: np.ndarray) -> None:
+        self._rows, self._chosen = rows, chosen
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def batch(self, rows: np.ndarray) -> dict[str, Any]:
+        return self._rows.batch(self._chosen[rows])
