@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import table
+from dlsys.errors import DataError
+
+if TYPE_CHECKING:
+    from dlsys.data.features.cells import Cells
 
 app = typer.Typer(help="What is in a data file.", no_args_is_help=True)
 _TITLES = ("column", "kind", "values", "missing", "examples", "note")
@@ -31,25 +36,30 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print each column of a table: what it is taken for, its values, and what is doubtful."""
-    from dlsys.data.features.cells import trimmed
-    from dlsys.data.features.columns import Column, describe
     from dlsys.data.features.csv_text import read_csv
-    from dlsys.data.features.table import plain
     from dlsys.data.features.typed_files import read_arrow, read_jsonl, read_parquet
 
     typed = {".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow, ".jsonl": read_jsonl}
     suffix = next(iter([*file.rglob("*.parquet")]), file).suffix if file.is_dir() else file.suffix
     read = typed.get(suffix.lower())
-    cells = read(str(file), Path()) if read else read_csv(str(file), Path(), delimiter)
+    if read:
+        cells = read(str(file), Path())
+    else:
+        cells = read_csv(str(file), Path(), delimiter, decimal=decimal, thousands=thousands)
 
-    def column(name: str, found: Any) -> Column:
-        found = found if cells.typed else trimmed(found)
-        return Column(name, plain(found, cells.path, name), cells.at, decimal, thousands, cells.typed)
-
-    found = [describe(column(name, cell)) for name, cell in zip(cells.header, cells.columns, strict=True)]
+    found = [_described(cells, name) for name in cells.header]
     rows = len(cells)
     if as_json:
         give({"file": str(file), "rows": rows, "columns": found})
         return
     print(f"{file}: {rows:,} rows, {len(found)} columns")
     print(table(_TITLES, [[line[title] for title in _TITLES] for line in found]))
+
+
+def _described(cells: Cells, name: str) -> Mapping[str, str]:
+    from dlsys.data.features.columns import describe
+
+    try:
+        return describe(cells.column(name))
+    except DataError as error:  # of a type from which no feature is made
+        return {**dict.fromkeys(_TITLES, ""), "column": name, "kind": "doubtful", "note": str(error)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,9 @@ from dlsys.train.strategies import Parts, Strategy
 from dlsys.train.world import World
 from dlsys.zoo.load import load_workload
 from dlsys.zoo.workload import Workload
+
+# The file among a run's artifacts that says what was learnt from its data.
+LEARNT = "data.json"
 
 
 @dataclass(frozen=True)
@@ -133,10 +137,12 @@ def _train(
         beat=around.beat,
         pause=around.pause,
         data=fingerprint(job, around.folder),
+        learnt=splits.learnt,
         position=Position(),
     )
     if world.is_main:
         around.store.tidy()
+        _write_learnt(splits, around.artifacts)
     if saved := _agreed(around.store.latest, world):
         _resume(loop, saved, job, batch_size)
     loop.take_best = partial(_take_best, loop, job, batch_size)
@@ -166,6 +172,13 @@ def _settled_memory() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def _write_learnt(splits: sources.Splits, folder: Path) -> None:
+    """What predicting for other rows needs besides weights, for people and for `dlsys.data`."""
+    if splits.learnt:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LEARNT).write_text(json.dumps(splits.learnt, indent=1, ensure_ascii=False))
 
 
 def _check_metrics(job: TrainJob, modes: dict[str, Literal["max", "min"]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -57,6 +57,7 @@ class Loop:
         beat: called with the number of each step begun, and after each long pause.
         pause: the epoch at whose end training pauses; None trains to the end.
         data: digests of the files that are read.
+        learnt: what was learnt from the training rows, as `Splits` has it.
         take_best: called before the test, when all is saved.
     """
 
@@ -75,6 +76,7 @@ class Loop:
     beat: Callable[[int], None] = lambda step: None
     pause: int | None = None
     data: dict[str, str] = field(default_factory=dict)
+    learnt: Mapping[str, Any] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
     metrics: dict[str, float] = field(default_factory=dict)
     take_best: Callable[[], None] = lambda: None
@@ -217,6 +219,7 @@ class Loop:
             "schedule": self.schedule.state_dict(),
             "best": self.best.state_dict(),
             "data": self.data,
+            "learnt": dict(self.learnt),
             "metrics": self.metrics,
         }
         own = {"meter": self.meter.state_dict()}

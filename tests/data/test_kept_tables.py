@@ -74,10 +74,10 @@ def _read_in_a_process(folder: Path) -> None:
     files.LARGE = 0
     read_csv = files.read_csv
 
-    def slow(*arguments: object) -> object:
+    def slow(*arguments: object, **options: object) -> object:
         (folder / f"read-by-{os.getpid()}").touch()
         time.sleep(0.5)
-        return read_csv(*arguments)  # type: ignore[arg-type]
+        return read_csv(*arguments, **options)  # type: ignore[arg-type]
 
     files.read_csv = slow  # type: ignore[assignment]
     read(folder)

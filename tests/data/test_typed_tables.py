@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from dlsys.data import Splits, load
+from dlsys.data.features.encoding import features_of
+from dlsys.data.own.tables import as_cells
 from dlsys.errors import DataError
 from dlsys.spec.data import ArrowFile, CSVFile, JSONLines, ParquetFile
 
@@ -160,3 +162,26 @@ def test_check_sees_the_columns_of_a_parquet_file(tmp_path: Path) -> None:
     told = [text for _, text in section.unlike(tmp_path)]
     assert any("no column 'yy'" in text for text in told)
     assert any("no column 'agee'. Did you mean 'age'?" in text for text in told)
+
+
+def test_what_was_learnt_reads_other_rows(tmp_path: Path) -> None:
+    """A training row's cells give its features again; gaps and new categories are as in training."""
+    table = pa.table(COLUMNS)
+    splits = read("parquet", table, tmp_path)
+    learnt = json.loads(json.dumps(splits.learnt))
+    again = features_of(learnt, as_cells(table, "rows"))
+    known = {tuple(row) for row in again.tolist()}
+    assert again.dtype == np.float32
+    for part in (splits.train, splits.valid):
+        seen = part.batch(np.arange(len(part)))["features"]
+        assert {tuple(row) for row in seen.tolist()} <= known
+    other = pa.table({"city": ["Paris", None, "Oslo"], "price": [0.0, 1.0, 2.0], "age": [None, None, 3]})
+    rows = features_of(learnt, as_cells(other, "rows"))
+    age, city = learnt["columns"][0], learnt["columns"][2]
+    assert rows[0, 2:].tolist() == [0, 0]
+    assert rows[1, 2:].tolist() == pytest.approx(city["fill"])
+    assert rows[2, 2:].tolist() == [1, 0]
+    assert rows[0, 0] == np.float32(age["fill"])
+    assert rows[2, 0] == pytest.approx((3 - age["mean"]) / age["scale"])
+    with pytest.raises(DataError, match="rows: no column 'age'"):
+        features_of(learnt, as_cells(other.drop(["age"]), "rows"))

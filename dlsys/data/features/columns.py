@@ -209,14 +209,10 @@ class Column:
                 f"columns: {{{self.name}: category}}"
             )
         if dates and len(self.odd) == self.present and len(self.coded[0]) > _MANY_CLASSES:
+            mend = mend or f"say columns: {{{self.name}: date}}, which counts days"
             raise DataError(
-                f"{first} looks like dates, such as {example!r}: "
-                + (
-                    f"{mend}, or say"
-                    if mend
-                    else f"say columns: {{{self.name}: date}}, which counts days; or"
-                )
-                + f" columns: {{{self.name}: category}}"
+                f"{first} looks like dates, such as {example!r}: {mend}; or "
+                f"columns: {{{self.name}: category}}"
             )
         if len(self.odd) <= _FEW * self.present:
             raise DataError(

@@ -33,13 +33,22 @@ _OTHERS = {
 }
 
 
-def read_csv(path: str, folder: Path, delimiter: str, spill: Path | None = None) -> Cells:
+def read_csv(
+    path: str,
+    folder: Path,
+    delimiter: str = ",",
+    spill: Path | None = None,
+    *,
+    decimal: str = ".",
+    thousands: str | None = None,
+) -> Cells:
     """A CSV file with a header.
 
     Args:
         path: the file, as messages name it.
         folder: where a relative path starts.
         delimiter: between two cells.
+        decimal, thousands: how numbers are written.
         spill: a file to keep the text in, so that a large table is not held in memory; None holds it.
 
     Raises:
@@ -54,7 +63,7 @@ def read_csv(path: str, folder: Path, delimiter: str, spill: Path | None = None)
             # Arrow names neither file nor line; and it refuses what is sound: a header without an end of
             # line, a delimiter of several bytes.
             columns = _slowly(text, len(header))
-    return Cells(path, header, columns, f"{path}:{text.first}", text.at, typed=False)
+    return Cells(path, header, columns, f"{path}:{text.first}", text.at, False, decimal, thousands)
 
 
 def _columns(text: _Text, width: int, spill: Path | None) -> list[pa.ChunkedArray]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dlsys.data.dataset import Splits
+from dlsys.data.features.cells import Cells
 from dlsys.data.features.columns import Column, Kind
 from dlsys.data.features.table import Table, taken_for
 from dlsys.data.files import listed
@@ -119,6 +120,7 @@ class Encoded:
     notes: tuple[str, ...]
 
     def splits(self) -> Splits:
+        """Its parts."""
         layout = Layout(self.columns)
         field = "label" if self.classes else "target"
         edges = accumulate(self.counts, initial=0)
@@ -204,6 +206,45 @@ def encode(table: Table, options: ColumnsSection, allocate: Allocate = in_memory
         counts=(len(parts.train), len(parts.valid), len(parts.test)),
         notes=(*table.notes, taken_for(table, kinds, classes), *_rare(table, classes, target)),
     )
+
+
+def features_of(learnt: Mapping[str, Any], cells: Cells) -> np.ndarray:
+    """The features of other rows, as a model that was trained on a table takes them: float32 (rows, F).
+
+    Args:
+        learnt: what the table's `Splits.learnt` says.
+        cells: rows with at least the columns that were learnt from, in any order.
+
+    Raises:
+        DataError: one is not there, or holds what is no number.
+    """
+    columns = [learnt_of(told) for told in learnt["columns"]]
+    layout = Layout(columns)
+    numbers, codes = [], []
+    for known in columns:
+        column = cells.column(known.name, said=known.kind)
+        column.kind()  # which refuses odd cells
+        if isinstance(known, Scaled):
+            values = ((column.numbers() - known.mean) / known.scale).astype(np.float32)
+            numbers.append(np.where(np.isnan(values), np.float32(known.fill), values))
+        else:
+            names, found = column.coded
+            place = {name: code for code, name in enumerate(known.values)}
+            size = len(known.values)
+            table = np.array([*(place.get(name, size) for name in names), size + 1], dtype=np.int32)
+            codes.append(table[found])
+    rows = len(cells)
+    return layout.features(
+        np.stack(numbers, axis=1) if numbers else np.empty((rows, 0), dtype=np.float32),
+        np.stack(codes, axis=1) if codes else np.empty((rows, 0), dtype=np.int32),
+    )
+
+
+def learnt_of(told: Mapping[str, Any]) -> Learnt:
+    """What was learnt of a column, from JSON."""
+    if told["kind"] == "category":
+        return OneHot(told["name"], tuple(told["values"]), tuple(told["fill"]))
+    return Scaled(**told)
 
 
 def _kind(column: Column) -> Kind:

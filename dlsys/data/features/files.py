@@ -25,7 +25,18 @@ _Read = Callable[[Path | None], Cells]
 
 def csv_file(options: CSVFile, folder: Path) -> Splits:
     """A CSV file with a header. As `_table` otherwise."""
-    return _table(options, folder, lambda spill: read_csv(options.path, folder, options.delimiter, spill))
+
+    def read(spill: Path | None) -> Cells:
+        return read_csv(
+            options.path,
+            folder,
+            options.delimiter,
+            spill,
+            decimal=options.decimal,
+            thousands=options.thousands,
+        )
+
+    return _table(options, folder, read)
 
 
 def parquet_file(options: ParquetFile, folder: Path) -> Splits:
@@ -70,6 +81,5 @@ def _size(path: Path) -> int:
 
 def _encoded(options: TableSection, read: _Read, spill: Path | None, allocate: Allocate | None) -> Encoded:
     cells = read(spill / "text.arrow" if spill else None)
-    written = (options.decimal, options.thousands) if isinstance(options, CSVFile) else (".", None)
-    table = choose(cells, options, decimal=written[0], thousands=written[1])
+    table = choose(cells, options)
     return encode(table, options, allocate) if allocate else encode(table, options)

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 
-from dlsys.data.features.encoding import Allocate, Encoded, OneHot, Scaled
+from dlsys.data.features.encoding import Allocate, Encoded, learnt_of
 from dlsys.errors import DataError
 from dlsys.paths import cache
 
@@ -131,15 +131,9 @@ def _read(path: Path) -> Encoded:
         numbers=matrix("numbers", np.float32),
         codes=matrix("codes", np.int32),
         target=batch.column("target").to_numpy(zero_copy_only=True),
-        columns=tuple(_column(column) for column in told["columns"]),
+        columns=tuple(learnt_of(column) for column in told["columns"]),
         classes=tuple(told["classes"]),
         predicts=told["predicts"],
         counts=tuple(told["counts"]),
         notes=tuple(told["notes"]),
     )
-
-
-def _column(told: dict[str, Any]) -> Scaled | OneHot:
-    if told["kind"] == "category":
-        return OneHot(told["name"], tuple(told["values"]), tuple(told["fill"]))
-    return Scaled(**told)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from dlsys.data.features.cells import Cells, trimmed
+from dlsys.data.features.cells import Cells
 from dlsys.data.features.columns import Column, Kind
 from dlsys.data.files import SHOWN, listed
 from dlsys.errors import DataError
@@ -40,23 +39,14 @@ class Table:
         return len(self.target)
 
 
-def choose(
-    cells: Cells, options: ColumnsSection, *, decimal: str = ".", thousands: str | None = None
-) -> Table:
+def choose(cells: Cells, options: ColumnsSection) -> Table:
     """Keeps what a job names, without the rows that `missing` drops.
 
     Raises:
         DataError: names that the header has not, and cells that are missing where none may be.
     """
     names = _names(cells, options)
-
-    def column(name: str) -> Column:
-        found = cells.columns[cells.header.index(name)]
-        found = found if cells.typed else trimmed(found)
-        said: Kind | None = options.said.get(name)
-        return Column(name, plain(found, cells.path, name), cells.at, decimal, thousands, cells.typed, said)
-
-    chosen = {name: column(name) for name in (*names, options.target)}
+    chosen = {name: cells.column(name, options.said.get(name)) for name in (*names, options.target)}
     notes = []
     for name in [name for name in names if name in _INDEX and name not in options.columns]:
         if chosen[name].counts_rows:
@@ -67,25 +57,6 @@ def choose(
     chosen = _without_gaps(cells, chosen, options)
     target = chosen.pop(options.target)
     return Table(cells.path, chosen, target, tuple(notes))
-
-
-def plain(cells: pa.ChunkedArray, place: str, name: str) -> pa.ChunkedArray:
-    """A column of text, numbers, booleans or moments, without dictionaries."""
-    kind = cells.type
-    if pa.types.is_dictionary(kind):
-        return plain(pc.cast(cells, kind.value_type), place, name)
-    if pa.types.is_null(kind):
-        return pc.cast(cells, pa.string())
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pc.cast(cells, pa.string())
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    moment = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
-    if not (number or moment or pa.types.is_boolean(kind) or pa.types.is_string(kind)):
-        raise DataError(
-            f"{place}: column {name!r} is of {kind}, from which no feature is made: "
-            f"say columns: {{{name}: skip}}"
-        )
-    return cells
 
 
 def _names(cells: Cells, options: ColumnsSection) -> list[str]:
@@ -129,15 +100,7 @@ def _kept(chosen: dict[str, Column], mask: np.ndarray) -> dict[str, Column]:
         return column.at(int(rows[row]))
 
     return {
-        name: Column(
-            name,
-            column.cells.filter(keep),
-            partial(at, column),
-            column.decimal,
-            column.thousands,
-            column.typed,
-            column.said,
-        )
+        name: replace(column, cells=column.cells.filter(keep), at=partial(at, column))
         for name, column in chosen.items()
     }
 

@@ -144,6 +144,10 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
             row={"image": (options.channels, options.size, options.size), "label": ()}, classes=len(classes)
         ),
         notes=(f"Left out {len(skipped)} unreadable images: {listed(skipped, ', ')}.",) if skipped else (),
+        learnt={
+            "image": {"size": options.size, "channels": options.channels, "values": "0 to 1"},
+            "target": {"name": "label", "classes": classes},
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -32,6 +33,8 @@ def chosen(checkpoints: Path, *, best: bool = False) -> Saved:
 def export(checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int, int]:
     """Writes the newest good checkpoint's parameters and buffers, by their names in the plain model.
 
+    What was learnt from the data (means, categories, the names of classes) goes into a `.json` beside it.
+
     Args:
         checkpoints: a run's folder of checkpoints.
         target: `.safetensors`, or `.pt` for `torch.load(..., weights_only=True)`.
@@ -45,6 +48,7 @@ def export(checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int,
         CheckpointError: all are damaged, or the best one is.
     """
     saved = chosen(checkpoints, best=best)
+    learnt = saved.loop.get("learnt")
     # Tied parameters are one tensor under two names, which safetensors refuses.
     weights = {name: tensor.clone().contiguous() for name, tensor in saved.model.items()}
     try:
@@ -52,6 +56,8 @@ def export(checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int,
             save_file(weights, target)
         else:
             torch.save(weights, target)
+        if learnt:
+            target.with_suffix(".json").write_text(json.dumps(learnt, indent=1, ensure_ascii=False))
     except (OSError, RuntimeError, SafetensorError) as error:  # torch has its own for a missing folder
         reason = str(error).splitlines()[0]
         raise UsageError(f"{target}: cannot be written: {reason}") from error
