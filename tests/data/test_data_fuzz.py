@@ -119,7 +119,9 @@ def python_reads(content: str, delimiter: str) -> list[list[str]] | None:
         header, *rows = [row for row in reader if row]
     except (csv.Error, ValueError):
         return None
-    return rows if all(len(row) == len(header) for row in rows) else None
+    if any(len(row) != len(header) for row in rows):
+        return None
+    return [[cell.strip() for cell in row] for row in rows]
 
 
 @settings(max_examples=400, deadline=None)

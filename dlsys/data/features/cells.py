@@ -23,7 +23,7 @@ class Cells:
         columns: their cells, in the same order.
         head: the place of the header, for messages.
         at: the place of a row, from 0, for messages.
-        typed: whether the columns have types of their own; else all are text.
+        typed: whether the columns have types of their own; else all are text without blanks around.
         decimal, thousands: how numbers are written in text.
     """
 
@@ -48,7 +48,7 @@ class Cells:
         if name not in self.header:
             raise DataError(f"{self.path}: no column {name!r}.{known(name, self.header)}")
         cells = self.columns[list(self.header).index(name)]
-        cells = _plain(cells, self.path, name) if self.typed else pc.utf8_trim_whitespace(cells)
+        cells = _plain(cells, self.path, name) if self.typed else cells
         return Column(name, cells, self.at, self.decimal, self.thousands, self.typed, said)
 
 

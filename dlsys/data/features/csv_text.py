@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from dlsys.data.features.cells import Cells
@@ -79,6 +80,7 @@ def _columns(text: _Text, width: int, spill: Path | None) -> list[pa.ChunkedArra
     }
     if spill is None:
         table = pa.csv.read_csv(text.full, **options)
+        columns = [_trimmed(column) for column in table.columns]
     else:
         with (
             pa.csv.open_csv(text.full, **options) as batches,
@@ -86,15 +88,20 @@ def _columns(text: _Text, width: int, spill: Path | None) -> list[pa.ChunkedArra
             pa.ipc.new_file(file, batches.schema) as writer,
         ):
             for batch in batches:
-                writer.write_batch(batch)
-        table = pa.ipc.open_file(pa.memory_map(str(spill))).read_all()
-    return [column.slice(1) for column in table.columns]  # the header is a row to Arrow
+                writer.write_batch(pa.record_batch(list(map(_trimmed, batch.columns)), schema=batch.schema))
+        columns = pa.ipc.open_file(pa.memory_map(str(spill))).read_all().columns
+    return [column.slice(1) for column in columns]  # the header is a row to Arrow
+
+
+def _trimmed(cells: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    return pc.utf8_trim_whitespace(cells)
 
 
 def _slowly(text: _Text, width: int) -> list[pa.ChunkedArray]:
     text.check(width)
     rows = [cells for _, cells in text.records()][1:]
-    return [pa.chunked_array([pa.array([row[place] for row in rows], pa.string())]) for place in range(width)]
+    columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(width)]
+    return [pa.chunked_array([_trimmed(column)]) for column in columns]
 
 
 class _Text:
