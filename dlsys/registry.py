@@ -120,6 +120,7 @@ SOURCES = Registry(
         "breast_cancer": "dlsys.data.features.breast_cancer:breast_cancer",
         "pydoc": "dlsys.data.text.pydoc:pydoc",
         "text": "dlsys.data.text.text_file:text_file",
+        "texts": "dlsys.data.text.labelled:labelled_texts",
         "csv": "dlsys.data.features.files:csv_file",
         "parquet": "dlsys.data.features.files:parquet_file",
         "arrow": "dlsys.data.features.files:arrow_file",

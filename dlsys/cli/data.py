@@ -37,11 +37,10 @@ def show(
 ) -> None:
     """Print each column of a table: what it is taken for, its values, and what is doubtful."""
     from dlsys.data.features.csv_text import read_csv
-    from dlsys.data.features.typed_files import read_arrow, read_jsonl, read_parquet
+    from dlsys.data.features.typed_files import READERS
 
-    typed = {".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow, ".jsonl": read_jsonl}
     suffix = next(iter([*file.rglob("*.parquet")]), file).suffix if file.is_dir() else file.suffix
-    read = typed.get(suffix.lower())
+    read = READERS.get(suffix.lower())
     if read:
         cells = read(str(file), Path())
     else:

@@ -105,7 +105,8 @@ def reopen(paths: RunPaths, loaded: Loaded) -> None:
     """
     before = as_now(yaml.read(paths.spec.read_text(), str(paths.spec)).data)
     after = loaded.job.model_dump(mode="json")
-    changed = [key for key in loaded.job.FIXED if before.get(key) != after.get(key)]
+    # What a file of an earlier version does not have yet is what an empty value means.
+    changed = [key for key in loaded.job.FIXED if (before.get(key) or None) != (after.get(key) or None)]
     if changed:
         raise UsageError(
             f"{paths.id}: {', '.join(changed)} cannot change when a run is resumed",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from typing import Any
 
 from dlsys.errors import DlsysError, WorkloadError
 from dlsys.own.frames import user_traceback
-from dlsys.own.operators import declare_operators, lacks_operators
+from dlsys.own.operators import import_module
 from dlsys.registry import did_you_mean
 
 
@@ -28,13 +27,7 @@ def import_own(target: str, field: str) -> Any:
         sys.path.insert(0, folder)
     module_name, _, attribute = target.partition(":")
     try:
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:
-            if not lacks_operators(error):
-                raise
-            declare_operators()
-            module = importlib.import_module(module_name)
+        module = import_module(module_name)
     except DlsysError:
         raise
     except Exception as error:

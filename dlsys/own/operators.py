@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 
 from torch import library
 
@@ -18,6 +19,23 @@ _SCHEMAS = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 _LIBRARY: list[library.Library] = []
+
+
+def import_module(name: str) -> ModuleType:
+    """Imports a module that may import torchvision, declaring what that lacks."""
+    before = set(sys.modules)
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        if not lacks_operators(error):
+            raise
+    declare_operators()
+    # What of the package was imported by then would never be bound to the package itself.
+    package = name.partition(".")[0]
+    for module in set(sys.modules) - before:
+        if module.partition(".")[0] == package:
+            del sys.modules[module]
+    return importlib.import_module(name)
 
 
 def lacks_operators(error: BaseException) -> bool:

@@ -24,7 +24,8 @@ def _files(section: Section, above: Path) -> Iterator[tuple[Path, str]]:
     for name, field in type(section).model_fields.items():
         value, path = getattr(section, name), (*above, name)
         if any(isinstance(mark, NamesFile) for mark in field.metadata):
-            yield path, value
+            if value:  # else it may be left out, and is
+                yield path, value
         elif isinstance(value, Section):
             yield from _files(value, path)
 

@@ -39,6 +39,7 @@ class Values(Enum):
     TOKEN = "int64 below the length of Shape.vocabulary"
     NEXT = "int64: each token's next one"
     CATEGORY = "int64 below Shape.cardinalities, column by column"
+    MASK = "int64: 1 where a token stands, 0 where a row is padded"
     RING = "float32: points of equal Gaussians on the circle that Shape.planted tells"
 
 
@@ -85,6 +86,17 @@ TEXT = Rows(
     words="text",
     fields={"tokens": Values.TOKEN, "targets": Values.NEXT},
     examples=(Shape(row={"tokens": (8,), "targets": (8,)}, vocabulary=tuple("\nabcdefghij")),),
+)
+TEXTS_WITH_CLASSES = Rows(
+    words="texts with classes",
+    fields={"input_ids": Values.TOKEN, "attention_mask": Values.MASK, "label": Values.CLASS},
+    examples=(
+        Shape(
+            row={"input_ids": (8,), "attention_mask": (8,), "label": ()},
+            classes=3,
+            vocabulary=("[PAD]", "[UNK]", *"abcdefghij"),
+        ),
+    ),
 )
 CLICKS = Rows(
     words="clicks",

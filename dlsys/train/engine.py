@@ -37,7 +37,7 @@ from dlsys.train.regularize import Regularizers
 from dlsys.train.schedule import Schedule
 from dlsys.train.strategies import Parts, Strategy
 from dlsys.train.world import World
-from dlsys.zoo.load import load_workload
+from dlsys.zoo.load import workload_of
 from dlsys.zoo.workload import Workload
 
 # The file among a run's artifacts that says what was learnt from its data.
@@ -85,7 +85,7 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
     if world.is_main:
         for note in splits.notes:
             around.recorder.note(note)
-    workload = load_workload(job.workload, job.model, splits.shape)
+    workload = workload_of(job, splits.shape, splits.learnt)
     modes = workload.modes
     _check_metrics(job, modes)
     regularizers = Regularizers(job.regularize)

@@ -202,7 +202,7 @@ class Loop:
             NonFiniteError: the split's loss is not finite.
         """
         sums = evaluate(self.strategy, loader, self.world, beat=lambda: self.beat(self.position.step))
-        values = {f"{split}/{name}": value for name, value in self.workload.summarize(sums).items()}
+        values = {f"{split}/{name}": value for name, value in self.workload.results(sums).items()}
         if not abs(loss := values.get(f"{split}/loss", 0.0)) < float("inf"):
             raise NonFiniteError(f"step {self.position.step}: {split}/loss is {loss}")
         self.metrics.update(values)

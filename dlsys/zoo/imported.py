@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from dlsys.errors import UsageError, WorkloadError
 from dlsys.own.frames import user_traceback
+from dlsys.registry import known
 from dlsys.spec.rows import Shape
 from dlsys.zoo.metrics import correct
 from dlsys.zoo.workload import Batch, Carry, Loss, Workload, rows_of
@@ -27,7 +28,7 @@ _MISFIT = re.compile(
 
 
 class PlainModel(Workload):
-    """Feeds the batch's first input field to a model and takes the loss that its labels call for.
+    """Feeds a batch's input to a model and takes the loss that its labels call for, if the job names none.
 
     `label` of whole numbers: cross-entropy of logits (rows, classes), and accuracy. A float
     `label`: binary cross-entropy of logits (rows,) or (rows, 1), and accuracy. `target`: mean
@@ -37,14 +38,24 @@ class PlainModel(Workload):
         factory: makes a new model.
         options: the factory's keyword arguments.
         shape: what the data source hands out.
+        inputs: the fields that the model is given; by default the first one.
 
     Raises:
         WorkloadError: the source has no input field, or neither `label` nor `target`.
     """
 
-    def __init__(self, factory: Callable[..., nn.Module], options: Mapping[str, Any], shape: Shape) -> None:
+    def __init__(
+        self,
+        factory: Callable[..., nn.Module],
+        options: Mapping[str, Any],
+        shape: Shape,
+        inputs: Sequence[str] = (),
+    ) -> None:
         super().__init__(options, shape)
-        inputs = [name for name in shape.row if name not in _NO_INPUT]
+        for name in inputs:
+            if name not in shape.row:
+                raise UsageError(f"inputs: rows have no {name!r}.{known(name, shape.row)}")
+        inputs = inputs or [name for name in shape.row if name not in _NO_INPUT][:1]
         if not inputs or not {"label", "target"} & set(shape.row):
             raise WorkloadError(
                 "a plain model needs an input field and a label or target, this source has: "
@@ -52,7 +63,7 @@ class PlainModel(Workload):
                 hint="write a dlsys.zoo.workload.Workload that says what to do with these fields",
             )
         self._factory = factory
-        self._input = inputs[0]
+        self._inputs = tuple(inputs)
         self.metrics = {"accuracy": "max"} if "label" in shape.row else {}  # type: ignore[misc]
 
     def build(self) -> nn.Module:
@@ -67,25 +78,32 @@ class PlainModel(Workload):
         if any(is_lazy(parameter) for parameter in model.parameters()):
             # Sizes come from a row's shape. One whose numbers no zeros can stand for stays lazy, and is told.
             with torch.no_grad(), suppress(Exception):
-                model.eval()(torch.zeros(1, *self.shape.row[self._input]))
+                self._call(
+                    model.eval(), {name: torch.zeros(1, *self.shape.row[name]) for name in self._inputs}
+                )
             model.train()
         return model
 
     def forward(self, model: nn.Module, batch: Batch, carry: Carry) -> tuple[Tensor, Carry]:
-        inputs = batch[self._input]
         try:
-            outputs = model(inputs)
+            outputs = self._call(model, batch)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             # A peer that is gone and memory that is short are no misfit: such runs are tried again.
             if not _MISFIT.search(str(error)) or user_traceback(error):
                 raise
             text = str(error).strip().splitlines() or [type(error).__name__]
-            given = f"{self._input} of shape {tuple(inputs.shape)}"
+            given = ", ".join(f"{name} of shape {tuple(batch[name].shape)}" for name in self._inputs)
             raise UsageError(
                 f"workload: {self._shown} does not take {given}: {text[0]}",
                 hint="Its options are under model:; `dlsys zoo show` tells a source's shapes.",
             ) from error
         return self._checked(self._taken(outputs), batch), carry
+
+    def _call(self, model: nn.Module, batch: Batch) -> Any:
+        """One input as the first argument, several by their names."""
+        if len(self._inputs) == 1:
+            return model(batch[self._inputs[0]])
+        return model(**{name: batch[name] for name in self._inputs})
 
     def _taken(self, outputs: Any) -> Tensor:
         """The logits or values in what a model gives: itself, `logits` of a mapping, the first of many."""
@@ -126,8 +144,10 @@ class PlainModel(Workload):
     def objective(self, outputs: Tensor, batch: Batch) -> Loss:
         if "label" not in batch:
             target = batch["target"]
-            return Loss(F.mse_loss(outputs.reshape(target.shape), target))
+            return Loss((self.loss or F.mse_loss)(outputs.reshape(target.shape), target))
         label = batch["label"]
+        if self.loss is not None:
+            return Loss(self.loss(outputs, label))
         if label.is_floating_point():
             return Loss(F.binary_cross_entropy_with_logits(outputs.reshape(label.shape), label))
         return Loss(F.cross_entropy(outputs, label))

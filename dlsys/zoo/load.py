@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,11 +17,18 @@ from dlsys.spec.data.fit import misfit_of_fields
 from dlsys.spec.explain import explain
 from dlsys.spec.rows import Shape
 from dlsys.spec.section import Section
+from dlsys.spec.train.job import TrainJob
+from dlsys.zoo.configured import config_options, configured, from_config
 from dlsys.zoo.imported import PlainModel
+from dlsys.zoo.objective import loss_function
+from dlsys.zoo.tasks.classify import Classify
+from dlsys.zoo.tasks.regress import Regress
 from dlsys.zoo.workload import Workload
 
 
-def load_workload(name: str, options: Mapping[str, Any], shape: Shape) -> Workload:
+def load_workload(
+    name: str, options: Mapping[str, Any], shape: Shape, inputs: Sequence[str] = ()
+) -> Workload:
     """The workload of a job.
 
     Args:
@@ -30,6 +37,7 @@ def load_workload(name: str, options: Mapping[str, Any], shape: Shape) -> Worklo
             searched first, as `python -m` does.
         options: the job's `model:` section.
         shape: what the data source hands out.
+        inputs: of a plain model: the fields that it is given.
 
     Raises:
         UsageError: unknown name, wrong options, or an attribute that is no workload.
@@ -51,14 +59,46 @@ def load_workload(name: str, options: Mapping[str, Any], shape: Shape) -> Worklo
             hint="name its class, or a function that returns a new one",
         )
     if isinstance(found, type) and issubclass(found, Workload):
+        if inputs:
+            raise UsageError(f"inputs: {name} is a workload, which knows its inputs: leave it out")
         return found(_checked(found.Options.model_validate, options, found.Options, name), shape)
     if not callable(found) or (isinstance(found, type) and not issubclass(found, nn.Module)):
         raise UsageError(
             f"workload: {name} is {found!r}: it must be a Workload class, an nn.Module class or a "
             "function that returns an nn.Module"
         )
+    if configured(found):
+        return PlainModel(from_config(found), config_options(found, name, options, shape), shape, inputs)
     _check_arguments(name, found, options)
-    return PlainModel(found, options, shape)
+    return PlainModel(found, options, shape, inputs)
+
+
+def workload_of(job: TrainJob, shape: Shape, learnt: Mapping[str, Any]) -> Workload:
+    """A job's workload, with the loss and the metrics that the job names.
+
+    Args:
+        learnt: what was learnt from the data.
+
+    Raises:
+        As `load_workload`; UsageError where the job says what the workload does not leave open.
+    """
+    workload = load_workload(job.workload, job.model, shape, job.inputs)
+    if not (job.loss or job.metrics):
+        return workload
+    if not isinstance(workload, PlainModel | Classify | Regress):
+        raise UsageError(
+            f"{'loss' if job.loss else 'metrics'}: {job.workload} has a loss and metrics of its own: "
+            "leave it out"
+        )
+    if job.loss:
+        workload.loss = loss_function(job.loss, shape, learnt)
+    if job.metrics:
+        from dlsys.zoo.measures import Measures  # takes a second to import
+
+        if taken := sorted(job.metrics.keys() & workload.modes.keys()):
+            raise UsageError(f"metrics.{taken[0]}: {job.workload} measures it already: give it another name")
+        workload.measures = Measures(job.metrics, shape)
+    return workload
 
 
 def _checked(

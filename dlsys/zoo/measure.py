@@ -23,7 +23,7 @@ from dlsys.data import Dataset, load, rowwise
 from dlsys.errors import DlsysError
 from dlsys.plan.facts import Facts
 from dlsys.spec.train.job import TrainJob
-from dlsys.zoo.load import load_workload
+from dlsys.zoo.load import workload_of
 from dlsys.zoo.workload import Batch, Workload
 
 # What a row costs is the difference between a batch of twice as many and this one.
@@ -41,7 +41,7 @@ def measure(job: TrainJob, folder: Path) -> Facts:
         DlsysError: the data or the workload cannot be loaded, or the workload's own code fails.
     """
     splits = load(job.data, folder)
-    workload = load_workload(job.workload, job.model, splits.shape)
+    workload = workload_of(job, splits.shape, splits.learnt)
     return count(workload, lambda rows: _first(splits.train, rows))
 
 

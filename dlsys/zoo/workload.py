@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,10 @@ from dlsys.spec.card import Cut as Cut  # users import it from here
 from dlsys.spec.rows import Shape
 from dlsys.spec.section import Section
 from dlsys.spec.task import Task
+
+if TYPE_CHECKING:  # torchmetrics takes a second to import, and few jobs name it
+    from dlsys.zoo.measures import Measures
+    from dlsys.zoo.objective import LossFunction
 
 # State carried from one batch to the next of the same stream: tensors, rows first, in nested
 # dicts or tuples; None at the start of an epoch and for workloads without state.
@@ -86,6 +90,10 @@ class Workload:
     # Layers that tensor parallelism cuts, by name; a catalogue workload's are on its card.
     tensor_plan: ClassVar[Mapping[str, Cut]] = {}
 
+    # What a job says under `loss:` and `metrics:`, to the workloads that leave it open.
+    loss: LossFunction | None = None
+    measures: Measures | None = None
+
     def __init__(self, options: Any, shape: Shape) -> None:
         self.options = options
         self.shape = shape
@@ -94,7 +102,8 @@ class Workload:
     def modes(self) -> dict[str, Literal["max", "min"]]:
         """Every metric of a split, with the largest or the smallest value as the best."""
         known = self.card.metrics if self.card else self.task.metrics if self.task else {}
-        return {"loss": "min", **{name: metric.best for name, metric in known.items()}, **self.metrics}
+        own = {name: metric.best for name, metric in known.items()}
+        return {"loss": "min", **own, **self.metrics, **(self.measures.modes if self.measures else {})}
 
     def build(self) -> nn.Module:
         """The model, freshly initialised from torch's global generator, on the CPU."""
@@ -129,6 +138,20 @@ class Workload:
         """Metrics from the sums over a whole split; by default each sum divided by `rows`."""
         rows = float(sums["rows"])
         return {name: float(value) / rows for name, value in sums.items() if name != "rows"}
+
+    def sums(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """All that is measured of a batch: `measure`, and what the job names besides."""
+        sums = self.measure(outputs, batch)
+        if self.measures is not None:
+            sums |= self.measures.sums(outputs, batch["label"] if "label" in batch else batch["target"])
+        return sums
+
+    def results(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """All figures of a split, from the sums over it: `summarize`, and what the job names besides."""
+        if self.measures is None:
+            return self.summarize(sums)
+        own = {name: value for name, value in sums.items() if not self.measures.owns(name)}
+        return {**self.summarize(own), **self.measures.results(sums)}
 
     def average(self, outputs: Sequence[Any]) -> Any:
         """One output from several stochastic ones (Monte Carlo dropout); by default the mean."""

@@ -147,7 +147,7 @@ def test_a_table_is_read_as_a_file_is(make: Any, monkeypatch: pytest.MonkeyPatch
     columns = {"x": X[:, 0].numpy(), "city": ["Rome", "Oslo"] * (ROWS // 2), "y": ["n", "p"] * (ROWS // 2)}
     splits = rows(monkeypatch, make(columns), target="y")
     assert splits.shape.row == {"features": (3,), "label": ()}
-    assert splits.learnt["target"] == {"name": "y", "classes": ["n", "p"]}
+    assert splits.learnt["target"] == {"name": "y", "classes": ["n", "p"], "counts": [16, 16]}
     seen = everything(splits)
     assert torch.equal(seen["features"][:, 2].long(), 1 - seen["label"])  # Rome
 

@@ -32,6 +32,11 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     "breast_cancer": ({}, {"features": torch.float32, "label": torch.int64}, 569),
     "pydoc": ({"limit": 9000}, TEXT, None),
     "text": ({"path": "a.txt", "window": 7, "valid": 0.2, "test": 0.2}, TEXT, 6 + 2 + 2),
+    "texts": (
+        {"path": "texts.csv", "text": "words", "target": "y"},
+        {"input_ids": torch.int64, "attention_mask": torch.int64, "label": torch.int64},
+        40,
+    ),
     "csv": (
         {"path": "a.csv", "target": "y", "valid": 0.2},
         {"features": torch.float32, "label": torch.int64},
@@ -57,6 +62,8 @@ def write_files(folder: Path) -> None:
     (folder / "a.txt").write_text("".join(generator.choice(list("abcdef \n"), 75)))
     cells = [f"{generator.normal():.3f},{'xyz'[i % 3]},{'no' if i % 2 else 'yes'}" for i in range(40)]
     (folder / "a.csv").write_text("\n".join(["n,c,y", *cells]))
+    lines = [f"{' '.join('abcd'[: 1 + i % 4])} {'x ' * i},{'no' if i % 2 else 'yes'}" for i in range(40)]
+    (folder / "texts.csv").write_text("\n".join(["words,y", *lines]))
     table = pa.csv.read_csv(folder / "a.csv")
     pa.parquet.write_table(table, folder / "a.parquet")
     pa.feather.write_feather(table, str(folder / "a.arrow"))
@@ -125,7 +132,8 @@ def test_fields_are_as_the_shape_says(name: str, folder: Path) -> None:
     for column, values in enumerate(splits.shape.cardinalities):
         assert 0 <= batch["sparse"][:, column].min() <= batch["sparse"][:, column].max() < values
     if splits.shape.vocabulary:
-        assert max(everything(part)["tokens"].max() for part in parts(splits)) < len(splits.shape.vocabulary)
+        tokens = "input_ids" if name == "texts" else "tokens"
+        assert max(everything(part)[tokens].max() for part in parts(splits)) < len(splits.shape.vocabulary)
 
 
 def test_splits_share_no_row_and_lose_none(name: str, folder: Path) -> None:

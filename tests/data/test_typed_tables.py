@@ -80,7 +80,7 @@ def test_the_same_rows_as_from_csv(kind: str, tmp_path: Path) -> None:
     table = pa.table(COLUMNS)
     expected, found = read("csv", table, tmp_path / "csv"), read(kind, table, tmp_path / "other")
     assert found.learnt["columns"] == expected.learnt["columns"]
-    assert found.learnt["target"] == {"name": "y", "classes": ["no", "yes"]}
+    assert found.learnt["target"] == {"name": "y", "classes": ["no", "yes"], "counts": [24, 24]}
     for part, wanted in ((found.train, expected.train), (found.valid, expected.valid)):
         rows = np.arange(len(wanted))
         for name, tensor in wanted.batch(rows).items():

@@ -131,7 +131,10 @@ class Encoded:
     @property
     def learnt(self) -> Mapping[str, Any]:
         """What predicting for other rows needs, as JSON."""
-        target = {"name": self.predicts, "classes": list(self.classes)}
+        target: dict[str, Any] = {"name": self.predicts, "classes": list(self.classes)}
+        if self.classes:
+            train = self.target[: self.counts[0]]
+            target["counts"] = np.bincount(train, minlength=len(self.classes)).tolist()
         return {"columns": [asdict(column) for column in self.columns], "target": target}
 
 

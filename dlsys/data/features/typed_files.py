@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -120,3 +121,12 @@ def _cells(path: str, table: pa.Table) -> Cells:
 
 def _row(path: str, row: int) -> str:
     return f"{path}: row {row + 1}"
+
+
+# By what files are called.
+READERS: Mapping[str, Callable[[str, Path], Cells]] = {
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+    ".feather": read_arrow,
+    ".jsonl": read_jsonl,
+}

@@ -146,7 +146,11 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
         notes=(f"Left out {len(skipped)} unreadable images: {listed(skipped, ', ')}.",) if skipped else (),
         learnt={
             "image": {"size": options.size, "channels": options.channels, "values": "0 to 1"},
-            "target": {"name": "label", "classes": classes},
+            "target": {
+                "name": "label",
+                "classes": classes,
+                "counts": np.bincount(found["train"].labels, minlength=len(classes)).tolist(),
+            },
         },
     )
 

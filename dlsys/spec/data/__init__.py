@@ -14,7 +14,7 @@ from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
 from dlsys.spec.data.section import SourceSection
 from dlsys.spec.data.tables import ArrowFile, CSVFile, JSONLines, ParquetFile
-from dlsys.spec.data.text import Pydoc, TextFile
+from dlsys.spec.data.text import LabelledTexts, Pydoc, TextFile
 
 
 def _told_apart(schema: dict[str, Any]) -> None:
@@ -28,6 +28,7 @@ Source = Annotated[
     | Annotated[BreastCancer, Tag("breast_cancer")]
     | Annotated[Pydoc, Tag("pydoc")]
     | Annotated[TextFile, Tag("text")]
+    | Annotated[LabelledTexts, Tag("texts")]
     | Annotated[CSVFile, Tag("csv")]
     | Annotated[ParquetFile, Tag("parquet")]
     | Annotated[ArrowFile, Tag("arrow")]
@@ -59,6 +60,7 @@ __all__ = [
     "IDXFiles",
     "ImageFolder",
     "JSONLines",
+    "LabelledTexts",
     "OwnSource",
     "ParquetFile",
     "Piecewise",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from dlsys.spec.rows import Rows
 from dlsys.spec.section import Fraction, NonNegativeInt, Section, Share
+
+Character = Annotated[str, Field(strict=True, min_length=1, max_length=1)]
 
 
 class SourceSection(Section):

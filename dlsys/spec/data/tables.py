@@ -6,16 +6,12 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path as FilePath
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import Any, ClassVar, Literal
 
 from dlsys.registry import known
-from dlsys.spec.data.section import SplitSection
+from dlsys.spec.data.section import Character, SplitSection
 from dlsys.spec.rows import FEATURES_WITH_CLASSES, FEATURES_WITH_TARGETS, Rows
 from dlsys.spec.section import FileName, Text
-
-Character = Annotated[str, Field(strict=True, min_length=1, max_length=1)]
 
 
 class ColumnsSection(SplitSection):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from dlsys.spec.data.section import SourceSection
-from dlsys.spec.rows import TEXT, Rows
+from pydantic import Field
+
+from dlsys.spec.data.section import Character, SourceSection, SplitSection
+from dlsys.spec.rows import TEXT, TEXTS_WITH_CLASSES, Rows
 from dlsys.spec.section import Count, FileName, Fraction, NonNegativeInt, Share, Text
 
 
@@ -42,3 +44,25 @@ class TextFile(SourceSection):
     """The share at the text's end that is kept for validation."""
     test: Fraction = 0.05
     """The share behind it that is kept for the test."""
+
+
+class LabelledTexts(SplitSection):
+    """Texts with classes, from a table: each becomes tokens, padded on the right to one length."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": TEXTS_WITH_CLASSES}
+
+    source: Literal["texts"]
+    path: FileName
+    """A table: CSV, or what `.parquet`, `.arrow` or `.jsonl` says it is."""
+    text: Text
+    """The column with the text."""
+    target: Text
+    """The column with the class."""
+    delimiter: Character = ","
+    """The character between two cells of CSV."""
+    length: Count = 128
+    """Tokens of a row at most; what is longer is cut off at its end, what is shorter padded."""
+    tokenizer: FileName = ""
+    """A `tokenizer.json` of Hugging Face's; by default tokens are words and signs, in lower case."""
+    vocabulary: Annotated[Count, Field(ge=3)] = 20_000
+    """Without a tokenizer: the most frequent words of the training rows, `[PAD]` and `[UNK]` counted in."""

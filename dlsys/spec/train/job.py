@@ -24,6 +24,7 @@ from dlsys.spec.section import (
     Section,
     Text,
 )
+from dlsys.spec.train.objective import Objective, OwnLoss
 from dlsys.spec.train.optimizer import SGD, Optimizer
 from dlsys.spec.train.regularizer import Regularizer
 from dlsys.spec.train.schedule import Constant, Performance, Schedule
@@ -141,7 +142,9 @@ class TrainJob(Section):
     """One training run."""
 
     # A resumed run must stay the same computation; anything else about it may change.
-    FIXED: ClassVar[tuple[str, ...]] = ("kind", "name", "workload", "model", "data", "batch_size", "seed")
+    FIXED: ClassVar[tuple[str, ...]] = (
+        *("kind", "name", "workload", "model", "data", "inputs", "loss", "batch_size", "seed"),
+    )
     # What trains it: a function of the job, the worker's world and its surroundings.
     ENGINE: ClassVar[str] = "dlsys.train.engine:run_worker"
     # What is measured while it trains, as `train/…`.
@@ -157,6 +160,15 @@ class TrainJob(Section):
     """The workload's own options: `dlsys zoo show NAME` lists them."""
     data: Source
     """The data source and its options."""
+    inputs: tuple[Text, ...] = ()
+    """Of a plain model: the fields of a row that it is given; several are given by their names. By default
+    the first field that is no label."""
+    loss: Objective | None = None
+    """Of a plain model, a classifier or a regression: what it learns by, if not by cross-entropy or the
+    squared error."""
+    metrics: dict[Text, Text | dict[str, Any]] = Field(default_factory=dict)
+    """Of the same: further metrics by the names that figures get, each a class of torchmetrics, with options:
+    `{f1: {name: F1Score, average: macro}}`."""
     batch_size: Count | Literal["all"]
     """Rows in one update over ALL workers: it never changes meaning with their number."""
     optimizer: Optimizer = Field(default_factory=SGD)
@@ -212,6 +224,8 @@ class TrainJob(Section):
         code: dict[Path, str] = {("workload",): self.workload}
         if isinstance(self.data, OwnSource):
             code["data", "source"] = self.data.place
+        if isinstance(self.loss, OwnLoss):
+            code["loss", "name"] = self.loss.name
         return code
 
     @property
@@ -236,7 +250,9 @@ class TrainJob(Section):
         None where only the user's own code knows.
         """
         card = self.card
-        return {"loss": "min", **{name: m.best for name, m in card.metrics.items()}} if card else None
+        if card is None or self.metrics:
+            return None
+        return {"loss": "min", **{name: m.best for name, m in card.metrics.items()}}
 
     def watched(self) -> Iterator[tuple[str, str]]:
         """The metrics that something in the job depends on, each behind the field that names it."""

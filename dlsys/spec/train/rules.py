@@ -13,10 +13,13 @@ from dlsys.spec.data import OwnSource
 from dlsys.spec.data.fit import misfit
 from dlsys.spec.explain import explain
 from dlsys.spec.metrics import metric_exists
+from dlsys.spec.names import wrong_name
 from dlsys.spec.own_code import misnamed_options, own_code
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
+from dlsys.spec.section import show
 from dlsys.spec.train import strategy_rules
 from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.objective import FOR_CLASSES, FOR_TARGETS, OwnLoss
 from dlsys.spec.train.schedule import NEEDS_TOTAL
 from dlsys.spec.train.strategy import usual
 
@@ -195,6 +198,37 @@ def _own_source_exists(job: TrainJob) -> Found:
     if isinstance(job.data, OwnSource):
         wrong = list(own_code(job.data.place, ("data", "source")))
         yield from wrong or misnamed_options(job.data.place, job.data.options, job.data.given, ("data",))
+
+
+@_RULES.on("loss")
+def _own_loss_exists(job: TrainJob) -> Found:
+    if isinstance(job.loss, OwnLoss):
+        yield from own_code(job.loss.name, ("loss", "name"))
+
+
+@_RULES.on("workload", "inputs", "loss", "metrics")
+def _workload_leaves_open_what_is_said(job: TrainJob) -> Found:
+    if (card := job.card) is None:
+        return
+    if job.inputs:
+        yield ("inputs",), f"{job.workload} knows its inputs: leave it out"
+    fits = {"classify": FOR_CLASSES, "regress": FOR_TARGETS}.get(card.task.name)
+    for key, said in (("loss", job.loss), ("metrics", job.metrics)):
+        if said and fits is None:
+            yield (key,), f"{job.workload} has a loss and metrics of its own: leave it out"
+    if job.loss and fits and not isinstance(job.loss, OwnLoss) and job.loss.name not in fits:
+        yield ("loss", "name"), f"{job.workload} learns by {' or '.join(fits)}, got {job.loss.name!r}"
+
+
+@_RULES.on("metrics")
+def _metrics_are_named(job: TrainJob) -> Found:
+    for name, told in job.metrics.items():
+        if wrong := wrong_name(f"valid/{name}"):
+            yield ("metrics", name), wrong
+        elif name == "loss" or ":" in name:
+            yield ("metrics", name), "is taken: give it another name"
+        if isinstance(told, dict) and not isinstance(told.get("name"), str):
+            yield ("metrics", name), f"names no class of torchmetrics: {{name: F1Score}}, got {show(told)}"
 
 
 @_RULES.on("workload", "data")

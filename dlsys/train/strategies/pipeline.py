@@ -213,7 +213,7 @@ class PipelineStrategy(SingleStrategy):
                 with self._precision.autocast():
                     finished = [finish(workload, run, micro.batch) for run in runs if run is not None]
                     outputs = workload.average(finished) if regularizers.mc_samples else finished[0]
-                    sums = workload.measure(outputs, micro.batch)
+                    sums = workload.sums(outputs, micro.batch)
                 rows = float(rows_of(micro.batch))
                 sums["rows"] = torch.tensor(rows, device=self._parts.world.device)
                 if not micro.real:

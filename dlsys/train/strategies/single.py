@@ -197,7 +197,7 @@ class SingleStrategy(Strategy):
                 outputs, carry = workload.average([run[0] for run in runs]), runs[-1][1]
             else:
                 outputs, carry = workload.forward(self._model, micro.batch, carry)
-            sums = workload.measure(outputs, micro.batch)
+            sums = workload.sums(outputs, micro.batch)
         sums["rows"] = torch.tensor(float(len(micro.batch["key"])), device=self._precision.device)
         if not micro.real:
             sums = {name: torch.zeros_like(value) for name, value in sums.items()}

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlsys.spec.task import REGRESS
-from dlsys.zoo.workload import Batch, Carry, Loss, Workload
+from dlsys.zoo.workload import Batch, Carry, Loss, Workload, rows_of
 
 
 class Regress(Workload):
@@ -22,17 +22,15 @@ class Regress(Workload):
         return model(batch["features"]), carry
 
     def objective(self, outputs: Tensor, batch: Batch) -> Loss:
-        return Loss(F.mse_loss(outputs, batch["target"]))
+        return Loss((self.loss or F.mse_loss)(outputs, batch["target"]))
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         target = batch["target"]
-        return {
-            "loss": (outputs - target).square().sum(),
-            "targets": target.sum(),
-            "squares": target.square().sum(),
-        }
+        errors = (outputs - target).square().sum()
+        loss = errors if self.loss is None else self.loss(outputs, target) * rows_of(batch)
+        return {"loss": loss, "errors": errors, "targets": target.sum(), "squares": target.square().sum()}
 
     def summarize(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        rows, error = float(sums["rows"]), float(sums["loss"])
+        rows, error = float(sums["rows"]), float(sums["errors"])
         spread = float(sums["squares"]) - float(sums["targets"]) ** 2 / rows
-        return {"loss": error / rows, "r2": 1 - error / spread if spread > 0 else 0.0}
+        return {"loss": float(sums["loss"]) / rows, "r2": 1 - error / spread if spread > 0 else 0.0}
