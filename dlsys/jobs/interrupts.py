@@ -20,11 +20,15 @@ _LAST = 2.5
 class Interrupts:
     """While active, the first signal asks for the end; a second one, or time, forces it.
 
+    Args:
+        may_exit: whether the process is ended where it does not come back by itself.
+
     Attributes:
         last_act: called just before the process is ended by force.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_exit: bool = True) -> None:
+        self._may_exit = may_exit
         self.received = False
         self.exit_code = 130
         self.last_act: Callable[[], None] = lambda: None
@@ -82,6 +86,8 @@ class Interrupts:
         self.exit_code = 128 + number
         self._deadline = time.monotonic() + GRACE
         signal.setitimer(signal.ITIMER_REAL, GRACE)
+        if not self._may_exit:
+            return
         # Code that never comes back to Python cannot be interrupted from within.
         self._timer = threading.Timer(GRACE + _LAST, self._force)
         self._timer.daemon = True

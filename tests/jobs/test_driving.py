@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -121,9 +122,8 @@ def test_ray_leaves_the_signals_alone() -> None:
     from dlsys.jobs.launch.ray_session import _quiet_ray
 
     before, ours = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
-    try:
-        _quiet_ray()
+    with ExitStack() as undo:
+        _quiet_ray(undo)
         utils.set_sigterm_handler(lambda number, frame: None)
         assert signal.getsignal(signal.SIGTERM) == before
-    finally:
-        utils.set_sigterm_handler = ours
+    assert utils.set_sigterm_handler is ours, "Ray is the caller's again"
