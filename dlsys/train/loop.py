@@ -217,6 +217,8 @@ class Loop:
             "schedule": self.schedule.state_dict(),
             "best": self.best.state_dict(),
             "data": self.data,
+            # So that the model can be built again without the data.
+            "shape": self.workload.shape.to_json(),
             "metrics": self.metrics,
         }
         own = {"meter": self.meter.state_dict()}
