@@ -51,6 +51,7 @@ class Interrupts:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def __enter__(self) -> Interrupts:
+        self._alarm, self._began = signal.getitimer(signal.ITIMER_REAL), time.monotonic()
         self._before = self.install()
         return self
 
@@ -77,6 +78,9 @@ class Interrupts:
         self.disarm()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before and self._alarm[0]:  # the caller's own
+            left = self._alarm[0] - (time.monotonic() - self._began)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3), self._alarm[1])
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from dlsys.errors import Interrupted, RunError, UsageError
 from dlsys.jobs import driving as module
 from dlsys.jobs.driving import Driving, Ending
+from dlsys.jobs.interrupts import GRACE, Interrupts
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, read_json
 
@@ -114,6 +116,24 @@ def test_who_is_ended_by_force_says_so_first(paths: RunPaths) -> None:
         driving.interrupts.last_act()  # the process ends behind it, wherever its main thread is
         ended.status, ended.error = "FINISHED", None
     assert said == [("KILLED", late, "KILLED")]
+
+
+def test_another_programs_process_is_not_ended() -> None:
+    with Interrupts(may_exit=False) as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.received
+        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= GRACE, "but work on the way is cut off"
+        assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_the_callers_alarm_goes_on() -> None:
+    own = signal.setitimer(signal.ITIMER_REAL, 100)  # pytest's
+    try:
+        with Interrupts():
+            signal.raise_signal(signal.SIGINT)
+        assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *own)
 
 
 def test_ray_leaves_the_signals_alone() -> None:
