@@ -31,7 +31,8 @@ RANKS = {
     "rl": 7,
     "cluster": 7,
     "jobs": 8,
-    "cli": 9,
+    "api": 9,
+    "cli": 10,
 }
 APART = {"tune", "rl", "cluster"}
 # Which rooms may import a heavy library; all others may not.

@@ -53,10 +53,14 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         import logging
+        import warnings
 
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
+        with warnings.catch_warnings():
+            # In a notebook without ipywidgets, its progress bars say that they could be nicer.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic", "sqlalchemy"):
             logging.getLogger(name).setLevel(logging.ERROR)
