@@ -55,6 +55,7 @@ def test_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "metric": "valid/accuracy",
         "space": {"optimizer.lr": {"choice": [1.0e-5, 0.1]}},
         "searcher": {"name": "grid"},
+        "trials": 2,
     }
     sweep = dlsys.sweep(search, changes={"overrides.stop.epochs": 1}, quiet=True)
     assert not ray.is_initialized()
