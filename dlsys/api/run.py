@@ -9,12 +9,11 @@ from typing import Any
 
 from dlsys.api.runs import Run, of_folder
 from dlsys.api.visit import visit
-from dlsys.errors import DlsysError, UsageError
+from dlsys.errors import DlsysError
 from dlsys.jobs import run as runs
 from dlsys.jobs.driving import silent
 from dlsys.jobs.progress import Progress
-from dlsys.spec.given import Given, load_given
-from dlsys.spec.load import Loaded, LoadedSweep
+from dlsys.spec.given import Given, load_job
 
 
 @visit
@@ -34,12 +33,7 @@ def run(job: Given, /, *, changes: Mapping[str, Any] | None = None, quiet: bool 
         RunError: it failed. The `run` of this error and of the two before is the run.
         TrackingError: MLflow will never take some of its figures; all are in its folder.
     """
-    loaded = load_given(job, changes)
-    if not isinstance(loaded, Loaded):
-        raise UsageError(
-            f"{loaded.path}: is of kind: {loaded.spec.kind}, and a job is wanted here (train or rl)",
-            hint="dlsys.sweep runs sweeps." if isinstance(loaded, LoadedSweep) else "",
-        )
+    loaded = load_job(job, changes)
     paths = runs.prepare(loaded)
     with nullcontext() if quiet else Progress(paths, loaded.job) as progress:
         ended = runs.execute(

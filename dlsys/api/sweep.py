@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from dlsys.api.runs import Run, of_folder
 from dlsys.api.visit import visit
-from dlsys.errors import DlsysError, UsageError
+from dlsys.errors import DlsysError
 from dlsys.jobs import sweep as sweeps
 from dlsys.jobs.driving import silent
 from dlsys.jobs.progress import plain_console
 from dlsys.jobs.sweep_sizes import check_here
-from dlsys.spec.given import Given, load_given
-from dlsys.spec.load import LoadedSweep
+from dlsys.spec.given import Given, load_sweep
 from dlsys.tune.director import Director
 
 if TYPE_CHECKING:
@@ -56,12 +55,7 @@ def sweep(given: Given, /, *, changes: Mapping[str, Any] | None = None, quiet: b
         SpecError, Interrupted, ExpectationError, RunError, TrackingError: as `dlsys.run`; the `run` of
             those that ended the sweep is its own run.
     """
-    loaded = load_given(given, changes)
-    if not isinstance(loaded, LoadedSweep):
-        raise UsageError(
-            f"{loaded.path}: is of kind: {loaded.spec.kind}, and a sweep is wanted here (kind: sweep)",
-            hint="dlsys.run runs jobs." if loaded.spec.kind in ("train", "rl") else "",
-        )
+    loaded = load_sweep(given, changes)
     address = os.environ.get("RAY_ADDRESS") or None
     if address is None:
         check_here(loaded)

@@ -20,10 +20,8 @@ CHANGES = "changes"
 Given = str | os.PathLike[str] | Mapping[str, Any]
 
 
-def load_given(
-    given: Given, changes: Mapping[str, Any] | None = None
-) -> Loaded | LoadedSweep | LoadedCluster:
-    """Reads and checks a file of any kind, or a mapping as if it were one in the working folder.
+def load_job(given: Given, changes: Mapping[str, Any] | None = None) -> Loaded:
+    """Reads and checks a job's file, or a mapping as if it were one in the working folder.
 
     Args:
         given: a path, a ready name, or what would stand in a file.
@@ -31,8 +29,32 @@ def load_given(
 
     Raises:
         SpecError: all problems of the file or the mapping and of the changes.
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, or is no job.
     """
+    place, found = _load(given, changes)
+    if isinstance(found, Loaded):
+        return found
+    raise UsageError(
+        f"{place}: is of kind: {found.spec.kind}, and a job is wanted here (kind: train or rl)",
+        hint="dlsys.sweep runs sweeps." if isinstance(found, LoadedSweep) else "",
+    )
+
+
+def load_sweep(given: Given, changes: Mapping[str, Any] | None = None) -> LoadedSweep:
+    """The same of a sweep."""
+    place, found = _load(given, changes)
+    if isinstance(found, LoadedSweep):
+        return found
+    raise UsageError(
+        f"{place}: is of kind: {found.spec.kind}, and a sweep is wanted here (kind: sweep)",
+        hint="dlsys.run trains jobs." if isinstance(found, Loaded) else "",
+    )
+
+
+def _load(
+    given: Given, changes: Mapping[str, Any] | None
+) -> tuple[str, Loaded | LoadedSweep | LoadedCluster]:
+    """A file of any kind, and what messages call it."""
     if isinstance(given, Mapping):
         place = "sweep" if given.get("kind") == "sweep" else "job"
         data = _plain_mapping(given, place)
@@ -42,7 +64,7 @@ def load_given(
     else:
         raise UsageError(f"a job is a file's path, a ready name or a mapping, got {show(given)}")
     document.changes = CHANGES
-    return check_any(document, source, _overrides(changes or {}))
+    return document.file, check_any(document, source, _overrides(changes or {}))
 
 
 def _overrides(changes: Mapping[str, Any]) -> tuple[str, ...]:

@@ -72,9 +72,9 @@ def test_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_only_sweeps_are_swept() -> None:
-    with pytest.raises(UsageError, match="is of kind: train, and a sweep is wanted") as caught:
+    with pytest.raises(UsageError, match=r"^job: is of kind: train, and a sweep is wanted") as caught:
         dlsys.sweep(JOB)
-    assert caught.value.__notes__ == ["dlsys.run runs jobs."]
+    assert caught.value.__notes__ == ["dlsys.run trains jobs."]
 
 
 @pytest.mark.usefixtures("store")

@@ -13,8 +13,7 @@ import pytest
 
 from dlsys.errors import SpecError, UsageError
 from dlsys.spec import load, yaml
-from dlsys.spec.given import load_given
-from dlsys.spec.load import Loaded, LoadedSweep
+from dlsys.spec.given import load_job, load_sweep
 
 JOB: dict[str, Any] = {
     "kind": "train",
@@ -26,19 +25,16 @@ JOB: dict[str, Any] = {
 }
 
 
+SWEEP = {"kind": "sweep", "name": "s"}
+
+
 class Name(enum.StrEnum):
     TRAIN = "train"
 
 
-def job_of(given: Any, changes: Any = None) -> Loaded:
-    found = load_given(given, changes)
-    assert isinstance(found, Loaded)
-    return found
-
-
 def told(given: Any, changes: Any = None) -> list[str]:
     with pytest.raises(SpecError) as caught:
-        load_given(given, changes)
+        load_sweep(given, changes) if given == SWEEP else load_job(given, changes)
     return str(caught.value).splitlines()
 
 
@@ -55,15 +51,15 @@ def test_a_mapping_is_the_same_job_as_its_file(folder: Path) -> None:
         "job.yaml", ["optimizer={name: adam}", "optimizer.lr=0.02", "expect.valid/accuracy=>= 0.5"]
     )
     for given in (JOB, "job.yaml", folder / "job.yaml"):
-        found = job_of(given, changes)
+        found = load_job(given, changes)
         assert found.job == written.job
         assert found.folder == folder
-    assert job_of(JOB).source == (folder / "job.yaml").read_text()
+    assert load_job(JOB).source == (folder / "job.yaml").read_text()
 
 
 def test_ready_names_are_known() -> None:
-    assert job_of("quickstart", {"batch_size": 32}).job.model_dump()["batch_size"] == 32
-    assert isinstance(load_given("tune/lenet5_asha"), LoadedSweep)
+    assert load_job("quickstart", {"batch_size": 32}).job.model_dump()["batch_size"] == 32
+    assert load_sweep("tune/lenet5_asha", {"trials": 5}).sweep.trials == 5
 
 
 def test_what_python_has_for_plain_values_is_taken() -> None:
@@ -75,7 +71,7 @@ def test_what_python_has_for_plain_values_is_taken() -> None:
     }
     (Path.cwd() / "sub").mkdir()
     Path("sub/smile-😀-\u2028.csv").write_text("x,y\n1,2\n3,4\n")
-    found = job_of(given, {**changes, "workload": "torch.nn:Linear", "model": {"in_features": 1}}).job
+    found = load_job(given, {**changes, "workload": "torch.nn:Linear", "model": {"in_features": 1}}).job
     plain = found.model_dump(mode="json")
     assert plain["kind"] == "train"
     assert plain["batch_size"] == 32
@@ -91,7 +87,7 @@ def test_what_python_has_for_plain_values_is_taken() -> None:
         (JOB, {"stop.epochs": "x"}, ["changes: stop.epochs: must be"]),
         ({**JOB, "sed": 1}, {"stop.epochs": -1}, ["changes: stop.epochs: must be", "job: sed: unknown key"]),
         ({}, {}, ["job: kind: is required and missing: 'train' or"]),
-        ({"kind": "sweep", "name": "s"}, {}, ["sweep: job: is required", "sweep: metric:", "sweep: space:"]),
+        (SWEEP, {}, ["sweep: job: is required", "sweep: metric:", "sweep: space:"]),
         ({**JOB, "batch_size": np.zeros(1)}, {}, ["job: batch_size: is a ndarray: say what a file could"]),
         ({**JOB, "stop": {3: 4}}, {}, ["job: stop: has the key 3: keys are text"]),
         (JOB, {"optimizer.lr": float("nan")}, ["changes: optimizer.lr: nan is not a finite number"]),
@@ -126,4 +122,4 @@ def test_what_holds_itself_is_refused() -> None:
 
 def test_neither_file_nor_mapping() -> None:
     with pytest.raises(UsageError, match="a job is a file's path, a ready name or a mapping, got 3"):
-        load_given(3)  # type: ignore[arg-type]
+        load_job(3)  # type: ignore[arg-type]
