@@ -24,6 +24,7 @@ Errors of Ray, torch, MLflow and the operating system are translated where they 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 class DlsysError(Exception):
@@ -32,9 +33,11 @@ class DlsysError(Exception):
     Attributes:
         exit_code: the process's exit status when this error ends it.
         hint: one sentence that says how to mend it, or an empty string.
+        run: the run that it ended, a `dlsys.Run`, where dlsys was called from Python.
     """
 
     exit_code = 1
+    run: Any = None
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

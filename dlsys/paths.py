@@ -91,21 +91,26 @@ class RunPaths:
             folder.mkdir(mode=0o700, exist_ok=True)
 
     @classmethod
-    def find(cls, prefix: str) -> RunPaths:
-        """The run whose id starts with `prefix`; a trial, if that is longer than its sweep's id.
-
-        Raises:
-            UsageError: no such run, or several.
-        """
+    def fitting(cls, prefix: str) -> list[RunPaths]:
+        """The runs whose ids start with `prefix`; trials too, if that is longer than their sweep's id."""
         known = cls.all()
         runs = [run for run in known if run.id.startswith(prefix)]
         for sweep in known:
             if prefix.startswith(f"{sweep.id}.") and sweep.trials.is_dir():
                 found = (cls(path) for path in sorted(sweep.trials.iterdir()))
                 runs += [t for t in found if TRIAL_ID.fullmatch(t.id) and t.id.startswith(prefix)]
-        exact = [run for run in runs if run.id == prefix]
-        if len(exact or runs) == 1:
-            return (exact or runs)[0]
+        return [run for run in runs if run.id == prefix] or runs
+
+    @classmethod
+    def find(cls, prefix: str) -> RunPaths:
+        """The one run that fits, as `fitting` has it.
+
+        Raises:
+            UsageError: no such run, or several.
+        """
+        runs = cls.fitting(prefix)
+        if len(runs) == 1:
+            return runs[0]
         if not runs:
             raise UsageError(f"no run {prefix!r} in {home() / 'runs'}", hint="See: dlsys runs list")
         raise UsageError(f"{prefix!r} fits several runs: {', '.join(run.id for run in runs)}")

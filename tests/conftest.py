@@ -45,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # What starts drivers, clusters and writers, and waits for them as a user would, has both cores to itself:
 # beside other tests it would wait for those, and some of its patience is the product's own.
-_ALONE = ("tests/jobs/", "tests/track/", "tests/faults/", "tests/test_docs.py")
+_ALONE = ("tests/api/", "tests/jobs/", "tests/track/", "tests/faults/", "tests/test_docs.py")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -32,7 +32,8 @@ RANKS = {
     "rl": 8,
     "cluster": 8,
     "jobs": 9,
-    "cli": 10,
+    "api": 10,
+    "cli": 11,
 }
 APART = {"tune", "rl", "cluster"}
 # Which rooms may import a heavy library; all others may not.

@@ -39,11 +39,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_wheel_holds_every_module_and_ready_file(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for path in ROOT.glob("dlsys/**/*.py")}
+    types = {"dlsys/__init__.pyi", "dlsys/py.typed"}
     kinds = ("jobs", "tune", "cluster")
     files = [path for kind in kinds for path in ROOT.glob(f"{kind}/**/*") if path.is_file()]
     ready = {f"dlsys/ready/{path.relative_to(ROOT)}" for path in files}
     assert ready
-    assert {name for name in names if ".dist-info/" not in name} == modules | ready
+    assert {name for name in names if ".dist-info/" not in name} == modules | types | ready
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
@@ -51,7 +52,7 @@ def test_an_installed_package_finds_its_ready_files(wheel: Path, tmp_path: Path)
     site = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(site)
     look = (
-        "from dlsys.cli import files; print(files.ready_folder()); "
+        "from dlsys.cli import files; from dlsys.spec import ready; print(ready.ready_folder()); "
         "[files.check(name) for name in ('vision/lenet5', 'tune/lenet5_asha', 'cluster/two_nodes')]"
     )
     done = subprocess.run(

@@ -13,6 +13,7 @@ from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import table
 from dlsys.errors import DlsysError, UsageError
 from dlsys.jobs.desk.states import ENDED
+from dlsys.spec import ready
 
 app = typer.Typer(help="Bring clusters up and down.", no_args_is_help=True)
 Name = Annotated[
@@ -35,7 +36,7 @@ def up(
     from dlsys.cluster.providers import provider_of
     from dlsys.spec.load import load_cluster
 
-    cluster = load_cluster(files.find(file), overrides or ()).cluster
+    cluster = load_cluster(ready.find(file), overrides or ()).cluster
     provider = provider_of(cluster)
     if dry_run:
         for name, text in provider.render().items():
@@ -180,7 +181,7 @@ def _find(name: str | None) -> tuple[Any, Any]:
 
     if name is not None:
         try:
-            cluster = load_cluster(files.find(name)).cluster
+            cluster = load_cluster(ready.find(name)).cluster
         except UsageError:
             if name.endswith((".yaml", ".yml")):
                 raise

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from dlsys.cli.output import AsJson, give
-from dlsys.errors import UsageError
-from dlsys.registry import did_you_mean
+from dlsys.spec.ready import find
 
 File = Annotated[str, typer.Argument(help="A file, or the name of a ready one (vision/lenet5).")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides: optimizer.lr=0.01")
 ]
-
-
-def ready_folder() -> Path:
-    """Where the ready files lie: links to their folders in a checkout, copies of them in a wheel."""
-    import dlsys
-
-    return Path(dlsys.__file__).parent / "ready"
-
-
-def find(name: str) -> Path:
-    """The file of this path, or the ready one of this name: `vision/lenet5`, `tune/lenet5_asha`,
-    `cluster/two_nodes`.
-
-    Raises:
-        UsageError: neither exists.
-    """
-    path = Path(name)
-    if path.exists() or path.suffix in (".yaml", ".yml"):
-        return path
-    folder = ready_folder()
-    files = sorted(file for kind in ("jobs", "tune", "cluster") for file in (folder / kind).rglob("*.yaml"))
-    names = (file.relative_to(folder).with_suffix("").as_posix() for file in files)
-    ready = {name.removeprefix("jobs/"): file for name, file in zip(names, files, strict=True)}
-    if name in ready:
-        return ready[name]
-    raise UsageError(
-        f"{name}: no such file, and no ready one of this name.{did_you_mean(name, ready)}",
-        hint=f"Ready files: {', '.join(ready)}",
-    )
 
 
 def check(

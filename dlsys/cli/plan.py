@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlsys.cli.files import File, Overrides, find
+from dlsys.cli.files import File, Overrides
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import table
 from dlsys.errors import UsageError
+from dlsys.spec.ready import find
 
 if TYPE_CHECKING:
     from dlsys.plan.compare import Costs

@@ -12,6 +12,7 @@ from dlsys.cli import files
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import report_end
 from dlsys.errors import DlsysError, UsageError
+from dlsys.spec.ready import find
 
 
 def run(
@@ -29,9 +30,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train a job here and now, tracked in MLflow."""
-    from dlsys.cli.progress import Progress
     from dlsys.jobs import run as runs
     from dlsys.jobs.moved import folder_of
+    from dlsys.jobs.progress import Progress
     from dlsys.paths import RunPaths
     from dlsys.spec.load import LoadedCluster, LoadedSweep, load, load_any
 
@@ -48,7 +49,7 @@ def run(
     else:
         if file is None:
             raise UsageError("which job? Give a file or a ready name: dlsys run quickstart")
-        found = load_any(files.find(file), overrides or ())
+        found = load_any(find(file), overrides or ())
         if isinstance(found, LoadedSweep):
             from dlsys.cli import sweep
             from dlsys.jobs import sweep as sweeps

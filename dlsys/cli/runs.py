@@ -11,6 +11,7 @@ import typer
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import report, table
 from dlsys.errors import DlsysError, RunError, UsageError
+from dlsys.track.runs import listed, one_of, row_of
 
 app = typer.Typer(help="Look at runs.", no_args_is_help=True)
 Uri = Annotated[str | None, typer.Option("--uri", help="An MLflow store; by default the one of this folder.")]
@@ -27,7 +28,7 @@ def list_runs(
     limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
 ) -> None:
     """List the newest runs."""
-    rows = [_row(run) for run in _runs(uri, limit)]
+    rows = [row_of(run) for run in listed(uri, limit)]
     if as_json:
         give(rows)
         return
@@ -59,8 +60,8 @@ def show(
     from dlsys.paths import RunPaths
     from dlsys.plan.cost import line
 
-    found = _find(_runs(uri, 1000, run), run)
-    row = {**_row(found), "params": dict(found.data.params), "tags": dict(found.data.tags)}
+    found = one_of(listed(uri, 1000, run), run)
+    row = {**row_of(found), "params": dict(found.data.params), "tags": dict(found.data.tags)}
     row |= {"folder": None, "places": []}  # made elsewhere
     row["cost"] = cost.from_metrics(row["metrics"], row["tags"].get("dlsys.currency", ""))
     with suppress(UsageError):
@@ -157,48 +158,3 @@ def sync(
             report(RunError(f"{paths.id}: {error}", hint=error.hint))
     if code:
         raise typer.Exit(code)
-
-
-def _runs(uri: str | None, limit: int, prefix: str | None = None) -> list[Any]:
-
-    from dlsys.track.address import sqlite_path
-    from dlsys.track.record import usual_uri
-    from dlsys.track.store import Store
-
-    uri = uri or usual_uri()
-    path = sqlite_path(uri)
-    if path is not None and not path.exists():
-        return []  # looking must not make a store, which takes seconds
-    return Store(uri).runs(limit=limit, prefix=prefix)
-
-
-def _find(runs: list[Any], prefix: str) -> Any:
-    fitting = [
-        r for r in runs if r.data.tags["dlsys.run_id"].startswith(prefix) or r.info.run_id.startswith(prefix)
-    ]
-    exact = [r for r in fitting if prefix in (r.data.tags["dlsys.run_id"], r.info.run_id)]
-    if not exact:
-        sweeps = {r.info.run_id for r in fitting}
-        exact = [r for r in fitting if r.data.tags.get("mlflow.parentRunId") not in sweeps]
-    if len(exact or fitting) == 1:
-        return (exact or fitting)[0]
-    if not fitting:
-        raise UsageError(f"no run {prefix!r}", hint="See: dlsys runs list")
-    raise UsageError(f"{prefix!r} fits {len(fitting)} runs: give more of the id")
-
-
-def _row(run: Any) -> dict[str, Any]:
-    import datetime
-
-    started = datetime.datetime.fromtimestamp(run.info.start_time / 1000)
-    ended = run.info.end_time
-    return {
-        "run": run.data.tags["dlsys.run_id"],
-        "mlflow_run": run.info.run_id,
-        "status": run.info.status,
-        "cause": run.data.tags.get("dlsys.cause"),
-        "workload": run.data.tags.get("dlsys.workload") or run.data.tags.get("dlsys.algorithm", ""),
-        "started": started.isoformat(" ", "seconds"),
-        "seconds": round((ended - run.info.start_time) / 1000, 1) if ended else None,
-        "metrics": dict(run.data.metrics),
-    }

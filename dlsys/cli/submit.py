@@ -98,13 +98,13 @@ def _command(words: list[str], name: str | None, workers: int, cpus: float, gpus
 
 def _file(words: list[str], said: Any, working_dir: Path | None) -> tuple[Any, list[Path], Any]:
     """The submission of a file, what of its own it uses, and the options with the folder to be packed."""
-    from dlsys.cli import files
     from dlsys.jobs.submit import folder_for, of_file, travels
     from dlsys.spec.load import LoadedCluster, load_any
+    from dlsys.spec.ready import find
 
     file, *overrides = words
     # What has a full path is the nodes' own.
-    loaded = load_any(files.find(file), overrides, there="relative")
+    loaded = load_any(find(file), overrides, there="relative")
     if isinstance(loaded, LoadedCluster):
         raise UsageError(f"{file}: is a cluster; a job or a sweep is wanted here")
     used = travels(loaded)

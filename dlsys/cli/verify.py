@@ -13,6 +13,7 @@ from dlsys.cli import files
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import markdown, table
 from dlsys.errors import RunError, UsageError
+from dlsys.spec.ready import find
 
 if TYPE_CHECKING:
     from dlsys.jobs.verify import Row
@@ -55,7 +56,7 @@ def verify(
         raise UsageError(f"--workers: {workers!r} is not numbers such as 2 or 2,4")
     address = address or os.environ.get("RAY_ADDRESS") or None
     cpus = proof.machine_cpus() if address is None else float("inf")
-    todo = proof.cases(files.find(file), overrides or (), strategies, steps, counts, cpus)
+    todo = proof.cases(find(file), overrides or (), strategies, steps, counts, cpus)
     run_id, rows = proof.verify(todo, address=address, note=lambda text: print(text, file=sys.stderr))
     if as_json:
         give({"run": run_id, "rows": [asdict(row) for row in rows]})

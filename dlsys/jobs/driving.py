@@ -75,6 +75,7 @@ class Driving:
         note: gets sentences for people.
         late: the cause that is written where the process is ended by force.
         farewell: called just before that, to say how it ended.
+        may_exit: whether the process may be ended so; where Python calls dlsys, it is another program's.
 
     Attributes:
         owner: of the folder.
@@ -97,17 +98,19 @@ class Driving:
         note: Note = silent,
         late: str = "interrupted",
         farewell: Callable[[], None] = lambda: None,
+        may_exit: bool = True,
     ) -> None:
         self.paths, self.mirror, self.note = paths, mirror, note
         self.conclude: Callable[[], None] = lambda: None
         self._ended, self._late, self._farewell = ended, late, farewell
+        self._may_exit = may_exit
 
     def __enter__(self) -> Driving:
         self._began = time.monotonic()
         self.mirror.begin()
         with ExitStack() as stack:
             self.owner = stack.enter_context(Ownership(self.paths))
-            self.interrupts = stack.enter_context(Interrupts())
+            self.interrupts = stack.enter_context(Interrupts(may_exit=self._may_exit))
             self._stop.unlink(missing_ok=True)
             with suppress(OSError):
                 self.paths.ballast.write_bytes(bytes(_BALLAST))

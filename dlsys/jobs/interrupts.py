@@ -20,11 +20,15 @@ _LAST = 2.5
 class Interrupts:
     """While active, the first signal asks for the end; a second one, or time, forces it.
 
+    Args:
+        may_exit: whether the process is ended where it does not come back by itself.
+
     Attributes:
         last_act: called just before the process is ended by force.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_exit: bool = True) -> None:
+        self._may_exit = may_exit
         self.received = False
         self.exit_code = 130
         self.last_act: Callable[[], None] = lambda: None
@@ -47,6 +51,7 @@ class Interrupts:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def __enter__(self) -> Interrupts:
+        self._alarm, self._began = signal.getitimer(signal.ITIMER_REAL), time.monotonic()
         self._before = self.install()
         return self
 
@@ -73,6 +78,9 @@ class Interrupts:
         self.disarm()
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._before and self._alarm[0]:  # the caller's own
+            left = self._alarm[0] - (time.monotonic() - self._began)
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3), self._alarm[1])
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.received:
@@ -82,6 +90,8 @@ class Interrupts:
         self.exit_code = 128 + number
         self._deadline = time.monotonic() + GRACE
         signal.setitimer(signal.ITIMER_REAL, GRACE)
+        if not self._may_exit:
+            return
         # Code that never comes back to Python cannot be interrupted from within.
         self._timer = threading.Timer(GRACE + _LAST, self._force)
         self._timer.daemon = True

@@ -126,6 +126,7 @@ def execute(
     address: str | None,
     note: Note = silent,
     farewell: Callable[[Ended], None] = lambda ended: None,
+    may_exit: bool = True,
 ) -> Ended:
     """Trains a prepared or reopened run to its end; never raises for what happens in training.
 
@@ -133,13 +134,22 @@ def execute(
         address: a running Ray cluster for runs of several workers; None embeds one.
         note: gets sentences about retries.
         farewell: says how it ended where this does not return: it was asked to end and did not in time.
+        may_exit: whether this process is ended then.
 
     Raises:
         UsageError: another driver has the run, or its object store cannot be used.
     """
     ended = Ended(run_id=paths.id)
     late = "interrupted, and did not stop in time"
-    driving = Driving(paths, ended, Mirror.of(paths), note=note, late=late, farewell=lambda: farewell(ended))
+    driving = Driving(
+        paths,
+        ended,
+        Mirror.of(paths),
+        note=note,
+        late=late,
+        farewell=lambda: farewell(ended),
+        may_exit=may_exit,
+    )
 
     def conclude() -> None:
         if ended.error is not None:

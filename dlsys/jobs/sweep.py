@@ -138,6 +138,7 @@ def execute(
     watch: Callable[[Director], None] | None = None,
     more: int = 0,
     farewell: Callable[[SweepEnded], None] = lambda ended: None,
+    may_exit: bool = True,
 ) -> SweepEnded:
     """Runs a prepared or reopened sweep to its end; never raises for what happens in trials.
 
@@ -146,11 +147,12 @@ def execute(
         note: gets a sentence about each thing that happens.
         watch: sees the sweep several times a second; then reports are not noted one by one.
         more: trials on top of those that the sweep already may have.
-        farewell: as in `dlsys.jobs.run.execute`.
+        farewell, may_exit: as in `dlsys.jobs.run.execute`.
     """
     ended = SweepEnded(run_id=paths.id)
+    mirror, told = Mirror.of(paths), lambda: farewell(ended)
     with (
-        Driving(paths, ended, Mirror.of(paths), note=note, farewell=lambda: farewell(ended)) as driving,
+        Driving(paths, ended, mirror, note=note, farewell=told, may_exit=may_exit) as driving,
         closing(Ledger(ledger_of(paths))) as ledger,
         closing(_Driver(driving, loaded, ledger, watch)) as driver,
     ):

@@ -38,7 +38,7 @@ class Loaded:
     Attributes:
         job: the job, all defaults filled in.
         source: the file's own text.
-        path: the file, absolute.
+        path: the file, absolute; where it would lie, of a job that is none.
         overrides: what the command line changed, as given.
         folder: where the job's relative paths start, absolute.
     """
@@ -141,12 +141,12 @@ def load(
         SpecError: all problems of the file and of the overrides.
         UsageError: the file cannot be read, or is no job.
     """
-    document, source = _read(os.fspath(path))
+    document, source = read(os.fspath(path))
     apply_overrides(document, overrides)
     kind = document.data.get("kind") if isinstance(document.data, dict) else None
     if kind not in _JOBS and kind in KINDS:
         raise UsageError(f"{os.fspath(path)}: is a {kind}; a job is wanted here (kind: train or rl)")
-    return _loaded(document, source, path, overrides, folder)
+    return _loaded(document, source, overrides, folder)
 
 
 def load_cluster(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedCluster:
@@ -170,20 +170,32 @@ def load_any(
         there: which of the files that a job reads must be there: all, none, or those by relative paths,
             which travel with it.
     """
-    document, source = _read(os.fspath(path))
+    document, source = read(os.fspath(path))
+    return check_any(document, source, overrides, folder=folder, there=there)
+
+
+def check_any(
+    document: yaml.Document,
+    source: str,
+    overrides: Sequence[str] = (),
+    *,
+    folder: Path | None = None,
+    there: Files = "all",
+) -> Loaded | LoadedSweep | LoadedCluster:
+    """The same of a document that is read already, with its own text."""
     apply_overrides(document, overrides)
     kind = _kind(document, KINDS)
     if kind == "sweep":
         return check_sweep(document, source, tuple(overrides), folder=folder, there=there)
     if kind == "cluster":
-        return LoadedCluster(check_cluster(document), source, Path(path).resolve(), tuple(overrides))
-    return _loaded(document, source, path, overrides, folder, there)
+        path = Path(document.file).resolve()
+        return LoadedCluster(check_cluster(document), source, path, tuple(overrides))
+    return _loaded(document, source, overrides, folder, there)
 
 
 def _loaded(
     document: yaml.Document,
     source: str,
-    path: str | os.PathLike[str],
     overrides: Sequence[str],
     folder: Path | None,
     there: Files = "all",
@@ -192,7 +204,7 @@ def _loaded(
 
     A file may say such a thing: written out with all its defaults, as `dlsys show` does it, it always does.
     """
-    full = Path(path).resolve()
+    full = Path(document.file).resolve()
     folder = (folder or full.parent).absolute()
     job = check(document)
     if problems := told(document, list(_missing(job, folder, there))):
@@ -201,7 +213,7 @@ def _loaded(
         section, _, field = text.partition("=")[0].strip().partition(".")
         if section == "optimizer" and field in job.paced:
             said = f"has no effect, for the schedule sets {field} itself: say schedule.{job.paced[field]}"
-            raise SpecError([Problem(yaml.COMMAND_LINE, 0, f"optimizer.{field}", said)])
+            raise SpecError([Problem(document.changes, 0, f"optimizer.{field}", said)])
     return Loaded(job, source, full, folder, tuple(overrides))
 
 
@@ -209,7 +221,13 @@ def _missing(job: Job, folder: Path, there: Files) -> Found:
     return iter(()) if there == "none" else files.missing(job, folder, relative_only=there == "relative")
 
 
-def _read(shown: str) -> tuple[yaml.Document, str]:
+def read(shown: str) -> tuple[yaml.Document, str]:
+    """A file's document, and its own text.
+
+    Raises:
+        SpecError: it is no YAML.
+        UsageError: it cannot be read.
+    """
     try:
         with open(shown, "rb") as file:
             text = file.read(yaml.MAX_BYTES + 1)
@@ -328,7 +346,7 @@ def _base(file: str, sweep: Sweep, folder: Path | None, there: Files) -> tuple[L
     shown = os.path.join(os.path.dirname(file), sweep.job)
     folder = (folder or Path(shown).resolve().parent).absolute()
     try:
-        document, source = _read(shown)
+        document, source = read(shown)
         if problems := told(document, list(_missing(check(document), folder, there))):
             raise SpecError(problems)
     except SpecError as error:

@@ -11,6 +11,8 @@ from dlsys.errors import Problem, SpecError
 from dlsys.spec import yaml
 from dlsys.spec.section import show
 
+_LINE_ENDS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
+
 
 def apply_overrides(document: yaml.Document, overrides: Iterable[str]) -> None:
     """Sets dotted paths in the document; a bad one becomes a problem of the document.
@@ -30,7 +32,7 @@ def apply_overrides(document: yaml.Document, overrides: Iterable[str]) -> None:
                 parts[1:] = [".".join(parts[1:])] if parts[1:] else []
             _set(document, parts, _value(key, value))
         except _BadOverride as error:
-            document.problems.append(Problem(yaml.COMMAND_LINE, 0, error.path, str(error)))
+            document.problems.append(Problem(document.changes, 0, error.path, str(error)))
 
 
 def of_sweep(document: yaml.Document) -> bool:
@@ -105,5 +107,7 @@ def changed(document: yaml.Document, values: Mapping[str, Any]) -> yaml.Document
 
 
 def as_given(values: Mapping[str, Any]) -> Iterator[str]:
-    """Values by dotted keys as a command line would give them; JSON is YAML too."""
-    return (f"{key}={json.dumps(value)}" for key, value in values.items())
+    """Values by dotted keys as a command line would give them; JSON is YAML too, but for what JSON makes two
+    escapes of, and for what YAML takes as the end of a line."""
+    texts = ((key, json.dumps(value, ensure_ascii=False)) for key, value in values.items())
+    return (f"{key}={text.translate(_LINE_ENDS)}" for key, text in texts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,27 @@ class Shape:
     cardinalities: tuple[int, ...] = ()
     vocabulary: tuple[str, ...] = ()
     planted: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as JSON, which `of_json` reads."""
+        return {
+            "row": {name: list(map(int, sizes)) for name, sizes in self.row.items()},
+            "classes": int(self.classes),
+            "cardinalities": list(map(int, self.cardinalities)),
+            "vocabulary": list(self.vocabulary),
+            "planted": {name: float(value) for name, value in self.planted.items()},
+        }
+
+    @classmethod
+    def of_json(cls, plain: Mapping[str, Any]) -> Shape:
+        """Of what `to_json` gave."""
+        return cls(
+            row={name: tuple(sizes) for name, sizes in plain["row"].items()},
+            classes=plain["classes"],
+            cardinalities=tuple(plain["cardinalities"]),
+            vocabulary=tuple(plain["vocabulary"]),
+            planted=plain["planted"],
+        )
 
 
 class Values(Enum):

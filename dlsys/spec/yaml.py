@@ -53,6 +53,8 @@ class Document:
         lines: the line, from 1, of each value by its path; 0 for one from the command line.
         problems: what was found on the way.
         unread: the paths of scalars that could not be read, each one a problem; None in `data`.
+        changes: what values of line 0 come from, as messages show it.
+        numbered: whether its lines are the user's; those of a mapping that Python gave are nobody's.
     """
 
     file: str
@@ -60,6 +62,8 @@ class Document:
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     unread: set[Path] = field(default_factory=set)
+    changes: str = COMMAND_LINE
+    numbered: bool = True
 
     def line(self, path: Path) -> int:
         """The line of a value, or of the nearest value around it."""
@@ -69,7 +73,8 @@ class Document:
 
     def problem(self, path: Path, text: str) -> Problem:
         line = self.line(path)
-        return Problem(self.file if line else COMMAND_LINE, line, dotted(path), text)
+        file = self.file if line else self.changes
+        return Problem(file, line if self.numbered else 0, dotted(path), text)
 
 
 def dotted(path: Path) -> str:

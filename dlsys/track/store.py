@@ -22,14 +22,18 @@ from dlsys.spec.names import wrong_name
 from dlsys.track.address import sqlite_path
 from dlsys.track.mask import mask
 
-# A server that is away must cost seconds, not MLflow's four minutes a call.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# Otherwise each run's end costs another call, and two lines on the terminal.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# MLflow reads its settings from the environment alone, and some when it is imported.
+_SETTINGS = {
+    # A server that is away must cost seconds, not MLflow's four minutes a call.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Otherwise each run's end costs another call, and two lines on the terminal.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 PARAM_LIMIT = 6000
 TAG_LIMIT = 5000
@@ -49,8 +53,14 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         import logging
+        import warnings
 
-        from mlflow import MlflowClient
+        for name, value in _SETTINGS.items():
+            os.environ.setdefault(name, value)
+        with warnings.catch_warnings():
+            # In a notebook without ipywidgets, its progress bars say that they could be nicer.
+            warnings.filterwarnings("ignore", "IProgress not found")
+            from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic", "sqlalchemy"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -275,6 +285,24 @@ class Store:
                 for run in self.client.search_runs(experiments, condition, max_results=limit, order_by=order)
             ]
         return list({run.info.run_id: run for run in found}.values())
+
+    def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
+        """Every (step, value) of one metric of MLflow's run, in order; empty where it has none."""
+        with _translated(self.uri):
+            points = self.client.get_metric_history(run_id, name)
+        return sorted((point.step, point.value) for point in points)
+
+    def text(self, run: Any, name: str) -> str:
+        """A text among the artifacts of one of `runs`.
+
+        Raises:
+            TrackingError: it is not there.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with _translated(self.uri), TemporaryDirectory() as beside:
+            place: Any = get_artifact_repository(run.info.artifact_uri, tracking_uri=self.uri)
+            return Path(place.download_artifacts(name, beside)).read_text(encoding="utf-8")
 
 
 @contextmanager

@@ -220,6 +220,8 @@ class Loop:
             "best": self.best.state_dict(),
             "data": self.data,
             "learnt": dict(self.learnt),
+            # So that the model can be built again without the data.
+            "shape": self.workload.shape.to_json(),
             "metrics": self.metrics,
         }
         own = {"meter": self.meter.state_dict()}

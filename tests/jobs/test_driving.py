@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from dlsys.errors import Interrupted, RunError, UsageError
 from dlsys.jobs import driving as module
 from dlsys.jobs.driving import Driving, Ending
+from dlsys.jobs.interrupts import GRACE, Interrupts
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, read_json
 
@@ -115,15 +118,32 @@ def test_who_is_ended_by_force_says_so_first(paths: RunPaths) -> None:
     assert said == [("KILLED", late, "KILLED")]
 
 
+def test_another_programs_process_is_not_ended() -> None:
+    with Interrupts(may_exit=False) as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.received
+        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= GRACE, "but work on the way is cut off"
+        assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_the_callers_alarm_goes_on() -> None:
+    own = signal.setitimer(signal.ITIMER_REAL, 100)  # pytest's
+    try:
+        with Interrupts():
+            signal.raise_signal(signal.SIGINT)
+        assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *own)
+
+
 def test_ray_leaves_the_signals_alone() -> None:
     from ray._private import utils
 
     from dlsys.jobs.launch.ray_session import _quiet_ray
 
     before, ours = signal.getsignal(signal.SIGTERM), utils.set_sigterm_handler
-    try:
-        _quiet_ray()
+    with ExitStack() as undo:
+        _quiet_ray(undo)
         utils.set_sigterm_handler(lambda number, frame: None)
         assert signal.getsignal(signal.SIGTERM) == before
-    finally:
-        utils.set_sigterm_handler = ours
+    assert utils.set_sigterm_handler is ours, "Ray is the caller's again"

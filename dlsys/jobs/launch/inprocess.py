@@ -17,6 +17,7 @@ from dlsys.jobs.launch.launcher import Driver, Free, Need
 from dlsys.jobs.launch.worker import work
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.spec.data import Source
+from dlsys.train.seeding import random_state, set_random_state
 from dlsys.train.world import World
 
 
@@ -44,7 +45,7 @@ class InProcess:
             self._mirror.take(assignment.paths)
         gpus = assignment.job.resources.gpus
         device = torch.device("cuda", 0) if gpus and torch.cuda.is_available() else torch.device("cpu")
-        with _stdout_kept(assignment.paths.log(0)):
+        with _stdout_kept(assignment.paths.log(0)), _settings_kept():
             result = work(
                 assignment,
                 World(device=device),
@@ -57,6 +58,18 @@ class InProcess:
 
     def stop(self) -> None:
         """There is nothing to end."""
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Training sets them for the whole process, which goes on with its own when this is over."""
+    interval, threads, state = sys.getswitchinterval(), torch.get_num_threads(), random_state()
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        torch.set_num_threads(threads)
+        set_random_state(state)
 
 
 class _Tee:

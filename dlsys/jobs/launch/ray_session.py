@@ -14,8 +14,9 @@ import re
 import shutil
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import ModuleType
+from typing import Any
 
 import psutil
 
@@ -56,6 +57,7 @@ class RaySession:
         self.address = address
         self.queued = queued and address is not None
         self._joined: ModuleType | None = None
+        self._undo = ExitStack()
         self._before: set[int] = set()
         self._session = ""
 
@@ -64,9 +66,10 @@ class RaySession:
 
         Raises:
             ResourceError: the cluster is too small.
-            RunError: Ray could not be started or reached.
+            RunError: Ray could not be started or reached, or this process is in one already.
         """
         try:
+            _refuse_another()
             if self.address is None:
                 self._embed()
             else:
@@ -81,8 +84,8 @@ class RaySession:
         _set_environment()
         shorten_tmpdir()
         ensure_token()
-        self._joined = ray = _quiet_ray()
-        _leave_out_what_nobody_asks()
+        self._joined = ray = _quiet_ray(self._undo)
+        _leave_out_what_nobody_asks(self._undo)
         self._before = {child.pid for child in psutil.Process().children(recursive=True)}
         try:
             context = ray.init(
@@ -99,7 +102,7 @@ class RaySession:
             self._owner.record([child for child in children if child.pid not in self._before])
 
     def _join(self, address: str, need: Resources | RLResources) -> None:
-        self._joined = join(address)
+        self._joined = join(address, self._undo)
         if not self.queued:
             cpus, gpus = self.capacity()
             check_fits(need, cpus=cpus, gpus=gpus, place=f"the cluster at {address}")
@@ -138,6 +141,7 @@ class RaySession:
         finally:
             killer.join()
             self._joined = None
+            self._undo.close()
             if self._session:
                 shutil.rmtree(self._session, ignore_errors=True)
 
@@ -151,15 +155,19 @@ class RaySession:
                 process.kill()
 
 
-def join(address: str) -> ModuleType:
-    """Joins a running cluster; its Ray."""
+def join(address: str, undo: ExitStack | None = None) -> ModuleType:
+    """Joins a running cluster; its Ray.
+
+    Args:
+        undo: gets what puts back what is changed in Ray's code here; by default it stays so.
+    """
     _set_environment()
     if re.fullmatch(r"[^/]+:\d+", address):
         asked = asks_for_token(address)
         # Left alone, a client sends no token; refused, it retries for 20 s before it fails. And
         # one that sends a token cannot talk to the workers of a cluster that has none.
         os.environ.setdefault("RAY_AUTH_MODE", "token" if asked else "disabled")
-    ray = _quiet_ray()
+    ray = _quiet_ray(ExitStack() if undo is None else undo)
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     return ray
 
@@ -185,21 +193,37 @@ def _set_environment() -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in _ENVIRONMENT.items()})
 
 
-def _quiet_ray() -> ModuleType:
-    """Ray, that leaves the terminal and the signals to dlsys.
+def _refuse_another() -> None:
+    """A process is in one Ray at a time, and that of the program which called us is not ours to leave."""
+    import ray
+
+    if ray.is_initialized():
+        raise RunError(
+            "this process has called ray.init already, and a run starts or joins a Ray of its own",
+            hint="Call ray.shutdown() before, or train with resources.workers=1.",
+        )
+
+
+def _set(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
+    undo.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
+
+
+def _quiet_ray(undo: ExitStack) -> ModuleType:
+    """Ray, that leaves the terminal and the signals to dlsys, until `undo` is closed.
 
     `log_to_driver=False` still prints what Ray thinks of dead workers, on stdout; dlsys says it.
     """
     import ray
     from ray._private import utils, worker
 
-    worker.print_to_stdstream = lambda *args, **kwargs: None
+    _set(undo, worker, "print_to_stdstream", lambda *args, **kwargs: None)
     # Ray's handler ends the process where it is: a run that is asked to end saves and sums up first.
-    utils.set_sigterm_handler = lambda handler: None
+    _set(undo, utils, "set_sigterm_handler", lambda handler: None)
     return ray
 
 
-def _leave_out_what_nobody_asks() -> None:
+def _leave_out_what_nobody_asks(undo: ExitStack) -> None:
     """Sets what `ray start` has options for, and `ray.init` has none.
 
     The node's agent wants port 52365; where another Ray has it, it tries again for 3 s, and the
@@ -209,9 +233,10 @@ def _leave_out_what_nobody_asks() -> None:
     """
     from ray._private.parameter import RayParams
 
-    RayParams.__init__ = functools.partialmethod(  # type: ignore[assignment, method-assign]
+    init: Any = functools.partialmethod(
         RayParams.__init__, dashboard_agent_listen_port=0, include_log_monitor=False, no_monitor=True
     )
+    _set(undo, RayParams, "__init__", init)
 
 
 def first_line(error: BaseException) -> str:

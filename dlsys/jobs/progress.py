@@ -7,12 +7,23 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from dlsys.paths import RunPaths
 from dlsys.spec.rl.job import Job
 from dlsys.track.spool import records
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _LINE_EVERY = 5.0
+
+
+def plain_console() -> Console:
+    """Standard error, for sentences; in notebooks rich would make a page of HTML of each."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, force_jupyter=False)
 
 
 class Progress:
@@ -36,9 +47,7 @@ class Progress:
         self._live = sys.stderr.isatty()
 
     def __enter__(self) -> Progress:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, highlight=False)
+        self._console = plain_console()
         self.say(f"run {self._paths.id}")
         self._status = self._console.status("starting …") if self._live else None
         if self._status is not None:
