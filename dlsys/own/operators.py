@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from types import ModuleType
+from collections.abc import Callable
+from typing import TypeVar
 
 from torch import library
 
+_Loaded = TypeVar("_Loaded")
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -21,21 +23,25 @@ _SCHEMAS = (
 _LIBRARY: list[library.Library] = []
 
 
-def import_module(name: str) -> ModuleType:
-    """Imports a module that may import torchvision, declaring what that lacks."""
+def with_operators(package: str, load: Callable[[], _Loaded]) -> _Loaded:
+    """What `load` imports, which may import torchvision: what that lacks is declared then.
+
+    Args:
+        package: what is imported, of which nothing half-imported may stay.
+        load: imports it; called again where it failed for want of operators.
+    """
     before = set(sys.modules)
     try:
-        return importlib.import_module(name)
+        return load()
     except Exception as error:
         if not lacks_operators(error):
             raise
     declare_operators()
     # What of the package was imported by then would never be bound to the package itself.
-    package = name.partition(".")[0]
     for module in set(sys.modules) - before:
         if module.partition(".")[0] == package:
             del sys.modules[module]
-    return importlib.import_module(name)
+    return load()
 
 
 def lacks_operators(error: BaseException) -> bool:

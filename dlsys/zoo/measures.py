@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,14 +11,15 @@ import torch
 from torch import Tensor
 
 from dlsys.errors import UsageError
-from dlsys.own.operators import import_module
+from dlsys.own.operators import with_operators
 from dlsys.registry import known
 from dlsys.spec.rows import Shape
 
 if TYPE_CHECKING:
     import torchmetrics
 else:
-    torchmetrics = import_module("torchmetrics")  # which imports torchvision where it is installed
+    # It imports torchvision where that is installed.
+    torchmetrics = with_operators("torchmetrics", lambda: importlib.import_module("torchmetrics"))
 
 
 class Measures:

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlsys.errors import SpecError, UsageError
-from dlsys.own.operators import import_module
 from dlsys.spec.rows import Shape
 from dlsys.spec.train import objective as spec
 from dlsys.zoo.load import load_workload
-from dlsys.zoo.measures import Measures
+from dlsys.zoo.measures import Measures, torchmetrics
 from dlsys.zoo.objective import loss_function
 
 CLASSES = Shape(row={"features": (4,), "label": ()}, classes=3)
@@ -116,7 +115,6 @@ WANTED_OF_CLASSES = {
 
 def test_metrics_of_parts_are_those_of_the_whole() -> None:
     """Also where all scores of a part lie from 0 to 1, which torchmetrics would take for probabilities."""
-    torchmetrics = import_module("torchmetrics")
     logits = torch.cat([LOGITS, LOGITS.clamp(0, 1)])
     labels = torch.cat([LABELS, LABELS])
     measures = Measures(WANTED_OF_CLASSES, CLASSES)
