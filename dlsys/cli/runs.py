@@ -16,6 +16,8 @@ app = typer.Typer(help="Look at runs.", no_args_is_help=True)
 Uri = Annotated[str | None, typer.Option("--uri", help="An MLflow store; by default the one of this folder.")]
 
 
+# What a run is about, whatever its kind.
+_SUBJECTS = ("dlsys.workload", "dlsys.algorithm", "dlsys.script")
 # For what came of a run, in a line of the list.
 _ROOM = 60
 
@@ -43,6 +45,8 @@ def _result(row: dict[str, Any]) -> str:
     """The figures that a listing has room for: the test's, or else validation's."""
     metrics = row["metrics"]
     split = "test/" if any(name.startswith("test/") for name in metrics) else "valid/"
+    if row["kind"] == "script":
+        split = ""  # it calls its figures as it likes
     shown = [f"{name}={value:.4g}" for name, value in sorted(metrics.items()) if name.startswith(split)]
     said = " ".join(shown) or row["cause"] or ""
     return said if len(said) <= _ROOM else f"{said[: _ROOM - 1]}…"
@@ -195,9 +199,10 @@ def _row(run: Any) -> dict[str, Any]:
     return {
         "run": run.data.tags["dlsys.run_id"],
         "mlflow_run": run.info.run_id,
+        "kind": run.data.tags.get("dlsys.kind", ""),
         "status": run.info.status,
         "cause": run.data.tags.get("dlsys.cause"),
-        "workload": run.data.tags.get("dlsys.workload") or run.data.tags.get("dlsys.algorithm", ""),
+        "workload": next((run.data.tags[tag] for tag in _SUBJECTS if tag in run.data.tags), ""),
         "started": started.isoformat(" ", "seconds"),
         "seconds": round((ended - run.info.start_time) / 1000, 1) if ended else None,
         "metrics": dict(run.data.metrics),

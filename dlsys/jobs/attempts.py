@@ -52,11 +52,13 @@ class Attempts:
 
     Attributes:
         retries: how many failures are followed by another attempt.
+        again: what another attempt does, as the end of a sentence.
         failed: how many there have been.
         short_at: the step at which memory was short the last time.
     """
 
     retries: int
+    again: str = "starts from the last checkpoint"
     failed: int = 0
     short_at: int | None = None
 
@@ -78,7 +80,7 @@ class Attempts:
                 return self, Raise(OutOfMemoryError(text, hint=error.hint))
             known = replace(known, short_at=reached)
         count = f"attempt {known.failed + 1} of {self.retries + 1}"
-        return known, Retry(f"{error}; {count} starts from the last checkpoint")
+        return known, Retry(f"{error}; {count} {self.again}")
 
 
 def after_end(reason: str, *, asked: bool, room: int) -> Done | Resize:

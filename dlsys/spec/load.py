@@ -18,6 +18,8 @@ from dlsys.spec.overrides import apply_overrides, as_given, changed
 from dlsys.spec.rl import rules as rl_rules
 from dlsys.spec.rl.job import Job, RLJob
 from dlsys.spec.rules import Found
+from dlsys.spec.script import load as scripts
+from dlsys.spec.script.load import LoadedScript
 from dlsys.spec.section import show
 from dlsys.spec.sections import HARMLESS_AGENT, HARMLESS_JOB, HARMLESS_SWEEP, sections, told, without
 from dlsys.spec.sweep import rules as sweep_rules
@@ -26,7 +28,7 @@ from dlsys.spec.sweep.sweep import Sweep
 from dlsys.spec.train import rules
 from dlsys.spec.train.job import TrainJob
 
-KINDS = ("train", "rl", "sweep", "cluster")
+KINDS = ("train", "rl", "script", "sweep", "cluster")
 _JOBS = ("train", "rl")
 Files = Literal["all", "relative", "none"]
 
@@ -163,7 +165,7 @@ def load_any(
     *,
     folder: Path | None = None,
     there: Files = "all",
-) -> Loaded | LoadedSweep | LoadedCluster:
+) -> Loaded | LoadedScript | LoadedSweep | LoadedCluster:
     """Reads and checks a file of any kind. As `load` otherwise.
 
     Args:
@@ -177,6 +179,11 @@ def load_any(
         return check_sweep(document, source, tuple(overrides), folder=folder, there=there)
     if kind == "cluster":
         return LoadedCluster(check_cluster(document), source, Path(path).resolve(), tuple(overrides))
+    if kind == "script":
+        full = Path(path).resolve()
+        folder = (folder or full.parent).absolute()
+        script = scripts.check(document, None if there == "none" else folder)
+        return LoadedScript(script, source, full, folder, tuple(overrides))
     return _loaded(document, source, path, overrides, folder, there)
 
 

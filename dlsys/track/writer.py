@@ -96,6 +96,16 @@ class Writer:
             write_json(self._paths.cursor, {"run_id": self.run_id, "offsets": offsets})
         return len(points)
 
+    def tell_figures(self) -> None:
+        """Answers a driver that asks what its script has logged.
+
+        Raises:
+            TrackingError: MLflow is away.
+        """
+        if "asked" in (read_json(self._paths.figures) or {}):
+            metrics, step = self._store.figures(self.run_id)
+            write_json(self._paths.figures, {"metrics": metrics, "step": step})
+
     def _set_aside(self, refused: dict[str, str]) -> None:
         """Says what MLflow will never take, here, in the run's tags, and to whoever asks its driver."""
         known = read_json(self._paths.mlflow) or {}
@@ -226,6 +236,7 @@ class Delivery:
         state = _state(self._paths)
         if sent := self._writer.deliver(outcome):
             yield sent
+        self._writer.tell_figures()
         fate = None
         if outcome:
             status = "FINISHED" if outcome["status"] == "FINISHED" else "KILLED"
@@ -331,7 +342,7 @@ def _wait(paths: RunPaths, seconds: float, *, ended: bool) -> None:
     """Sleeps, but wakes up when the run ends; once it has ended, the whole time."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        if not ended and left > _POLL and paths.outcome.exists():
+        if not ended and left > _POLL and (paths.outcome.exists() or paths.figures.exists()):
             return
         time.sleep(min(_POLL, left))
 
