@@ -206,10 +206,12 @@ def summarize(ended: Any, job: Any, as_json: bool) -> None:
         for name in sorted(ended.metrics):
             if is_script or name.partition("/")[0] in ("valid", "test") or name.startswith("train/loss"):
                 rows[name] = f"{ended.metrics[name]:.4g}"
-        if ended.step or not is_script:
+        if is_script:
+            rows |= {"last step": f"{ended.step:,}"} if ended.step else {}
+            rows["time"] = f"{ended.seconds:.1f} s"
+        else:
             rows["steps"] = f"{ended.step:,}"
-        what = "the script" if is_script else "training"
-        rows["time"] = f"{ended.seconds:.1f} s, of which {what} {ended.trained:.1f} s"
+            rows["time"] = f"{ended.seconds:.1f} s, of which training {ended.trained:.1f} s"
         if ended.attempts > 1:
             rows["attempts"] = str(ended.attempts)
         width = max(map(len, rows))

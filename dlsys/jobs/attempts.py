@@ -52,15 +52,15 @@ class Attempts:
 
     Attributes:
         retries: how many failures are followed by another attempt.
-        again: what another attempt does, as the end of a sentence.
         failed: how many there have been.
         short_at: the step at which memory was short the last time.
+        again: what another attempt does, as the end of a sentence.
     """
 
     retries: int
-    again: str = "starts from the last checkpoint"
     failed: int = 0
     short_at: int | None = None
+    again: str = "starts from the last checkpoint"
 
     def after_failure(self, error: DlsysError, reached: int) -> tuple[Attempts, Retry | Raise]:
         """What follows a failed attempt, and what is known then.
