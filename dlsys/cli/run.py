@@ -45,7 +45,7 @@ def run(
     from dlsys.jobs import run as runs
     from dlsys.spec.load import LoadedCluster, LoadedSweep, load_any
 
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    cluster = address or os.environ.get("RAY_ADDRESS") or None
     before, command = _split(words or [])
     said = {"--name": name, "--workers": workers, "--experiment": experiment}
     if command is None and (useless := [key for key, value in said.items() if value is not None]):
@@ -54,13 +54,13 @@ def run(
             hint="A file says it itself; change it for this run: resources.workers=2",
         )
     loaded: Loaded | LoadedScript
+    paths: RunPaths | None = None
     if resume is not None:
         if name is not None:
             raise UsageError("--name: a run that goes on keeps its name: leave it out")
         paths, loaded = _taken_up(resume, before, command, workers, experiment)
     elif command is not None:
         loaded = _command(before, command, name, workers, experiment)
-        paths = runs.prepare(loaded)
     else:
         if not before:
             raise UsageError(
@@ -74,9 +74,9 @@ def run(
             from dlsys.jobs import sweep as sweeps
             from dlsys.jobs.sweep_sizes import check_here
 
-            if address is None:
+            if cluster is None:
                 check_here(found)
-            sweep.execute(sweeps.prepare(found), found, address, as_json)
+            sweep.execute(sweeps.prepare(found), found, cluster, as_json)
             return
         if isinstance(found, LoadedCluster):
             raise UsageError(
@@ -84,6 +84,11 @@ def run(
                 hint=f"Bring it up: dlsys cluster up {file}",
             )
         loaded = found
+    if loaded.job.kind == "script":
+        if address is not None:
+            raise UsageError("--address: a script runs on this machine: leave it out")
+        cluster = None  # RAY_ADDRESS is the script's own to read
+    if paths is None:
         paths = runs.prepare(loaded)
     job = loaded.job
     progress = progress_of(paths, job)
@@ -91,7 +96,7 @@ def run(
         ended = runs.execute(
             paths,
             job,
-            address=address,
+            address=cluster,
             note=progress.say,
             farewell=lambda ended: tell(ended, job, as_json),
         )

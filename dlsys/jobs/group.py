@@ -35,6 +35,7 @@ from dlsys.jobs.launch.ray_actors import (
     wait_for,
 )
 from dlsys.jobs.launch.ray_session import join
+from dlsys.jobs.launch.torchrun import told_by_torchrun
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, node_home, write_json
 from dlsys.plan.room import Bundle
@@ -121,10 +122,11 @@ def _start(
     kept = secrets.read(paths.secrets) if store else {}
     starts = []
     for rank, actor in enumerate(actors):
-        told = variables(places, rank, port)
+        cpus = job.bundles[rank].get("CPU", 1.0)
+        told = told_by_torchrun(
+            variables(places, rank, port), job.env, run=job.id, cpus=cpus, restarts=0, most=0
+        )
         told |= {
-            "GROUP_RANK": told["NODE_RANK"],
-            "TORCHELASTIC_RUN_ID": job.id,
             "CUDA_VISIBLE_DEVICES": ",".join(visible_gpus(places, rank)),
             "RAY_ADDRESS": os.environ["RAY_ADDRESS"],
         }

@@ -14,8 +14,10 @@ import psutil
 import pytest
 from runner import Folder
 
+from dlsys.cli.submit import _file
 from dlsys.errors import UsageError
 from dlsys.jobs.launch.script import program
+from dlsys.jobs.submission import Options
 from dlsys.paths import RunPaths
 
 # Plain torch, as it is written for torchrun: it goes on from its own checkpoint, and its gradients are the
@@ -298,6 +300,7 @@ def test_whatever_a_script_does_with_mlflow_is_in_one_run(folder: Folder) -> Non
         (["x.yaml", "--", "python", "train.py"], "x.yaml: is no override (key=value)"),
         (["--name", "My Run", "--", "python", "train.py"], "command line: name: 'My Run' is not a name"),
         (["env.RANK='3'", "--", "python", "train.py"], "command line: env.RANK: dlsys sets it itself"),
+        (["--address", "h:1", "--", "python", "train.py"], "--address: a script runs on this machine"),
         (["--workers", "2", "job.yaml"], "--workers: is for a command after `--`"),
         (["--workers", "64", "--", "python", "train.py"], "64 workers × 1 CPUs = 64"),
         (["--", "nosuchprogram"], "command: no program 'nosuchprogram' on PATH"),
@@ -348,5 +351,6 @@ def test_a_file_says_what_the_command_line_does(folder: Folder) -> None:
     }
     assert "logs/rank-0.log" in artifacts
     assert RunPaths(folder.run.root).source.read_text().startswith("kind: script")
-    submitted = folder.dlsys("submit", "inside/job.yaml")
-    assert submitted.code == 2
+    with pytest.raises(UsageError, match="is of kind: script, which is run here") as caught:
+        _file([str(folder.path / "inside" / "job.yaml")], Options(), None)
+    assert caught.value.hint.endswith("dlsys submit -- python train.py --lr 0.1")

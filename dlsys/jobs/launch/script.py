@@ -71,9 +71,22 @@ class LocalScript:
                 }
                 for rank in range(workers)
             ]
-            told = [told_by_torchrun(rank, job, assignment) for rank in ranks]
+            envs = [
+                {
+                    **env,
+                    **told_by_torchrun(
+                        rank,
+                        env,
+                        run=paths.id,
+                        cpus=job.resources.cpus,
+                        restarts=assignment.attempt - 1,
+                        most=job.failure.retries,
+                    ),
+                }
+                for rank in ranks
+            ]
             shown = Shown(logs[0], sys.stderr.buffer)
-            with _started(command, logs, [{**env, **each} for each in told], assignment.folder) as started:
+            with _started(command, logs, envs, assignment.folder) as started:
                 failed = _see_through(started, driver, shown)
         if driver.signal():
             return Outcome("interrupted", 0, time.monotonic() - began, {})
