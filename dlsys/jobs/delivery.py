@@ -19,6 +19,8 @@ PATIENCE = 20.0
 # How long a script waits for its run in MLflow: a new store takes seconds to make, an old one that a newer
 # MLflow migrates takes longer.
 _MADE_WITHIN = 60.0
+# A server that does not answer may be starting.
+_AWAY = 10.0
 _LOOK = 0.02
 
 
@@ -104,11 +106,12 @@ _Answer = TypeVar("_Answer")
 def _answered(
     paths: RunPaths, look: Callable[[], _Answer | None], watch: Callable[[], None], patience: float, what: str
 ) -> _Answer:
-    deadline = time.monotonic() + patience
+    began = time.monotonic()
     while (found := look()) is None:
         watch()
         told = read_json(paths.refusal) or {}
-        if told.get("lasting") or time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if told.get("lasting") or waited > (min(patience, _AWAY) if told else patience):
             why = told.get("reason") or f"MLflow has not answered in {patience:g} s"
             raise TrackingError(f"{what}: {why}", hint="Mend that, or say another tracking.uri.")
         time.sleep(_LOOK)

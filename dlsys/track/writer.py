@@ -291,6 +291,10 @@ def run(paths: RunPaths) -> int:
     pause, refusal = _PAUSE, ""
     ended_at: float | None = None
     fence = _fence(paths)
+    record = read_json(paths.record) or {}
+    # A script waits for its run to be made, and no step of it for anything: where others use all cores, one
+    # that has stepped back would take a minute.
+    waited_for = record.get("tags", {}).get("dlsys.kind") == "script"
     while True:
         if _fence(paths) != fence:
             return 0  # a new driver has taken the run over, and waits for us to leave it to its own writer
@@ -301,12 +305,12 @@ def run(paths: RunPaths) -> int:
             if delivery is None:
                 from dlsys.track.store import Store, is_made
 
-                uri = (read_json(paths.record) or {})["uri"]
-                if is_made(uri):
+                if is_made(record["uri"]) and not waited_for:
                     _step_back()
-                delivery = Delivery(paths, Store(uri))
+                delivery = Delivery(paths, Store(record["uri"]))
                 # Who makes a store holds what all others wait for, and must not be the last to get a core.
-                _step_back()
+                if not waited_for:
+                    _step_back()
             began = time.monotonic()
             # The outcome is written after the last record, and was read before this.
             for _ in delivery.deliver(outcome):

@@ -240,6 +240,8 @@ def test_a_killed_driver_leaves_nothing_and_its_run_goes_on(folder: Folder) -> N
     process = folder.start("run", "--", "python", "train.py")
     folder.wait_for(lambda: (folder.path / "ready-0").exists())
     folder.wait_for(lambda: any(folder.run.checkpoints.iterdir()))
+    writer = psutil.Process(json.loads(folder.run.owner.read_text())["writer"][0])
+    assert writer.nice() == psutil.Process().nice(), "it made the run that the script has waited for"
     process.kill()
     folder.finish(process)
     folder.assert_alone(20)

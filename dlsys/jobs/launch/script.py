@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from dlsys.errors import TrackingError, UsageError, WorkerDiedError
+from dlsys.errors import Interrupted, TrackingError, UsageError, WorkerDiedError
 from dlsys.jobs.delivery import figures, handed_over
 from dlsys.jobs.launch import memory
 from dlsys.jobs.launch.assignment import Assignment, Outcome
@@ -53,7 +53,13 @@ class LocalScript:
         assert isinstance(job, ScriptJob), "what is trained has launchers of its own"
         env = {**os.environ, **job.env}
         command = [program(job.command[0], assignment.folder, env), *job.command[1:]]
-        env |= handed_over(paths, driver.watch)
+
+        def wait() -> None:
+            driver.watch()
+            if number := driver.signal():
+                raise Interrupted(exit_code=128 + number)
+
+        env |= handed_over(paths, wait)
         env |= {"DLSYS_RUN_ID": paths.id, "DLSYS_CHECKPOINTS": str(paths.checkpoints)}
         began, workers = time.monotonic(), job.resources.workers
         logs = [paths.log(rank) for rank in range(workers)]
@@ -95,7 +101,7 @@ class LocalScript:
         metrics: dict[str, float] = {}
         step = 0
         try:
-            metrics, step = figures(paths, driver.watch)
+            metrics, step = figures(paths, wait)
         except TrackingError:
             if job.expect:
                 raise
