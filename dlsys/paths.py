@@ -191,6 +191,11 @@ class RunPaths:
         return self.root / "refusal.json"
 
     @property
+    def figures(self) -> Path:
+        """What a script has logged to its MLflow run: its driver asks for it here, and the writer answers."""
+        return self.root / "figures.json"
+
+    @property
     def lock(self) -> Path:
         """Locked by the driver as long as it lives."""
         return self.root / "owner.lock"

@@ -104,9 +104,29 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_job_files_in_documents_are_sound(document: Path, folder: Path) -> None:
     for block in blocks(document.read_text(), "yaml"):
-        if block.startswith("kind: train"):
+        if block.startswith("kind: script"):
+            (folder / "train.py").write_text("")
+        if block.startswith(("kind: train", "kind: script")):
             (folder / "job.yaml").write_text(block)
             files.check("job.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("marks", "workers", "metric"),
+    [("init_process_group", 2, "loss"), ("autolog", 1, "training_accuracy_score")],
+)
+def test_scripts_run(marks: str, workers: int, metric: str, folder: Path) -> None:
+    from dlsys.jobs import run
+    from dlsys.spec.script.load import of_command
+
+    examples = blocks((ROOT / "docs" / "scripts.md").read_text(), "python")
+    (text,) = [block for block in examples if marks in block and block.startswith("import")]
+    (folder / "train.py").write_text(text)
+    loaded = of_command(["python", "train.py"], None, [f"resources.workers={workers}"], folder)
+    ended: Ended = run.execute(run.prepare(loaded), loaded.job, address=None)
+    assert ended.error is None
+    assert metric in ended.metrics
 
 
 EXAMPLES = ["perceptron", "linear", "moods", "pictures", "moons"]

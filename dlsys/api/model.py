@@ -11,6 +11,7 @@ from dlsys.jobs.moved import folder_of
 from dlsys.paths import RunPaths
 from dlsys.spec.load import Loaded, load_any
 from dlsys.spec.rows import Shape
+from dlsys.spec.script.load import LoadedScript
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,8 @@ def load_model(run: Run | str, /, *, best: bool = True) -> nn.Module:
         raise UsageError(f"{found.id}: its folder is not here, and its checkpoints are nowhere else")
     paths = RunPaths(found.folder)
     loaded = load_any(paths.spec, folder=folder_of(paths), there="none")
+    if isinstance(loaded, LoadedScript):
+        raise UsageError(f"{found.id}: is a script's, whose model is where the script put it")
     if not isinstance(loaded, Loaded):
         raise UsageError(f"{found.id}: is a sweep", hint="Its best trial has a model: sweep.best.")
     if loaded.agent is not None:

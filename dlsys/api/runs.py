@@ -164,7 +164,8 @@ def runs(*, limit: int = 20) -> DataFrame:
 def of_folder(paths: RunPaths) -> Run:
     """The run of a folder."""
     outcome = read_json(paths.outcome) or {}
-    metrics = {name: points[-1][1] for name, points in points_of(paths).items()}
+    # A script's figures are MLflow's; its outcome has the last ones.
+    metrics = {name: points[-1][1] for name, points in points_of(paths).items()} or outcome.get("metrics", {})
     return Run(paths.id, outcome.get("status", "RUNNING"), metrics, paths.root, str(settle(paths)["uri"]))
 
 

@@ -53,15 +53,16 @@ def show(
 
 def schema(
     kind: Annotated[
-        Literal["train", "rl", "sweep", "cluster"], typer.Argument(help="The kind of file.")
+        Literal["train", "rl", "script", "sweep", "cluster"], typer.Argument(help="The kind of file.")
     ] = "train",
 ) -> None:
-    """Print the JSON Schema of job, agent, sweep or cluster files, for editors."""
+    """Print the JSON Schema of job, agent, script, sweep or cluster files, for editors."""
     from dlsys.spec import schema as schemas
 
     made = {
         "train": schemas.schema,
         "rl": schemas.rl_schema,
+        "script": schemas.script_schema,
         "sweep": schemas.sweep_schema,
         "cluster": schemas.cluster_schema,
     }

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlsys.cli import files
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import report_end
 from dlsys.errors import DlsysError, UsageError
 from dlsys.spec.ready import find
 
+if TYPE_CHECKING:
+    from dlsys.paths import RunPaths
+    from dlsys.spec.load import Loaded
+    from dlsys.spec.script.load import LoadedScript
+
 
 def run(
-    file: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="A job file, or the name of a ready one.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FILE [KEY=VALUE]... | [KEY=VALUE]... -- COMMAND...",
+            help="A job file or the name of a ready one, or a command.",
+        ),
     ] = None,
-    overrides: files.Overrides = None,
     resume: Annotated[
         str | None,
         typer.Option("--resume", metavar="RUN", help="Continue this run from its last checkpoint."),
@@ -27,37 +35,48 @@ def run(
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster; by default RAY_ADDRESS, or a Ray of its own.")
     ] = None,
+    name: Annotated[str | None, typer.Option(help="A command's name; by default its script's.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="A command's processes.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="A command's MLflow experiment.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a job here and now, tracked in MLflow."""
+    """Train a job here and now, tracked in MLflow: a file, or any script after `--`."""
     from dlsys.jobs import run as runs
-    from dlsys.jobs.moved import folder_of
-    from dlsys.jobs.progress import Progress
-    from dlsys.paths import RunPaths
-    from dlsys.spec.load import LoadedCluster, LoadedSweep, load, load_any
+    from dlsys.jobs.progress import progress_of
+    from dlsys.spec.load import LoadedCluster, LoadedSweep, load_any
 
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    cluster = address or os.environ.get("RAY_ADDRESS") or None
+    before, command = _split(words or [])
+    said = {"--name": name, "--workers": workers, "--experiment": experiment}
+    if command is None and (useless := [key for key, value in said.items() if value is not None]):
+        raise UsageError(
+            f"{useless[0]}: is for a command after `--`",
+            hint="A file says it itself; change it for this run: resources.workers=2",
+        )
+    loaded: Loaded | LoadedScript
+    paths: RunPaths | None = None
     if resume is not None:
-        # With --resume the file is known, and every argument is an override.
-        changes = [*([file] if file else []), *(overrides or [])]
-        if wrong := [text for text in changes if "=" not in text]:
-            raise UsageError(f"{wrong[0]}: with --resume, give only overrides (stop.epochs=20)")
-        recalled(resume)
-        paths = RunPaths.find(resume)
-        loaded = load(paths.spec, changes, folder=folder_of(paths))
-        runs.reopen(paths, loaded)
+        if name is not None:
+            raise UsageError("--name: a run that goes on keeps its name: leave it out")
+        paths, loaded = _taken_up(resume, before, command, workers, experiment)
+    elif command is not None:
+        loaded = _command(before, command, name, workers, experiment)
     else:
-        if file is None:
-            raise UsageError("which job? Give a file or a ready name: dlsys run quickstart")
-        found = load_any(find(file), overrides or ())
+        if not before:
+            raise UsageError(
+                "which job? Give a file or a ready name: dlsys run quickstart",
+                hint="Or a script of your own: dlsys run -- python train.py",
+            )
+        file, *overrides = before
+        found = load_any(find(file), overrides)
         if isinstance(found, LoadedSweep):
             from dlsys.cli import sweep
             from dlsys.jobs import sweep as sweeps
             from dlsys.jobs.sweep_sizes import check_here
 
-            if address is None:
+            if cluster is None:
                 check_here(found)
-            sweep.execute(sweeps.prepare(found), found, address, as_json)
+            sweep.execute(sweeps.prepare(found), found, cluster, as_json)
             return
         if isinstance(found, LoadedCluster):
             raise UsageError(
@@ -65,25 +84,97 @@ def run(
                 hint=f"Bring it up: dlsys cluster up {file}",
             )
         loaded = found
+    if loaded.job.kind == "script":
+        if address is not None:
+            raise UsageError("--address: a script runs on this machine: leave it out")
+        cluster = None  # RAY_ADDRESS is the script's own to read
+    if paths is None:
         paths = runs.prepare(loaded)
-    progress = Progress(paths, loaded.job)
+    job = loaded.job
+    progress = progress_of(paths, job)
     with progress:
         ended = runs.execute(
             paths,
-            loaded.job,
-            address=address,
+            job,
+            address=cluster,
             note=progress.say,
-            farewell=lambda ended: tell(ended, as_json),
+            farewell=lambda ended: tell(ended, job, as_json),
         )
-    tell(ended, as_json)
+    tell(ended, job, as_json)
     if isinstance(ended.error, DlsysError):
         raise typer.Exit(ended.error.exit_code)
 
 
-def tell(ended: Any, as_json: bool) -> None:
+def _split(words: list[str]) -> tuple[list[str], list[str] | None]:
+    """What stands before `--`, and the command behind it; None without one."""
+    if "--" not in sys.argv:
+        return words, None
+    command = sys.argv[sys.argv.index("--") + 1 :]
+    if not command or words[-len(command) :] != command:
+        raise UsageError("--: no command follows", hint="For example: dlsys run -- python train.py --lr 0.1")
+    return words[: -len(command)], command
+
+
+def _overrides(words: list[str], hint: str) -> list[str]:
+    if wrong := [text for text in words if "=" not in text]:
+        raise UsageError(f"{wrong[0]}: is no override (key=value)", hint=hint)
+    return words
+
+
+def _of_options(workers: int | None, experiment: str | None) -> list[str]:
+    """What options say, as overrides."""
+    from dlsys.spec.overrides import as_given
+
+    said = {"resources.workers": workers, "tracking.experiment": experiment}
+    return [*as_given({key: value for key, value in said.items() if value is not None})]
+
+
+def _command(
+    before: list[str], command: list[str], name: str | None, workers: int | None, experiment: str | None
+) -> LoadedScript:
+    from dlsys.spec.script.load import of_command
+
+    given = _overrides(
+        before, "Before `--` stand overrides alone: dlsys run failure.retries=2 -- python train.py"
+    )
+    return of_command(command, name, [*_of_options(workers, experiment), *given], Path.cwd())
+
+
+def _taken_up(
+    resume: str,
+    before: list[str],
+    command: list[str] | None,
+    workers: int | None,
+    experiment: str | None,
+) -> tuple[RunPaths, Loaded | LoadedScript]:
+    """A run that goes on, and its job, with what is changed for it."""
+    from dlsys.jobs import run as runs
+    from dlsys.jobs.moved import folder_of
+    from dlsys.paths import RunPaths
+    from dlsys.spec.load import Loaded, load_any
+    from dlsys.spec.overrides import as_given
+    from dlsys.spec.script.load import LoadedScript
+
+    # With --resume the file is known, and every argument is an override.
+    changes = _overrides(before, "With --resume, give only overrides (stop.epochs=20).")
+    changes = [*_of_options(workers, experiment), *changes]
+    recalled(resume)
+    paths = RunPaths.find(resume)
+    if command is not None:
+        changes += as_given({"command": command})
+    loaded = load_any(paths.spec, changes, folder=folder_of(paths))
+    if not isinstance(loaded, Loaded | LoadedScript):
+        raise UsageError(f"{paths.id}: is a sweep", hint=f"It goes on with: dlsys sweep resume {paths.id}")
+    if command is not None and not isinstance(loaded, LoadedScript):
+        raise UsageError(f"{paths.id}: is a job of kind: {loaded.job.kind}, and has no command to change")
+    runs.reopen(paths, loaded)
+    return paths, loaded
+
+
+def tell(ended: Any, job: Any, as_json: bool) -> None:
     """How a run ended: its error first, then what it has come to."""
     report_end(ended.error)
-    summarize(ended, as_json)
+    summarize(ended, job, as_json)
 
 
 def recalled(prefix: str) -> None:
@@ -98,7 +189,7 @@ def recalled(prefix: str) -> None:
             raise UsageError(str(error), hint="Mend it, or unset DLSYS_STORE.") from error
 
 
-def summarize(ended: Any, as_json: bool) -> None:
+def summarize(ended: Any, job: Any, as_json: bool) -> None:
     """The closing table, and what to do next."""
     if as_json:
         give(
@@ -116,11 +207,16 @@ def summarize(ended: Any, as_json: bool) -> None:
         status = ended.status
         rows = {"run": ended.run_id}
         rows["status"] = status if ended.reason in ("finished", "error") else f"{status} ({ended.reason})"
+        is_script = job.kind == "script"
         for name in sorted(ended.metrics):
-            if name.partition("/")[0] in ("valid", "test") or name.startswith("train/loss"):
+            if is_script or name.partition("/")[0] in ("valid", "test") or name.startswith("train/loss"):
                 rows[name] = f"{ended.metrics[name]:.4g}"
-        rows["steps"] = f"{ended.step:,}"
-        rows["time"] = f"{ended.seconds:.1f} s, of which training {ended.trained:.1f} s"
+        if is_script:
+            rows |= {"last step": f"{ended.step:,}"} if ended.step else {}
+            rows["time"] = f"{ended.seconds:.1f} s"
+        else:
+            rows["steps"] = f"{ended.step:,}"
+            rows["time"] = f"{ended.seconds:.1f} s, of which training {ended.trained:.1f} s"
         if ended.attempts > 1:
             rows["attempts"] = str(ended.attempts)
         width = max(map(len, rows))

@@ -44,6 +44,8 @@ def _result(row: dict[str, Any]) -> str:
     """The figures that a listing has room for: the test's, or else validation's."""
     metrics = row["metrics"]
     split = "test/" if any(name.startswith("test/") for name in metrics) else "valid/"
+    if row["kind"] == "script":
+        split = ""  # it calls its figures as it likes
     shown = [f"{name}={value:.4g}" for name, value in sorted(metrics.items()) if name.startswith(split)]
     said = " ".join(shown) or row["cause"] or ""
     return said if len(said) <= _ROOM else f"{said[: _ROOM - 1]}…"

@@ -101,12 +101,18 @@ def _file(words: list[str], said: Any, working_dir: Path | None) -> tuple[Any, l
     from dlsys.jobs.submit import folder_for, of_file, travels
     from dlsys.spec.load import LoadedCluster, load_any
     from dlsys.spec.ready import find
+    from dlsys.spec.script.load import LoadedScript
 
     file, *overrides = words
     # What has a full path is the nodes' own.
     loaded = load_any(find(file), overrides, there="relative")
     if isinstance(loaded, LoadedCluster):
         raise UsageError(f"{file}: is a cluster; a job or a sweep is wanted here")
+    if isinstance(loaded, LoadedScript):
+        raise UsageError(
+            f"{file}: is of kind: script, which is run here: dlsys run {file}",
+            hint=f"Its command goes to a cluster by itself: dlsys submit -- {loaded.job.written}",
+        )
     used = travels(loaded)
     said = replace(said, folder=folder_for(loaded, working_dir, used))
     return of_file(loaded, said), used, said

@@ -54,11 +54,13 @@ class Attempts:
         retries: how many failures are followed by another attempt.
         failed: how many there have been.
         short_at: the step at which memory was short the last time.
+        again: what another attempt does, as the end of a sentence.
     """
 
     retries: int
     failed: int = 0
     short_at: int | None = None
+    again: str = "starts from the last checkpoint"
 
     def after_failure(self, error: DlsysError, reached: int) -> tuple[Attempts, Retry | Raise]:
         """What follows a failed attempt, and what is known then.
@@ -78,7 +80,7 @@ class Attempts:
                 return self, Raise(OutOfMemoryError(text, hint=error.hint))
             known = replace(known, short_at=reached)
         count = f"attempt {known.failed + 1} of {self.retries + 1}"
-        return known, Retry(f"{error}; {count} starts from the last checkpoint")
+        return known, Retry(f"{error}; {count} {self.again}")
 
 
 def after_end(reason: str, *, asked: bool, room: int) -> Done | Resize:

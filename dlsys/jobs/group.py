@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -27,6 +25,7 @@ from dlsys.errors import Interrupted, RunError
 from dlsys.jobs import secrets
 from dlsys.jobs.desk.book import Job
 from dlsys.jobs.launch.beacon import Beacon, beacon_of
+from dlsys.jobs.launch.guarded import Guarded, Shown, how
 from dlsys.jobs.launch.presence import Place, here
 from dlsys.jobs.launch.ray_actors import (
     await_room,
@@ -36,6 +35,7 @@ from dlsys.jobs.launch.ray_actors import (
     wait_for,
 )
 from dlsys.jobs.launch.ray_session import join
+from dlsys.jobs.launch.torchrun import told_by_torchrun
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import RunPaths, node_home, write_json
 from dlsys.plan.room import Bundle
@@ -77,7 +77,7 @@ def run(paths: RunPaths, job: Job, address: str) -> None:
         with beacon_of(paths.root, mirror.store) as beacon:
             places = wait_for([actor.place.remote(beacon) for actor in actors], watch)
         places, actors = in_ranks(places, actors)
-        show = _Shown(paths.log(0)).show
+        show = Shown(paths.log(0), sys.stdout.buffer).show
         _start(actors, places, paths, mirror.store, job, watch)
         failure = _see_through(actors, places, lambda: bool(received), show)
         with suppress(RunError):  # the command has ended as it did, also where its last lines cannot be had
@@ -122,10 +122,11 @@ def _start(
     kept = secrets.read(paths.secrets) if store else {}
     starts = []
     for rank, actor in enumerate(actors):
-        told = variables(places, rank, port)
+        cpus = job.bundles[rank].get("CPU", 1.0)
+        told = told_by_torchrun(
+            variables(places, rank, port), job.env, run=job.id, cpus=cpus, restarts=0, most=0
+        )
         told |= {
-            "GROUP_RANK": told["NODE_RANK"],
-            "TORCHELASTIC_RUN_ID": job.id,
             "CUDA_VISIBLE_DEVICES": ",".join(visible_gpus(places, rank)),
             "RAY_ADDRESS": os.environ["RAY_ADDRESS"],
         }
@@ -160,29 +161,12 @@ def _judged(call: Any, who: str) -> RunError | None:
     except RayError:
         return RunError(f"{who} was lost: its worker or its node died")
     if code is None:
-        return RunError(f"{who} was lost: the process that watched it was killed")
+        return RunError(f"{who} {how(code)}")
     if code == 0:
         return None
-    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    failure = RunError(f"{who} {how}")
+    failure = RunError(f"{who} {how(code)}")
     failure.exit_code = code if code > 0 else 128 - code
     return failure
-
-
-class _Shown:
-    """Copies what is new in rank 0's log to the driver's; it is there once rank 0 has begun."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
-
-    def show(self) -> None:
-        with suppress(FileNotFoundError), open(self._path, "rb") as log:
-            log.seek(self._offset)
-            while new := log.read(1 << 16):
-                sys.stdout.buffer.write(new)
-            self._offset = log.tell()
-        sys.stdout.flush()
 
 
 class _Rank:
@@ -214,23 +198,14 @@ class _Rank:
         secrets.enter(paths.secrets)
         os.environ.update(kept)
         own = {key: value for key, value in os.environ.items() if key not in _OF_THE_ACTOR}
-        self._guard = subprocess.Popen(
-            [sys.executable, "-P", "-m", "dlsys.jobs.launch.guard", str(paths.log(rank)), *command],
-            env={"PYTHONUNBUFFERED": "1", **own, **told},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._guard.wait()  # it goes on as a process of its own
+        self._guarded = Guarded(command, paths.log(rank), {**own, **told})
 
     def code(self) -> int | None:
         """The command's exit code, once all of it has ended; None where its guard was killed."""
-        assert self._guard.stdout is not None
-        said = self._guard.stdout.read()
+        code = self._guarded.code()
         with suppress(RunError):
             self._mirror.leave()
-        return int(said) if said else None
+        return code
 
     def end(self, grace: float) -> None:
-        assert self._guard.stdin is not None
-        self._guard.stdin.write(f"end {grace}\n".encode())
-        self._guard.stdin.flush()
+        self._guarded.end(grace, signal.SIGTERM)

@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dlsys.paths import RunPaths
+from dlsys.spec.kinds import AnyJob
 from dlsys.spec.rl.job import Job
+from dlsys.spec.script.job import ScriptJob
 from dlsys.track.spool import records
 
 if TYPE_CHECKING:
@@ -24,6 +26,36 @@ def plain_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, force_jupyter=False)
+
+
+class Notes:
+    """Sentences on stderr; all else there is a script's own.
+
+    Args:
+        paths: the run.
+    """
+
+    def __init__(self, paths: RunPaths) -> None:
+        self._paths = paths
+
+    def __enter__(self) -> Notes:
+        self.say(f"run {self._paths.id}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """There is nothing to end."""
+
+    def say(self, text: str) -> None:
+        """A sentence of its own line."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def progress_of(paths: RunPaths, job: AnyJob) -> Notes | Progress:
+    """What shows a run of this job."""
+    return Notes(paths) if isinstance(job, ScriptJob) else Progress(paths, job)
 
 
 class Progress:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,10 @@ from dlsys.jobs.straggler import Stragglers
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
 from dlsys.spec.earlier import as_now
+from dlsys.spec.kinds import AnyJob
 from dlsys.spec.load import Loaded
-from dlsys.spec.rl.job import Job
+from dlsys.spec.script.job import ScriptJob
+from dlsys.spec.script.load import LoadedScript
 from dlsys.spec.train.job import TrainJob
 from dlsys.track import record as provenance
 from dlsys.track.spool import records
@@ -74,7 +76,9 @@ class Ended(Ending):
         }
 
 
-def prepare(loaded: Loaded, *, parent: str | None = None, paths: RunPaths | None = None) -> RunPaths:
+def prepare(
+    loaded: Loaded | LoadedScript, *, parent: str | None = None, paths: RunPaths | None = None
+) -> RunPaths:
     """Makes a new run of a checked job: its id, its folder and its record.
 
     Args:
@@ -97,7 +101,7 @@ def prepare(loaded: Loaded, *, parent: str | None = None, paths: RunPaths | None
     return paths
 
 
-def reopen(paths: RunPaths, loaded: Loaded) -> None:
+def reopen(paths: RunPaths, loaded: Loaded | LoadedScript) -> None:
     """Takes a run up again, with a job that may differ where a resumed run's may.
 
     Raises:
@@ -115,13 +119,13 @@ def reopen(paths: RunPaths, loaded: Loaded) -> None:
     _write_spec(paths, loaded.job)
 
 
-def _write_spec(paths: RunPaths, job: Job) -> None:
+def _write_spec(paths: RunPaths, job: AnyJob) -> None:
     paths.spec.write_text(yaml.dump(job.model_dump(mode="json")))
 
 
 def execute(
     paths: RunPaths,
-    job: Job,
+    job: AnyJob,
     *,
     address: str | None,
     note: Note = silent,
@@ -154,16 +158,17 @@ def execute(
     def conclude() -> None:
         if ended.error is not None:
             ended.step = ended.step or _last_step(paths)
-        ended.resumable = any(paths.checkpoints.glob("step-*"))
+        # What a script saves is called as it likes.
+        ended.resumable = any(paths.checkpoints.glob("*" if isinstance(job, ScriptJob) else "step-*"))
 
     driving.conclude = conclude
-    with driving, closing(Meter(paths, job)) as meter:
+    with driving, closing(Meter(paths, None if isinstance(job, ScriptJob) else job)) as meter:
         _attempts(driving, job, address, ended, meter)
         _judge(ended, job, driving)
     return ended
 
 
-def _attempts(driving: Driving, job: Job, address: str | None, ended: Ended, meter: Meter) -> None:
+def _attempts(driving: Driving, job: AnyJob, address: str | None, ended: Ended, meter: Meter) -> None:
     paths, mirror, interrupts = driving.paths, driving.mirror, driving.interrupts
     record = read_json(paths.record) or {}
     tracks = [paths.failures, paths.stacks, paths.places]
@@ -176,6 +181,8 @@ def _attempts(driving: Driving, job: Job, address: str | None, ended: Ended, met
         interrupts.install()
         driving.check()
         known, hoped = Attempts(job.failure.retries), job.resources.workers
+        if isinstance(job, ScriptJob):
+            known = replace(known, again="starts all workers anew")
         while True:
             ended.attempts += 1
             growth = None
@@ -192,18 +199,20 @@ def _attempts(driving: Driving, job: Job, address: str | None, ended: Ended, met
             )
             try:
                 mirror.exchange()  # whose the run is now, and that an old `stop` is gone
-                stragglers = Stragglers(paths, job.resources.workers if job.alike else 0, driving.note)
+                alike = not isinstance(job, ScriptJob) and job.alike
+                stragglers = Stragglers(paths, job.resources.workers if alike else 0, driving.note)
                 driver = Driver(
                     watch=functools.partial(_watch, driving, meter, growth, stragglers),
                     stop_requested=lambda: interrupts.received,
                     on_hang=functools.partial(_hung, driving),
+                    signal=lambda: interrupts.exit_code - 128 if interrupts.received else 0,
                 )
                 result = launcher.run(assignment, driver)
             except DlsysError as error:
                 known, then = known.after_failure(error, _last_step(paths))
                 if isinstance(then, Raise):
                     raise then.error from error.__cause__
-                driving.note(then.note)
+                driving.note("\n".join([*getattr(error, "__notes__", ()), then.note]))
                 continue
             ending = after_end(
                 result.reason, asked=interrupts.received, room=growth.target if growth else hoped
@@ -266,7 +275,7 @@ def _hung(driving: Driving, text: str) -> None:
     os._exit(1)
 
 
-def _judge(ended: Ended, job: Job, driving: Driving) -> None:
+def _judge(ended: Ended, job: AnyJob, driving: Driving) -> None:
     """The verdict on a run whose training ended by itself."""
     if ended.reason == "interrupted":
         raise Interrupted(exit_code=driving.interrupts.exit_code)
@@ -275,7 +284,7 @@ def _judge(ended: Ended, job: Job, driving: Driving) -> None:
     ended.status = "FINISHED"
 
 
-def unmet(job: Job, metrics: Mapping[str, float]) -> list[str]:
+def unmet(job: AnyJob, metrics: Mapping[str, float]) -> list[str]:
     """What of a job's `expect` its result falls short of, a sentence each."""
     missed = []
     for name, bound in job.expect.items():

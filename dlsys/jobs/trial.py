@@ -71,7 +71,7 @@ def train(told: dict[str, Any]) -> dict[str, Any]:
             _take_over(RunPaths(donor), leg.donor_epoch, assignment.paths)
             mirror.replaced(assignment.paths)
         record = read_json(assignment.paths.record) or {}
-        now = fingerprint(assignment.job, Path(assignment.folder))
+        now = fingerprint(assignment.trained, Path(assignment.folder))
         refuse_changes(record.get("data", {}), now, "the sweep began")
         outcome = _train(assignment)
         mirror.leave()
@@ -109,7 +109,7 @@ def _settle_in(owner: str, fence: int) -> None:
 
 
 def _train(assignment: Assignment) -> Outcome:
-    if assignment.workers == 1 and assignment.job.servers is None:
+    if assignment.workers == 1 and assignment.trained.servers is None:
         from dlsys.jobs.launch.inprocess import InProcess
         from dlsys.jobs.launch.launcher import Driver
         from dlsys.jobs.launch.presence import Presence, here

@@ -2,6 +2,7 @@
 
 from dlsys.spec.cluster.providers import Cluster
 from dlsys.spec.load import Loaded, LoadedCluster, LoadedSweep, load, load_any, load_cluster
+from dlsys.spec.script.load import LoadedScript
 from dlsys.spec.sweep.sweep import Sweep
 from dlsys.spec.train.job import TrainJob
 
@@ -9,6 +10,7 @@ __all__ = [
     "Cluster",
     "Loaded",
     "LoadedCluster",
+    "LoadedScript",
     "LoadedSweep",
     "Sweep",
     "TrainJob",

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlsys.spec.catalogue import WORKLOADS
-from dlsys.spec.rl.job import job_of
+from dlsys.spec.kinds import job_of
 from dlsys.spec.train import rules
 from dlsys.spec.train.job import TrainJob
 

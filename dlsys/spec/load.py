@@ -18,6 +18,8 @@ from dlsys.spec.overrides import apply_overrides, as_given, changed
 from dlsys.spec.rl import rules as rl_rules
 from dlsys.spec.rl.job import Job, RLJob
 from dlsys.spec.rules import Found
+from dlsys.spec.script import load as scripts
+from dlsys.spec.script.load import LoadedScript
 from dlsys.spec.section import show
 from dlsys.spec.sections import HARMLESS_AGENT, HARMLESS_JOB, HARMLESS_SWEEP, sections, told, without
 from dlsys.spec.sweep import rules as sweep_rules
@@ -26,7 +28,7 @@ from dlsys.spec.sweep.sweep import Sweep
 from dlsys.spec.train import rules
 from dlsys.spec.train.job import TrainJob
 
-KINDS = ("train", "rl", "sweep", "cluster")
+KINDS = ("train", "rl", "script", "sweep", "cluster")
 _JOBS = ("train", "rl")
 Files = Literal["all", "relative", "none"]
 
@@ -163,7 +165,7 @@ def load_any(
     *,
     folder: Path | None = None,
     there: Files = "all",
-) -> Loaded | LoadedSweep | LoadedCluster:
+) -> Loaded | LoadedScript | LoadedSweep | LoadedCluster:
     """Reads and checks a file of any kind. As `load` otherwise.
 
     Args:
@@ -181,7 +183,7 @@ def check_any(
     *,
     folder: Path | None = None,
     there: Files = "all",
-) -> Loaded | LoadedSweep | LoadedCluster:
+) -> Loaded | LoadedScript | LoadedSweep | LoadedCluster:
     """The same of a document that is read already, with its own text."""
     apply_overrides(document, overrides)
     kind = _kind(document, KINDS)
@@ -190,6 +192,8 @@ def check_any(
     if kind == "cluster":
         path = Path(document.file).resolve()
         return LoadedCluster(check_cluster(document), source, path, tuple(overrides))
+    if kind == "script":
+        return scripts.of_document(document, source, overrides, folder, look=there != "none")
     return _loaded(document, source, overrides, folder, there)
 
 

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from dlsys.spec.cluster.providers import PROVIDERS
 from dlsys.spec.rl.job import RLJob
+from dlsys.spec.script.job import ScriptJob
 from dlsys.spec.section import Interval, Section
 from dlsys.spec.sweep import space
 from dlsys.spec.sweep.entries import ENTRIES
@@ -35,8 +36,8 @@ Made from the typed sections by `python -m dlsys.spec.reference`: edit those, no
 - Metrics are named `split/metric`: `train/loss`, `valid/accuracy`, `test/loss`.
 - A section with a `name` (or, for `data`, a `source`) takes the keys listed under that name.
 
-[An agent](#the-agent-file), [a sweep over a job](#the-sweep-file) and [a cluster](#the-cluster-file)
-have files of their own.
+[An agent](#the-agent-file), [a script](#the-script-file), [a sweep over a job](#the-sweep-file) and
+[a cluster](#the-cluster-file) have files of their own.
 """
 _RL_HEAD = """\
 # The agent file
@@ -47,6 +48,13 @@ once. Metrics are `train/return` (the last 100 training episodes), and of episod
 exploration and never learned from `valid/return`, `valid/return_std`, `valid/return_min`, `valid/length`,
 and the same of `test`. `checkpoint`, `failure` and `tracking` are as in a job, but for what only workers
 that train together have: `failure.elastic` and `tracking.log_every`.
+"""
+_SCRIPT_HEAD = """\
+# The script file
+
+A program that knows nothing of dlsys: `kind: script`. How it is run is in [scripts.md](scripts.md);
+`dlsys run -- python train.py` says the same without a file. `tracking` is as in a job, but for
+`tracking.log_every`: when it logs is the script's own.
 """
 _SWEEP_HEAD = """\
 # The sweep file
@@ -83,6 +91,8 @@ def reference() -> str:
     )
     lines += [_RL_HEAD, "## `kind: rl`\n", *_table(RLJob)]
     lines += _chapters(RLJob, without=("checkpoint", "failure", "tracking"))  # as a job's, told above
+    lines += [_SCRIPT_HEAD, "## `kind: script`\n", *_table(ScriptJob)]
+    lines += _chapters(ScriptJob, without=("tracking",))  # a job's, told above
     lines += [_SWEEP_HEAD, "## `kind: sweep`\n", *_table(Sweep)]
     lines += ["## `space`\n", inspect.cleandoc(space.__doc__ or "").partition("\n\n")[2] + "\n"]
     for word, kind in ENTRIES.items():

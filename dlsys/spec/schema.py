@@ -17,6 +17,7 @@ from pydantic_core import core_schema
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.cluster.providers import PROVIDERS
 from dlsys.spec.rl.job import RLJob
+from dlsys.spec.script.job import ScriptJob
 from dlsys.spec.section import Condition, Interval, Section
 from dlsys.spec.sweep.entries import ENTRIES
 from dlsys.spec.sweep.sweep import Sweep
@@ -46,6 +47,11 @@ def schema() -> dict[str, Any]:
 def rl_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of `kind: rl`."""
     return {"$schema": _DIALECT, **_of_model(RLJob), "title": "A dlsys agent file"}
+
+
+def script_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `kind: script`."""
+    return {"$schema": _DIALECT, **_of_model(ScriptJob), "title": "A dlsys script file"}
 
 
 def sweep_schema() -> dict[str, Any]:

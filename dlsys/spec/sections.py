@@ -54,6 +54,7 @@ HARMLESS_AGENT: dict[str, Any] = {
     "algorithm": {"name": "ppo"},
     "stop": {"epochs": 1},
 }
+HARMLESS_SCRIPT: dict[str, Any] = {"kind": "script", "name": "x", "command": ["x"]}
 HARMLESS_SWEEP: dict[str, Any] = {
     "kind": "sweep",
     "name": "x",

@@ -16,8 +16,10 @@ import psutil
 
 from dlsys import __version__
 from dlsys.paths import home
+from dlsys.spec.kinds import AnyJob
 from dlsys.spec.load import Loaded
-from dlsys.spec.rl.job import Job
+from dlsys.spec.script.job import ScriptJob
+from dlsys.spec.script.load import LoadedScript
 from dlsys.track.address import refuse_deleted, resolved
 from dlsys.track.mask import mask, mask_settings
 
@@ -26,7 +28,7 @@ _DIFFED, _DIFF = 2**20, 2**22
 _PACKAGES = ("torch", "ray", "mlflow", "deepspeed", "numpy", "safetensors")
 
 
-def tracking_uri(loaded: Loaded) -> str:
+def tracking_uri(loaded: Loaded | LoadedScript) -> str:
     """The MLflow store: the command line's, MLFLOW_TRACKING_URI, the file's, or one under .dlsys.
 
     Raises:
@@ -46,7 +48,7 @@ def usual_uri() -> str:
     return resolved(told, Path.cwd()) if told else default_uri()
 
 
-def _chosen(loaded: Loaded, field: str, variable: str) -> str | None:
+def _chosen(loaded: Loaded | LoadedScript, field: str, variable: str) -> str | None:
     """A setting by rank: the command line, the environment, the file."""
     told: str | None = getattr(loaded.job.tracking, field)
     if any(text.startswith(("tracking=", f"tracking.{field}=")) for text in loaded.overrides):
@@ -58,17 +60,20 @@ def default_uri() -> str:
     return resolved(f"sqlite:///{home() / 'mlflow.db'}", Path.cwd())
 
 
-def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
+def build(run_id: str, loaded: Loaded | LoadedScript) -> dict[str, Any]:
     """The record of a run, as JSON; nothing in it looks like a secret."""
     job, uri = loaded.job, tracking_uri(loaded)
     experiment = _chosen(loaded, "experiment", "MLFLOW_EXPERIMENT_NAME")
     refuse_deleted(uri, str(experiment))
+    settings = params(job.model_dump(mode="json"))
+    if isinstance(job, ScriptJob):
+        settings["command"] = mask_settings(job.written)
     record: dict[str, Any] = {
         "run_id": run_id,
         "home": str(home()),
         "uri": uri,
         "experiment": experiment,
-        "params": params(job.model_dump(mode="json")),
+        "params": settings,
         "tags": {
             "dlsys.run_id": run_id,
             "dlsys.version": __version__,
@@ -86,7 +91,7 @@ def build(run_id: str, loaded: Loaded) -> dict[str, Any]:
     return record
 
 
-def subject(job: Job) -> dict[str, str]:
+def subject(job: AnyJob) -> dict[str, str]:
     """What a job is about, as tags."""
     return {f"dlsys.{name}": value for name, value in job.subject.items()}
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from dlsys.errors import UsageError
 
+# What a run is about, whatever its kind.
+_SUBJECTS = ("dlsys.workload", "dlsys.algorithm", "dlsys.script")
+
 
 def listed(uri: str | None, limit: int, prefix: str | None = None) -> list[Any]:
     """The newest runs, MLflow's `Run` objects, newest first; none where there is no store yet.
@@ -57,9 +60,10 @@ def row_of(run: Any) -> dict[str, Any]:
     return {
         "run": run.data.tags["dlsys.run_id"],
         "mlflow_run": run.info.run_id,
+        "kind": run.data.tags.get("dlsys.kind", ""),
         "status": run.info.status,
         "cause": run.data.tags.get("dlsys.cause"),
-        "workload": run.data.tags.get("dlsys.workload") or run.data.tags.get("dlsys.algorithm", ""),
+        "workload": next((run.data.tags[tag] for tag in _SUBJECTS if tag in run.data.tags), ""),
         "started": started.isoformat(" ", "seconds"),
         "seconds": round((ended - run.info.start_time) / 1000, 1) if ended else None,
         "metrics": dict(run.data.metrics),

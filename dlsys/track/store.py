@@ -256,6 +256,13 @@ class Store:
                 elif path.is_file():
                     place.log_artifact(str(path), folder)
 
+    def figures(self, run_id: str) -> tuple[dict[str, float], int]:
+        """The last value of each metric of a run, and the last step of any."""
+        with _translated(self.uri):
+            found = self.client.get_run(run_id).data
+        # `data.metrics` has no steps.
+        return dict(found.metrics), max((point.step for point in found._metric_objs), default=0)
+
     def finish(self, run_id: str, status: str, ended: int) -> None:
         """Sets the final status: FINISHED, FAILED or KILLED, at a time in ms."""
         with _translated(self.uri):

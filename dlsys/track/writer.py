@@ -96,6 +96,16 @@ class Writer:
             write_json(self._paths.cursor, {"run_id": self.run_id, "offsets": offsets})
         return len(points)
 
+    def tell_figures(self) -> None:
+        """Answers a driver that asks what its script has logged.
+
+        Raises:
+            TrackingError: MLflow is away.
+        """
+        if "asked" in (read_json(self._paths.figures) or {}):
+            metrics, step = self._store.figures(self.run_id)
+            write_json(self._paths.figures, {"metrics": metrics, "step": step})
+
     def _set_aside(self, refused: dict[str, str]) -> None:
         """Says what MLflow will never take, here, in the run's tags, and to whoever asks its driver."""
         known = read_json(self._paths.mlflow) or {}
@@ -226,6 +236,7 @@ class Delivery:
         state = _state(self._paths)
         if sent := self._writer.deliver(outcome):
             yield sent
+        self._writer.tell_figures()
         fate = None
         if outcome:
             status = "FINISHED" if outcome["status"] == "FINISHED" else "KILLED"
@@ -280,6 +291,10 @@ def run(paths: RunPaths) -> int:
     pause, refusal = _PAUSE, ""
     ended_at: float | None = None
     fence = _fence(paths)
+    record = read_json(paths.record) or {}
+    # A script waits for its run to be made, and no step of it for anything: where others use all cores, one
+    # that has stepped back would take a minute.
+    waited_for = record.get("tags", {}).get("dlsys.kind") == "script"
     while True:
         if _fence(paths) != fence:
             return 0  # a new driver has taken the run over, and waits for us to leave it to its own writer
@@ -290,12 +305,12 @@ def run(paths: RunPaths) -> int:
             if delivery is None:
                 from dlsys.track.store import Store, is_made
 
-                uri = (read_json(paths.record) or {})["uri"]
-                if is_made(uri):
+                if is_made(record["uri"]) and not waited_for:
                     _step_back()
-                delivery = Delivery(paths, Store(uri))
+                delivery = Delivery(paths, Store(record["uri"]))
                 # Who makes a store holds what all others wait for, and must not be the last to get a core.
-                _step_back()
+                if not waited_for:
+                    _step_back()
             began = time.monotonic()
             # The outcome is written after the last record, and was read before this.
             for _ in delivery.deliver(outcome):
@@ -331,7 +346,7 @@ def _wait(paths: RunPaths, seconds: float, *, ended: bool) -> None:
     """Sleeps, but wakes up when the run ends; once it has ended, the whole time."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        if not ended and left > _POLL and paths.outcome.exists():
+        if not ended and left > _POLL and (paths.outcome.exists() or paths.figures.exists()):
             return
         time.sleep(min(_POLL, left))
 

@@ -70,7 +70,7 @@ def test_what_is_shown_of_a_ready_file_is_the_same_file(
     assert yaml.read(text, name).data == job
 
 
-@pytest.mark.parametrize("kind", ["train", "sweep", "cluster"])
+@pytest.mark.parametrize("kind", ["train", "script", "sweep", "cluster"])
 def test_every_kind_has_its_schema(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     files.schema(kind)
     assert f'"const": "{kind}"' in capsys.readouterr().out
@@ -78,7 +78,7 @@ def test_every_kind_has_its_schema(kind: str, capsys: pytest.CaptureFixture[str]
 
 def test_a_cluster_is_brought_up_and_not_run(home: Path) -> None:
     with pytest.raises(UsageError, match="is a kind: cluster file") as caught:
-        run("cluster/two_nodes")
+        run(["cluster/two_nodes"])
     assert caught.value.hint == "Bring it up: dlsys cluster up cluster/two_nodes"
     with pytest.raises(UsageError, match=r"two_nodes\.yaml: is a cluster; a job is wanted here"):
         verify("cluster/two_nodes", strategies="ddp", steps=1, workers="2", address=None)

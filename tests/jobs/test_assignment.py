@@ -9,7 +9,7 @@ from harness import QUICK, job
 
 from dlsys.jobs.launch.assignment import Assignment
 from dlsys.jobs.trial import TrialLeg
-from dlsys.spec.rl.job import Job, job_of
+from dlsys.spec.kinds import AnyJob, job_of
 
 AGENT = {
     "kind": "rl",
@@ -21,11 +21,12 @@ AGENT = {
 JOBS = {
     "train": job(QUICK, "strategy={name: ps, servers: 2}", "resources.workers=2", "checkpoint.every=5 s"),
     "rl": job_of(AGENT),
+    "script": job_of({"kind": "script", "name": "s", "command": ["python", "train.py", "--lr", "0.1"]}),
 }
 
 
 @pytest.mark.parametrize("told", JOBS.values(), ids=JOBS)
-def test_it_is_the_same_at_the_other_end(told: Job) -> None:
+def test_it_is_the_same_at_the_other_end(told: AnyJob) -> None:
     sent = Assignment("/runs/a", told, "/jobs", "", 2, 3, {"key": "k"}, "/runs/b", 4, False, "s3://b/x")
     assert Assignment.from_dict(json.loads(json.dumps(sent.to_dict()))) == sent
     leg = TrialLeg(sent, "valid/loss", "/runs/c", 7)

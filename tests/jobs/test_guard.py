@@ -100,7 +100,7 @@ def test_asked_to_end_every_process_may_still_work(guard: Guard) -> None:
     child = "trap 'echo child saved; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
     guard.start("sh", "-c", f'sh -c "{child}" & trap "exit 5" TERM; while :; do sleep 0.05; done')
     guard.logged("ready")
-    guard.say("end 20\n")
+    guard.say("end 20 15\n")
     assert guard.code() == "5"
     assert "child saved" in guard.log.read_text()
     assert not guard.family()
@@ -109,7 +109,7 @@ def test_asked_to_end_every_process_may_still_work(guard: Guard) -> None:
 def test_who_does_not_listen_is_killed(guard: Guard) -> None:
     guard.start("sh", "-c", _ORPHAN + "trap '' TERM; echo ready; while :; do sleep 0.05; done")
     guard.logged("ready")
-    guard.say("end 0.3\n")
+    guard.say("end 0.3 15\n")
     assert guard.code() == str(-signal.SIGKILL)
     assert not guard.family()
 

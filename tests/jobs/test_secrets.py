@@ -64,6 +64,12 @@ def test_names_of_secrets_and_of_other_things() -> None:
 def test_a_job_files_settings_are_masked_by_name() -> None:
     text = f"model:\n  api_key: {CANARY}\n  width: 3\nx: {{hub_token: {CANARY}, seed: 1}}\n"
     assert mask_settings(text) == "model:\n  api_key: ***\n  width: 3\nx: {hub_token: ***, seed: 1}\n"
+    command = f"python train.py --api-key {CANARY} --hub_token={CANARY} --max-tokens 5 --use-token --lr 0.1"
+    masked = "python train.py --api-key *** --hub_token=*** --max-tokens 5 --use-token --lr 0.1"
+    assert mask_settings(command) == masked
+    for words in (f"- --auth-token\n- {CANARY}\n- x\n", f"[--auth-token, '{CANARY}', x]"):
+        assert mask_settings(words) == words.replace(CANARY, "***")
+    assert mask_settings("dlsys submit --secret NAME") == "dlsys submit --secret NAME"
     assert mask_settings(f"dlsys run x.yaml model.api_key={CANARY}") == "dlsys run x.yaml model.api_key=***"
 
 

@@ -25,7 +25,9 @@ from dlsys.errors import (
     WorkloadError,
 )
 from dlsys.paths import RunPaths, node_home, read_json, write_json
-from dlsys.spec.rl.job import Job, job_of
+from dlsys.spec.kinds import AnyJob, job_of
+from dlsys.spec.rl.job import Job
+from dlsys.spec.script.job import ScriptJob
 
 # How a worker tells its driver, through a file, what ended it.
 _KINDS: dict[str, type[RunError] | type[UsageError]] = {
@@ -63,7 +65,7 @@ class Assignment:
     """
 
     root: str
-    job: Job
+    job: AnyJob
     folder: str
     directory: str
     attempt: int
@@ -90,6 +92,12 @@ class Assignment:
     def workers(self) -> int:
         """How many there are; an agent's learner is the only one."""
         return self.job.resources.workers
+
+    @property
+    def trained(self) -> Job:
+        """The job, which dlsys itself trains."""
+        assert not isinstance(self.job, ScriptJob), "a script has a launcher of its own"
+        return self.job
 
     @property
     def paths(self) -> RunPaths:

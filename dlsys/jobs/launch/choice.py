@@ -6,10 +6,13 @@ from dlsys.jobs.launch.launcher import Launcher
 from dlsys.jobs.launch.resources import check_machine
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.jobs.ownership import Ownership
-from dlsys.spec.rl.job import Job
+from dlsys.spec.kinds import AnyJob
+from dlsys.spec.script.job import ScriptJob
 
 
-def launcher_of(job: Job, owner: Ownership, mirror: Mirror, *, address: str | None, queued: bool) -> Launcher:
+def launcher_of(
+    job: AnyJob, owner: Ownership, mirror: Mirror, *, address: str | None, queued: bool
+) -> Launcher:
     """The one that suits a job.
 
     Args:
@@ -21,10 +24,14 @@ def launcher_of(job: Job, owner: Ownership, mirror: Mirror, *, address: str | No
     Raises:
         ResourceError: this machine is too small.
     """
-    resources = job.resources
     if address is None:
-        check_machine(resources)
+        check_machine(job.resources)
     # Each is imported where it is used: Ray, and what trains, take their time.
+    if isinstance(job, ScriptJob):
+        from dlsys.jobs.launch.script import LocalScript
+
+        return LocalScript()
+    resources = job.resources
     if resources.workers == 1 and address is None and not job.needs_ray:
         from dlsys.jobs.launch.inprocess import InProcess
 

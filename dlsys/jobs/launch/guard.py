@@ -2,7 +2,7 @@
 
     python -m dlsys.jobs.launch.guard LOG COMMAND...
 
-Standard input is the line to the starter: `end 15` is SIGTERM to all processes and, 15 s later,
+Standard input is the line to the starter: `end 15 2` is signal 2 to all processes and, 15 s later,
 SIGKILL; where it closes, SIGKILL at once. Standard output gets the exit code, negative for a signal.
 
 Ray kills the children and the process group of a worker that dies, and then nobody could look after
@@ -89,7 +89,7 @@ def _attend(process: subprocess.Popen[bytes]) -> float:
             deadline = time.monotonic() + float(said[1])
             for member in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
-                    member.terminate()
+                    member.send_signal(int(said[2]))
     return 0.0
 
 

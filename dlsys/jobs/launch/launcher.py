@@ -8,9 +8,9 @@ from typing import Protocol
 
 from dlsys.jobs.launch.assignment import Assignment, Outcome
 from dlsys.spec.rl.job import RLResources
-from dlsys.spec.train.job import Resources
+from dlsys.spec.train.job import Processes
 
-Need = Resources | RLResources
+Need = Processes | RLResources
 Free = Callable[[], Sequence[dict[str, float]]]
 
 
@@ -22,11 +22,13 @@ class Driver:
         watch: called several times a second while workers train in other processes; raises to end them.
         stop_requested: whether a worker in the driver's own process should end early; asked in each step.
         on_hang: the last act of a worker in the driver's own process that makes no progress.
+        signal: which signal asks for the end; 0 while none has come.
     """
 
     watch: Callable[[], None] = lambda: None
     stop_requested: Callable[[], bool] = lambda: False
     on_hang: Callable[[str], None] = lambda text: None
+    signal: Callable[[], int] = lambda: 0
 
 
 class Launcher(Protocol):

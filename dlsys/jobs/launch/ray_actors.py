@@ -47,13 +47,13 @@ def fit(assignment: Assignment, watch: Callable[[], None], group: PlacementGroup
         RunError: the workers found no room.
         ray.exceptions.RayError: a worker failed or died.
     """
-    need = assignment.job.resources
+    need = assignment.trained.resources
     own = None if group else placement_group(need.bundles)
     room = group or own
     assert room is not None
     actors: list[Any] = []
     try:
-        await_room(room, watch, assignment.job.failure.replacement)
+        await_room(room, watch, assignment.trained.failure.replacement)
         began = time.time()
         actors = [
             ray.remote(_Worker)
@@ -111,14 +111,14 @@ def _work(actors: list[Any], assignment: Assignment, watch: Callable[[], None], 
     with Presence(assignment, places, began) as presence:
         watch = presence.during(watch)
         port = wait_for([workers[0].listen.remote(places[0].host, len(actors))], watch)[0]
-        cpus = assignment.job.resources.cpus
+        cpus = assignment.trained.resources.cpus
         kills = wait_for(
             [actor.join.remote(cpus, rank, places, port) for rank, actor in enumerate(workers)], watch
         )
         calls = [actor.work.remote(assignment.to_dict()) for actor in workers]
         # Workers that cannot go on without a dead one say so; these take its share of the work, but not
         # rank 0's.
-        servers = assignment.job.servers
+        servers = assignment.trained.servers
         go_on = servers is not None and servers.mode == "async"
         try:
             wait_for(calls, watch, may_die=calls[1:] if go_on else [])
@@ -137,7 +137,7 @@ def _find_shortage(calls: list[Any], assignment: Assignment, places: list[Place]
     for rank, (call, place) in enumerate(zip(calls, places, strict=True)):
         killer = _killer(call, place, kills[rank]) if call in ended else ""
         if killer:
-            text = memory.of_a_dead_one(assignment.paths, rank, assignment.job, killer)
+            text = memory.of_a_dead_one(assignment.paths, rank, assignment.trained, killer)
             report(assignment, rank, "memory", text, hint=memory.HINT)
 
 

@@ -84,7 +84,7 @@ class RayTrain(_RayLauncher):
 
 def equipped(assignment: Assignment, watch: Callable[[], None]) -> AbstractContextManager[Assignment]:
     """The assignment with the parameter servers that it needs, for as long as the context lasts."""
-    if assignment.job.servers is None:
+    if assignment.trained.servers is None:
         return nullcontext(assignment)  # and the driver need not import what servers need
     from dlsys.jobs.launch.ray_servers import parameter_servers
 

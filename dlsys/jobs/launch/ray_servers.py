@@ -32,7 +32,7 @@ def parameter_servers(assignment: Assignment, watch: Callable[[], None]) -> Iter
     Args:
         watch: called several times a second while they start; raises to end the attempt.
     """
-    strategy = assignment.job.servers
+    strategy = assignment.trained.servers
     assert strategy is not None, "only a job with servers comes here"
     key = secrets.token_hex(32)
     hosts: list[Any] = [
@@ -81,7 +81,7 @@ def _serve(assignment: Assignment, index: int, key: str, listener: socket.socket
     from dlsys.train.ps.server import Server
 
     log_to_file(assignment.paths.logs / f"server-{index}.log")
-    job = assignment.job
+    job = assignment.trained
     assert isinstance(job, TrainJob), "agents have no servers"
     torch.set_num_threads(1)  # no CPU was asked for; the workers have them all
     Server(job, key, listener, snapshot=snapshot).start()

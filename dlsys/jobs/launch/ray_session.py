@@ -25,7 +25,7 @@ from dlsys.jobs.launch.auth import asks_for_token, ensure_token
 from dlsys.jobs.launch.resources import check_fits
 from dlsys.jobs.ownership import Ownership
 from dlsys.spec.rl.job import RLResources
-from dlsys.spec.train.job import Resources
+from dlsys.spec.train.job import Processes
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -61,7 +61,7 @@ class RaySession:
         self._before: set[int] = set()
         self._session = ""
 
-    def start(self, need: Resources | RLResources) -> None:
+    def start(self, need: Processes | RLResources) -> None:
         """Starts or joins Ray.
 
         Raises:
@@ -101,7 +101,7 @@ class RaySession:
             children = psutil.Process().children(recursive=True)
             self._owner.record([child for child in children if child.pid not in self._before])
 
-    def _join(self, address: str, need: Resources | RLResources) -> None:
+    def _join(self, address: str, need: Processes | RLResources) -> None:
         self._joined = join(address, self._undo)
         if not self.queued:
             cpus, gpus = self.capacity()

@@ -6,10 +6,10 @@ import os
 
 from dlsys.errors import ResourceError
 from dlsys.spec.rl.job import RLResources
-from dlsys.spec.train.job import Resources
+from dlsys.spec.train.job import Processes
 
 
-def check_fits(need: Resources | RLResources, *, cpus: float, gpus: float, place: str) -> None:
+def check_fits(need: Processes | RLResources, *, cpus: float, gpus: float, place: str) -> None:
     """Raises ResourceError when the job needs more than `place` has."""
     for what, have in (("CPUs", cpus), ("GPUs", gpus)):
         whole = sum(bundle.get(what[:-1], 0.0) for bundle in need.bundles)
@@ -20,7 +20,7 @@ def check_fits(need: Resources | RLResources, *, cpus: float, gpus: float, place
             )
 
 
-def check_machine(need: Resources | RLResources) -> None:
+def check_machine(need: Processes | RLResources) -> None:
     """Raises ResourceError when the job needs more than this machine has."""
     gpus = 0.0
     if need.gpus:

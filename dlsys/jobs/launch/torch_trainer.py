@@ -66,7 +66,7 @@ def _fit(assignment: Assignment) -> None:
 
     from dlsys.train.world import backends
 
-    resources = assignment.job.resources
+    resources = assignment.trained.resources
     per_worker = {"CPU": float(resources.cpus)}
     if resources.gpus:
         per_worker["GPU"] = float(resources.gpus)

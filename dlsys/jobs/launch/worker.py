@@ -56,7 +56,7 @@ def work(
     # 5 ms, in which a small model makes two steps.
     sys.setswitchinterval(0.0005)
     paths = assignment.paths
-    job = assignment.job
+    job = assignment.trained
     spool = Spool(paths.spool / f"rank-{world.rank}.jsonl")
     spool.place(socket.gethostname(), memory.limit())
     store = CheckpointStore(

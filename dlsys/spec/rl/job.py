@@ -212,8 +212,3 @@ class RLJob(Section):
 
 
 Job = TrainJob | RLJob
-
-
-def job_of(plain: dict[str, Any]) -> Job:
-    """A resolved job from its plain values."""
-    return (RLJob if plain["kind"] == "rl" else TrainJob).model_validate(plain)

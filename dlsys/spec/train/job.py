@@ -43,17 +43,15 @@ class Gradient(Section):
     """Cuts each element to ± this value."""
 
 
-class Resources(Section):
-    """What the job needs of a machine or a cluster."""
+class Processes(Section):
+    """How many processes there are, and what each needs of a machine or a cluster."""
 
     workers: Annotated[Count, Field(le=10_000)] = 1
-    """Processes that train together; `batch_size` is divided among them."""
+    """Processes that train together."""
     cpus: Annotated[Number, Field(gt=0, le=4096)] = 1
     """CPU cores for each worker."""
     gpus: Annotated[Number, Field(ge=0, le=64)] = 0
     """GPUs for each worker; a part of one is allowed."""
-    launcher: Literal["actors", "train"] = "actors"
-    """Several workers are plain Ray actors, which start twice as fast, or Ray Train's TorchTrainer."""
 
     @property
     def bundles(self) -> list[dict[str, float]]:
@@ -63,6 +61,15 @@ class Resources(Section):
     def described(self, what: str) -> str:
         """How much of `CPUs` or `GPUs` all of it takes, for messages."""
         return f"{self.workers} workers × {self.cpus if what == 'CPUs' else self.gpus:g} {what}"
+
+
+class Resources(Processes):
+    """What the job needs of a machine or a cluster."""
+
+    workers: Annotated[Count, Field(le=10_000)] = 1
+    """Processes that train together; `batch_size` is divided among them."""
+    launcher: Literal["actors", "train"] = "actors"
+    """Several workers are plain Ray actors, which start twice as fast, or Ray Train's TorchTrainer."""
 
 
 def amounts(cpus: float, gpus: float) -> dict[str, float]:
