@@ -10,7 +10,7 @@ from typing import Any
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.spec import yaml
-from dlsys.spec.load import Loaded, LoadedCluster, LoadedSweep, check_any, read
+from dlsys.spec.load import AnyLoaded, Loaded, LoadedSweep, check_any, read
 from dlsys.spec.overrides import as_given
 from dlsys.spec.ready import find
 from dlsys.spec.section import show
@@ -51,9 +51,7 @@ def load_sweep(given: Given, changes: Mapping[str, Any] | None = None) -> Loaded
     )
 
 
-def _load(
-    given: Given, changes: Mapping[str, Any] | None
-) -> tuple[str, Loaded | LoadedSweep | LoadedCluster]:
+def _load(given: Given, changes: Mapping[str, Any] | None) -> tuple[str, AnyLoaded]:
     """A file of any kind, and what messages call it."""
     if isinstance(given, Mapping):
         place = "sweep" if given.get("kind") == "sweep" else "job"

@@ -19,7 +19,6 @@ from dlsys.spec.rl import rules as rl_rules
 from dlsys.spec.rl.job import Job, RLJob
 from dlsys.spec.rules import Found
 from dlsys.spec.script import load as scripts
-from dlsys.spec.script.load import LoadedScript
 from dlsys.spec.section import show
 from dlsys.spec.sections import HARMLESS_AGENT, HARMLESS_JOB, HARMLESS_SWEEP, sections, told, without
 from dlsys.spec.sweep import rules as sweep_rules
@@ -129,6 +128,9 @@ class LoadedCluster:
         return self.cluster
 
 
+AnyLoaded = Loaded | scripts.LoadedScript | LoadedSweep | LoadedCluster
+
+
 def load(
     path: str | os.PathLike[str], overrides: Sequence[str] = (), *, folder: Path | None = None
 ) -> Loaded:
@@ -153,10 +155,9 @@ def load(
 
 def load_cluster(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedCluster:
     """Reads and checks a cluster file. As `load` otherwise."""
-    found = load_any(path, overrides)
-    if not isinstance(found, LoadedCluster):
-        raise UsageError(f"{os.fspath(path)}: is no cluster file (kind: cluster)")
-    return found
+    if isinstance(found := load_any(path, overrides), LoadedCluster):
+        return found
+    raise UsageError(f"{os.fspath(path)}: is no cluster file (kind: cluster)")
 
 
 def load_any(
@@ -165,7 +166,7 @@ def load_any(
     *,
     folder: Path | None = None,
     there: Files = "all",
-) -> Loaded | LoadedScript | LoadedSweep | LoadedCluster:
+) -> AnyLoaded:
     """Reads and checks a file of any kind. As `load` otherwise.
 
     Args:
@@ -183,15 +184,14 @@ def check_any(
     *,
     folder: Path | None = None,
     there: Files = "all",
-) -> Loaded | LoadedScript | LoadedSweep | LoadedCluster:
+) -> AnyLoaded:
     """The same of a document that is read already, with its own text."""
     apply_overrides(document, overrides)
     kind = _kind(document, KINDS)
     if kind == "sweep":
         return check_sweep(document, source, tuple(overrides), folder=folder, there=there)
     if kind == "cluster":
-        path = Path(document.file).resolve()
-        return LoadedCluster(check_cluster(document), source, path, tuple(overrides))
+        return LoadedCluster(check_cluster(document), source, Path(document.file).resolve(), tuple(overrides))
     if kind == "script":
         return scripts.of_document(document, source, overrides, folder, look=there != "none")
     return _loaded(document, source, overrides, folder, there)
@@ -314,11 +314,7 @@ def check_sweep(
 
 
 def check_cluster(document: yaml.Document) -> Cluster:
-    """Validates a cluster, by its provider's class.
-
-    Raises:
-        SpecError: all problems.
-    """
+    """Validates a cluster, by its provider's class. As `check` otherwise."""
     _kind(document, ["cluster"])
     provider = document.data.get("provider")
     if not isinstance(provider, str) or provider not in PROVIDERS:
