@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from runner import Folder
 
 from dlsys.cli import files
 from dlsys.jobs.run import Ended
-from dlsys.spec import load
 from dlsys.spec.reference import reference
 
 ROOT = Path(__file__).parents[1]
@@ -134,17 +135,15 @@ EXAMPLES = ["perceptron", "linear", "moods", "pictures", "moons"]
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_train(name: str, folder: Path) -> None:
-    from dlsys.jobs import run
-
     (text,) = [block for block in blocks(README, "yaml") if f"name: {name}\n" in block]
-    (folder / "my_job.yaml").write_text(text)
-    loaded = load(files.find("my_job.yaml"), ["stop.epochs=2", "expect={}"])
-    ended: Ended = run.execute(run.prepare(loaded), loaded.job, address=None)
-    assert ended.error is None
-    assert ended.status == "FINISHED"
-    assert {"train/loss", "valid/accuracy", "test/accuracy"} <= ended.metrics.keys()
+    user = Folder(folder)
+    (folder / "job.yaml").write_text(text)
+    done = user.dlsys("run", "job.yaml", "--json", "stop.epochs=2", "expect={}")
+    assert done.code == 0, done.err
+    metrics = json.loads(done.out)["metrics"]
+    assert {"train/loss", "valid/accuracy", "test/accuracy"} <= metrics.keys()
     if name in ("perceptron", "linear"):
-        assert ended.metrics["valid/accuracy"] > 0.7  # the larger class alone is 0.63
+        assert metrics["valid/accuracy"] > 0.7  # the larger class alone is 0.63
 
 
 def test_every_example_is_trained() -> None:

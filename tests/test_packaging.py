@@ -44,7 +44,9 @@ def test_a_wheel_holds_every_module_and_ready_file(wheel: Path) -> None:
     files = [path for kind in kinds for path in ROOT.glob(f"{kind}/**/*") if path.is_file()]
     ready = {f"dlsys/ready/{path.relative_to(ROOT)}" for path in files}
     assert ready
-    assert {name for name in names if ".dist-info/" not in name} == modules | types | ready
+    starts = {str(path.relative_to(ROOT)) for path in ROOT.glob("dlsys/cli/starts/*/*")}
+    assert starts
+    assert {name for name in names if ".dist-info/" not in name} == modules | types | ready | starts
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 import typer
 
 from dlsys import __version__
-from dlsys.cli import cluster, data, files, jobs, plan, run, runs, submit, sweep, ui, verify, zoo
+from dlsys.cli import cluster, data, files, init, jobs, plan, run, runs, submit, sweep, ui, verify, zoo
 from dlsys.cli.report import report
 from dlsys.errors import DlsysError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.run)
+app.command("init")(init.init)
 app.command("check")(files.check)
 app.command("show")(files.show)
 app.command("schema")(files.schema)

@@ -12,6 +12,38 @@ from dlsys.train.checkpoint import CheckpointStore, Saved
 
 
 @dataclass
+class Patience:
+    """How long nothing has become better: `stop.patience`.
+
+    Attributes:
+        evaluations: how many without a new best end the run; None never does.
+        best: the best value so far.
+        waited: evaluations since then.
+    """
+
+    evaluations: int | None
+    best: Best
+    waited: int = 0
+
+    def observe(self, metrics: Mapping[str, float]) -> None:
+        """An evaluation has been done."""
+        self.waited = 0 if self.best.improves(metrics) else self.waited + 1
+
+    @property
+    def over(self) -> bool:
+        return self.evaluations is not None and self.waited >= self.evaluations
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best.state_dict(), "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> str:
+        """Goes on from a checkpoint's; returns a sentence where it begins anew for another metric."""
+        told = self.best.load_state_dict(state["best"])
+        self.waited = 0 if told else state["waited"]
+        return told.replace("checkpoint.best", "stop.patience")
+
+
+@dataclass
 class Best:
     """The best value of one metric.
 

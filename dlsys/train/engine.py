@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlsys import data as sources
 from dlsys.data.augment import augment
@@ -30,6 +30,7 @@ from dlsys.spec.train.rules import total_steps
 from dlsys.train.best import to_test
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.checkpoint.snapshot import distribute
+from dlsys.train.initial import begin
 from dlsys.train.loop import Loop, Recorder, Result
 from dlsys.train.precision import Precision
 from dlsys.train.ps.wire import Servers
@@ -92,10 +93,17 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
     assert job.strategy is not None, "a resolved job names its strategy"
     strategy: Strategy = STRATEGIES.load(job.strategy.name)()
     try:
-        parts = Parts(job, workload, regularizers, world, around.servers, around.recorder.note)
+        begin_here = partial(_begin, job, world, around)
+        parts = Parts(job, workload, regularizers, world, around.servers, around.recorder.note, begin_here)
         return _train(parts, strategy, splits, modes, around)
     finally:
         strategy.close()
+
+
+def _begin(job: TrainJob, world: World, around: Surroundings, model: nn.Module) -> None:
+    told = begin(model, job, around.folder, fresh=not around.store.any)
+    if told and world.is_main:
+        around.recorder.note(told)
 
 
 def _train(
@@ -257,6 +265,7 @@ def _resume(loop: Loop, saved: Saved, job: TrainJob, batch_size: int) -> None:
     told = [
         loop.best.load_state_dict(saved.loop["best"]),
         loop.schedule.load_state_dict(saved.loop["schedule"]),
+        loop.patience.load_state_dict(saved.loop["patience"]) if "patience" in saved.loop else "",
     ]
     loop.mark_saved()
     if loop.world.is_main:

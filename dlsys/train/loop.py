@@ -12,7 +12,7 @@ from dlsys.errors import NonFiniteError, UsageError
 from dlsys.registry import did_you_mean
 from dlsys.spec.names import wrong_name
 from dlsys.spec.train.job import TrainJob
-from dlsys.train.best import Best
+from dlsys.train.best import Best, Patience
 from dlsys.train.checkpoint import CheckpointStore, Position
 from dlsys.train.checkpoint.snapshot import collect
 from dlsys.train.evaluate import evaluate
@@ -84,6 +84,9 @@ class Loop:
     def __post_init__(self) -> None:
         watched = self.job.checkpoint.best
         self.best = Best(watched, self.modes.get((watched or "").partition("/")[2], "min"))
+        patient = watched or "valid/loss"
+        mode = self.modes.get(patient.partition("/")[2], "min")
+        self.patience = Patience(self.job.stop.patience, Best(patient, mode))
         self._seen = False
         self.meter = Meter()
         self._system = SystemMeter(self.world.rank)
@@ -139,7 +142,7 @@ class Loop:
             if (
                 position.step % self.job.tracking.log_every == 0
                 or evaluates
-                or reason in ("finished", "target", "time")
+                or reason in ("finished", "target", "time", "patience")
             ):
                 self.log(hyper["lr"])
                 reason = self._ended()
@@ -178,7 +181,8 @@ class Loop:
             self.position.step_in_epoch += 1
 
     def _ended(self) -> Reason | None:
-        return self._stopper.reason(self.position, self.metrics)
+        reason = self._stopper.reason(self.position, self.metrics)
+        return "patience" if reason is None and self.patience.over else reason
 
     def log(self, lr: float | None) -> None:
         """Logs means since the last log point; called on every worker at the same steps."""
@@ -210,6 +214,7 @@ class Loop:
             self.recorder.metrics(self.position.step, {**values, "train/epoch": self._epochs_done()})
         if split == "valid":
             self.schedule.observe(self.metrics)
+            self.patience.observe(self.metrics)
         return split == "valid" and self.best.improves(self.metrics)
 
     def save(self, *, best: bool = False) -> None:
@@ -218,6 +223,7 @@ class Loop:
         loop: dict[str, Any] = {
             "schedule": self.schedule.state_dict(),
             "best": self.best.state_dict(),
+            "patience": self.patience.state_dict(),
             "data": self.data,
             "learnt": dict(self.learnt),
             # So that the model can be built again without the data.

@@ -11,7 +11,7 @@ from dlsys.spec.section import Interval
 from dlsys.train.checkpoint import Position
 from dlsys.train.world import World
 
-Reason = Literal["finished", "target", "time", "paused", "interrupted"]
+Reason = Literal["finished", "target", "time", "patience", "paused", "interrupted"]
 
 # Workers agree about time and Ctrl-C this often: often enough for people, too rarely to cost.
 _AGREE_SECONDS = 0.5

@@ -15,6 +15,7 @@ from dlsys.spec.section import (
     Count,
     Every,
     EveryOrTime,
+    FileName,
     Interval,
     Name,
     NonNegativeInt,
@@ -30,6 +31,19 @@ from dlsys.spec.train.regularizer import Regularizer
 from dlsys.spec.train.schedule import Constant, Performance, Schedule
 from dlsys.spec.train.strategy import PS, Pipeline, Strategy
 from dlsys.spec.yaml import Path
+
+
+class Init(Section):
+    """The weights that training begins with."""
+
+    run: Text = ""
+    """The beginning of a run's id: its best checkpoint, or the last where it has no best one."""
+    file: FileName = ""
+    """Or a file: `.safetensors`, or a `state_dict` that torch saved."""
+    rename: dict[Text, Text] = Field(default_factory=dict)
+    """Other beginnings for names: `{backbone.: ""}`."""
+    leave: tuple[Text, ...] = ()
+    """Patterns of names that are not taken, such as a head's: `[fc.*]`."""
 
 
 class Gradient(Section):
@@ -88,6 +102,8 @@ class Stop(Section):
     """Wall time of training, resumed runs counted in: `90 s`, `10 minutes`."""
     target: dict[str, Bound] = Field(default_factory=dict)
     """Metrics that are good enough: `{valid/accuracy: ">= 0.98"}`; all of them must hold."""
+    patience: Count | None = None
+    """Evaluations in a row without a new best value of `checkpoint.best`'s metric, or of `valid/loss`."""
 
 
 class Checkpoint(Section):
@@ -150,7 +166,7 @@ class TrainJob(Section):
 
     # A resumed run must stay the same computation; anything else about it may change.
     FIXED: ClassVar[tuple[str, ...]] = (
-        *("kind", "name", "workload", "model", "data", "inputs", "loss", "batch_size", "seed"),
+        *("kind", "name", "workload", "model", "data", "inputs", "loss", "freeze", "batch_size", "seed"),
     )
     # What trains it: a function of the job, the worker's world and its surroundings.
     ENGINE: ClassVar[str] = "dlsys.train.engine:run_worker"
@@ -178,6 +194,10 @@ class TrainJob(Section):
     `{f1: {name: F1Score, average: macro}}`."""
     batch_size: Count | Literal["all"]
     """Rows in one update over ALL workers: it never changes meaning with their number."""
+    init: Init | None = None
+    """Weights to begin with, of another run or of a file; else they are the seed's."""
+    freeze: tuple[Text, ...] = ()
+    """Patterns of parameters that stay as they are: `[backbone.*]`. They have no optimizer state."""
     optimizer: Optimizer = Field(default_factory=SGD)
     """The update rule."""
     schedule: Schedule = Field(default_factory=Constant)

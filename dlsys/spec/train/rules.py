@@ -89,6 +89,12 @@ def _stop_is_given(job: TrainJob) -> Found:
     yield from stop_is_given(job.stop)
 
 
+@_RULES.on("init")
+def _init_is_one(job: TrainJob) -> Found:
+    if job.init and bool(job.init.run) == bool(job.init.file):
+        yield ("init",), "begins with a run or with a file: say one of them, {run: ID} or {file: PATH}"
+
+
 @_RULES.on("optimizer", "batch_size")
 def _gd_takes_all(job: TrainJob) -> Found:
     if job.optimizer.name == "gd" and job.batch_size != "all":

@@ -177,6 +177,11 @@ class CheckpointStore:
         found = self._folder.iterdir() if self._folder.is_dir() else ()
         return sorted(path for path in found if _FOLDER.fullmatch(path.name) and not path.is_symlink())
 
+    @property
+    def any(self) -> bool:
+        """Whether there is a checkpoint, good or damaged."""
+        return next(self._folder.glob("step-*"), None) is not None
+
     def best(self) -> Path | None:
         """The folder of the best checkpoint."""
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlsys.data.loader import Loader, MicroBatch, StepBatch
 from dlsys.spec.train.job import TrainJob
@@ -29,6 +29,7 @@ class Parts:
         world: this worker among the others.
         servers: where the parameter servers are, if the launcher started some.
         note: tells people a sentence.
+        begin: gives a model that was just built the weights that the job names, and freezes what it freezes.
     """
 
     job: TrainJob
@@ -37,6 +38,7 @@ class Parts:
     world: World
     servers: Servers | None = None
     note: Callable[[str], None] = lambda text: None
+    begin: Callable[[nn.Module], None] = lambda model: None
 
     @property
     def precision(self) -> Precision:

@@ -44,6 +44,7 @@ class SingleStrategy(Strategy):
         job, world = parts.job, parts.world
         seed_all(job.seed)
         model = parts.workload.build()
+        parts.begin(model)
         parts.regularizers.prepare(model)
         self._precision.prepare(model)
         check_model(model, parts)

@@ -1,0 +1,103 @@
+"""Weights that a model begins with, and parts of it that stay as they are: `init:` and `freeze:`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dlsys.errors import UsageError
+from dlsys.paths import RunPaths
+from dlsys.registry import known
+from dlsys.spec.train.job import Init, TrainJob
+from dlsys.train.checkpoint import CheckpointStore
+from dlsys.train.checkpoint.export import chosen
+
+
+def begin(model: nn.Module, job: TrainJob, folder: Path, *, fresh: bool) -> str:
+    """Gives a new model the weights that the job names, and freezes what it freezes.
+
+    Args:
+        model: on the CPU, just built; changed in place.
+        folder: where relative paths start.
+        fresh: whether training begins here; else a checkpoint has the weights.
+
+    Returns:
+        A sentence about what was taken; empty where nothing was.
+
+    Raises:
+        UsageError: the weights are not there or do not fit; a pattern matches no parameter.
+    """
+    told = _take(model, job.init, folder) if job.init and fresh else ""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in job.freeze:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(f"freeze: no parameter is called {pattern!r}.{known(pattern, names)}")
+    for name, parameter in model.named_parameters():
+        if any(fnmatchcase(name, pattern) for pattern in job.freeze):
+            parameter.requires_grad_(False)
+    if job.freeze and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UsageError("freeze: nothing is left to train: leave some parameters out")
+    return told
+
+
+def _take(model: nn.Module, init: Init, folder: Path) -> str:
+    given, name = _weights(init, folder)
+    own = model.state_dict()
+    taken: dict[str, Tensor] = {}
+    for key, tensor in given.items():
+        renamed = _renamed(key, init.rename)
+        if any(fnmatchcase(renamed, pattern) for pattern in init.leave):
+            continue
+        if renamed not in own:
+            raise UsageError(
+                f"init: {name} has {renamed!r}, and the model has not.{known(renamed, own)}",
+                hint="init.rename changes beginnings of names; init.leave leaves weights out, by patterns.",
+            )
+        if own[renamed].shape != tensor.shape:
+            here, there = tuple(own[renamed].shape), tuple(tensor.shape)
+            raise UsageError(
+                f"init: {renamed} is of shape {there} in {name}, and of {here} in the model",
+                hint=f"init.leave: ['{renamed}'] begins it anew, as a head for other classes.",
+            )
+        taken[renamed] = tensor
+    model.load_state_dict(taken, strict=False)
+    new = sorted(own.keys() - taken.keys())
+    anew = f"; begun anew: {', '.join(new[:5])}{' …' if len(new) > 5 else ''}" if new else ""
+    return f"begins with {len(taken)} tensors of {name}{anew}"
+
+
+def _weights(init: Init, folder: Path) -> tuple[Mapping[str, Tensor], str]:
+    """The tensors by name, and what messages call them."""
+    if init.run:
+        paths = RunPaths.find(init.run)
+        best = CheckpointStore(paths.checkpoints).best() is not None
+        saved = chosen(paths.checkpoints, best=best)
+        return saved.model, f"{paths.id}, step {saved.position.step}"
+    path = folder / init.file
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path), init.file
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, SafetensorError, EOFError, ValueError) as error:
+        raise UsageError(f"init: {init.file}: cannot be read: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # torch's unpickler has a type of its own for what is no tensor
+        raise UsageError(
+            f"init: {init.file}: holds more than tensors: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise UsageError(f"init: {init.file}: is no mapping of names to tensors, as `state_dict()` gives it")
+    return found, init.file
+
+
+def _renamed(name: str, rename: Mapping[str, str]) -> str:
+    """With the longest beginning that is renamed."""
+    for old in sorted(rename, key=len, reverse=True):
+        if name.startswith(old):
+            return rename[old] + name[len(old) :]
+    return name
