@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlsys.data import Splits
+from dlsys.data.features.columns import Column
 from dlsys.data.features.csv_text import read_csv
 from dlsys.data.features.files import csv_file
 from dlsys.data.images.idx import idx_files
@@ -139,7 +140,8 @@ def test_arrow_reads_what_python_reads(content: str, delimiter: str, spilled: bo
         except DataError:
             assert expected is None
             return
-        found = [list(row) for row in zip(*(column.to_pylist() for column in cells.columns), strict=True)]
+        columns = [Column("x", column, cells.at, loose=cells.loose).cells for column in cells.columns]
+        found = [list(row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
         assert found == expected
         for row in range(len(cells)):
             line = int(cells.at(row).rpartition(":")[2])

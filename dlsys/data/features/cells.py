@@ -23,8 +23,9 @@ class Cells:
         columns: their cells, in the same order.
         head: the place of the header, for messages.
         at: the place of a row, from 0, for messages.
-        typed: whether the columns have types of their own; else all are text without blanks around.
+        typed: whether the columns have types of their own; else all are text.
         decimal, thousands: how numbers are written in text.
+        loose: whether text is as it was read into memory, maybe with blanks around.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Cells:
     typed: bool
     decimal: str = "."
     thousands: str | None = None
+    loose: bool = False
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else 0
@@ -48,8 +50,9 @@ class Cells:
         if name not in self.header:
             raise DataError(f"{self.path}: no column {name!r}.{known(name, self.header)}")
         cells = self.columns[list(self.header).index(name)]
-        cells = _plain(cells, self.path, name) if self.typed else cells
-        return Column(name, cells, self.at, self.decimal, self.thousands, self.typed, said)
+        if self.typed:
+            return Column(name, _plain(cells, self.path, name), self.at, typed=True, said=said)
+        return Column(name, cells, self.at, self.decimal, self.thousands, said=said, loose=self.loose)
 
 
 def _plain(cells: pa.ChunkedArray, place: str, name: str) -> pa.ChunkedArray:

@@ -64,7 +64,9 @@ def read_csv(
             # Arrow names neither file nor line; and it refuses what is sound: a header without an end of
             # line, a delimiter of several bytes.
             columns = _slowly(text, len(header))
-    return Cells(path, header, columns, f"{path}:{text.first}", text.at, False, decimal, thousands)
+    return Cells(
+        path, header, columns, f"{path}:{text.first}", text.at, False, decimal, thousands, spill is None
+    )
 
 
 def _columns(text: _Text, width: int, spill: Path | None) -> list[pa.ChunkedArray]:
@@ -80,7 +82,7 @@ def _columns(text: _Text, width: int, spill: Path | None) -> list[pa.ChunkedArra
     }
     if spill is None:
         table = pa.csv.read_csv(text.full, **options)
-        columns = [_trimmed(column) for column in table.columns]
+        columns = table.columns
     else:
         with (
             pa.csv.open_csv(text.full, **options) as batches,
@@ -93,7 +95,8 @@ def _columns(text: _Text, width: int, spill: Path | None) -> list[pa.ChunkedArra
     return [column.slice(1) for column in columns]  # the header is a row to Arrow
 
 
-def _trimmed(cells: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def _trimmed(cells: pa.Array) -> pa.Array:
+    """Without blanks around; what is held in memory is trimmed where it matters."""
     return pc.utf8_trim_whitespace(cells)
 
 

@@ -12,7 +12,6 @@ from dlsys.data.features.csv_text import read_csv
 from dlsys.data.features.encoding import Allocate, Encoded, encode
 from dlsys.data.features.kept import kept
 from dlsys.data.features.table import choose
-from dlsys.data.features.typed_files import read_arrow, read_jsonl, read_parquet
 from dlsys.spec.data.tables import ArrowFile, CSVFile, JSONLines, ParquetFile, TableSection
 from dlsys.spec.fingerprint import digest
 
@@ -41,17 +40,23 @@ def csv_file(options: CSVFile, folder: Path) -> Splits:
 
 def parquet_file(options: ParquetFile, folder: Path) -> Splits:
     """A Parquet file, or a folder of such. As `_table` otherwise."""
+    from dlsys.data.features.typed_files import read_parquet
+
     wanted = [*options.chosen, options.target] if options.chosen else None
     return _table(options, folder, lambda spill: read_parquet(options.path, folder, wanted))
 
 
 def arrow_file(options: ArrowFile, folder: Path) -> Splits:
     """An Arrow file. As `_table` otherwise."""
+    from dlsys.data.features.typed_files import read_arrow
+
     return _table(options, folder, lambda spill: read_arrow(options.path, folder))
 
 
 def json_lines(options: JSONLines, folder: Path) -> Splits:
     """A file with a JSON object in each line. As `_table` otherwise."""
+    from dlsys.data.features.typed_files import read_jsonl
+
     return _table(options, folder, lambda spill: read_jsonl(options.path, folder))
 
 
@@ -80,6 +85,5 @@ def _size(path: Path) -> int:
 
 
 def _encoded(options: TableSection, read: _Read, spill: Path | None, allocate: Allocate | None) -> Encoded:
-    cells = read(spill / "text.arrow" if spill else None)
-    table = choose(cells, options)
+    table = choose(read(spill / "text.arrow" if spill else None), options)
     return encode(table, options, allocate) if allocate else encode(table, options)

@@ -46,7 +46,8 @@ def choose(cells: Cells, options: ColumnsSection) -> Table:
         DataError: names that the header has not, and cells that are missing where none may be.
     """
     names = _names(cells, options)
-    chosen = {name: cells.column(name, options.said.get(name)) for name in (*names, options.target)}
+    chosen = {name: cells.column(name, options.said.get(name)).parsed() for name in names}
+    chosen[options.target] = cells.column(options.target, options.said.get(options.target))
     notes = []
     for name in [name for name in names if name in _INDEX and name not in options.columns]:
         if chosen[name].counts_rows:
@@ -100,7 +101,7 @@ def _kept(chosen: dict[str, Column], mask: np.ndarray) -> dict[str, Column]:
         return column.at(int(rows[row]))
 
     return {
-        name: replace(column, cells=column.cells.filter(keep), at=partial(at, column))
+        name: replace(column, given=column.given.filter(keep), at=partial(at, column))
         for name, column in chosen.items()
     }
 
