@@ -142,6 +142,23 @@ def test_images_of_bytes_become_numbers_from_0_to_1(monkeypatch: pytest.MonkeyPa
     assert (everything(splits)["image"] == 1).all()
 
 
+def test_a_data_set_of_hugging_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "features": datasets.Sequence(datasets.Value("float64")),
+            "label": datasets.ClassLabel(names=["a", "b", "c", "d"]),
+        }
+    )
+    found = datasets.Dataset.from_dict({"features": X.tolist(), "label": Y.tolist()}, features=features)
+    splits = rows(monkeypatch, datasets.DatasetDict({"train": found, "test": found.select(range(5))}))
+    assert splits.learnt["target"]["classes"] == ["a", "b", "c", "d"]
+    assert splits.test is not None
+    assert torch.equal(splits.test.batch(np.arange(5))["features"], X[:5].float())
+    order = everything(splits)["features"][:, 0]
+    assert set(order.tolist()) == set(X[:, 0].tolist())
+
+
 @pytest.mark.parametrize("make", [pa.table, pd.DataFrame], ids=["Arrow", "pandas"])
 def test_a_table_is_read_as_a_file_is(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     columns = {"x": X[:, 0].numpy(), "city": ["Rome", "Oslo"] * (ROWS // 2), "y": ["n", "p"] * (ROWS // 2)}

@@ -31,13 +31,11 @@ class Given:
         rows: as the engine takes them.
         classes: the names of the classes; empty where nobody says them.
         labels: int64 (rows,), where they are known without fetching the rows.
-        told: sentences for the log.
     """
 
     rows: ours.Dataset
     classes: tuple[str, ...] = ()
     labels: np.ndarray | None = None
-    told: tuple[str, ...] = ()
 
 
 def is_column(found: Any) -> bool:

@@ -113,7 +113,7 @@ def _splits(parts: dict[str, Given], options: OwnSource) -> Splits:
     shape = shape_of(parts, options)
     row = ", ".join(f"{field} {list(size)}" if size else field for field, size in shape.row.items())
     counts = ", ".join(f"{len(given.rows):,} for {part}" for part, given in sorted(parts.items()))
-    notes = [f"{options.source}: rows: {counts}; each has {row}", *train.told]
+    notes = [f"{options.source}: rows: {counts}; each has {row}"]
     test = parts["test"].rows if "test" in parts else None
     learnt = {"target": {"name": "label", "classes": list(train.classes)}} if train.classes else {}
     return Splits(parts["train"].rows, parts["valid"].rows, test, shape, tuple(notes), learnt)

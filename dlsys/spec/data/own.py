@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path as FilePath
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
@@ -52,9 +51,6 @@ class OwnSource(ColumnsSection):
     def options(self) -> dict[str, Any]:
         """The function's own."""
         return dict(self.model_extra or {})
-
-    def unlike(self, folder: FilePath) -> Iterator[tuple[str, str]]:
-        yield from ()
 
 
 def tag_of(section: Any) -> str | None:

@@ -11,6 +11,7 @@ from dlsys.spec.card import Card
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.data import OwnSource, Source
 from dlsys.spec.section import (
+    Bool,
     Bound,
     Count,
     Every,
@@ -208,6 +209,9 @@ class TrainJob(Section):
     """`bf16`, `fp16`: the type of activations; parameters and updates stay in fp32. `fp16` scales the loss,
     and skips steps in which a gradient overflows. `fp64`: everything in double, which is slow, and tells
     rounding from mistakes."""
+    compile: Bool = False
+    """Compiles the model by torch.compile, under `single` and `ddp`. It takes a while at the first step, and
+    on CPUs a C++ compiler; parameters keep their names, and results differ by rounding."""
     gradient: Gradient = Field(default_factory=Gradient)
     """Accumulation and clipping."""
     strategy: Strategy | None = None

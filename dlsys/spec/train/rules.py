@@ -95,6 +95,13 @@ def _init_is_one(job: TrainJob) -> Found:
         yield ("init",), "begins with a run or with a file: say one of them, {run: ID} or {file: PATH}"
 
 
+@_RULES.on("compile", "strategy", "resources")
+def _compiled_where_it_can_be(job: TrainJob) -> Found:
+    strategy = job.strategy or usual(job.resources.workers)
+    if job.compile and strategy.name not in ("single", "ddp"):
+        yield ("compile",), f"is for single and ddp, got strategy {strategy.name}: leave it out"
+
+
 @_RULES.on("optimizer", "batch_size")
 def _gd_takes_all(job: TrainJob) -> Found:
     if job.optimizer.name == "gd" and job.batch_size != "all":

@@ -1,7 +1,11 @@
-"""What no strategy can train, found before the first step."""
+"""What is done to a model before it trains: what no strategy can train is found, and it may be compiled."""
 
 from __future__ import annotations
 
+import os
+import shutil
+
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -36,3 +40,17 @@ def check_model(model: nn.Module, parts: Parts) -> None:
                 f"{job.workload}: {path}.weight has sparse gradients, which are neither clipped nor averaged "
                 "here: build it with sparse=False"
             )
+
+
+def compile_in_place(model: nn.Module) -> None:
+    """Compiles what the model's call does; its parameters keep their names, as a wrapper's would not.
+
+    Kernels are compiled in this process: a pool of processes for it would outlive the run.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # read when inductor is imported
+    if "CXX" not in os.environ and shutil.which("g++") is None and not torch.cuda.is_available():
+        raise UsageError(
+            "compile: torch.compile needs a C++ compiler on CPUs, and there is no g++ on PATH: install it, "
+            "or leave compile out"
+        )
+    model.compile()

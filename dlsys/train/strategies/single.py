@@ -18,7 +18,7 @@ from dlsys.train.schedule import apply
 from dlsys.train.seeding import seed_all
 from dlsys.train.strategies import whole
 from dlsys.train.strategies.base import Parts, State, StepResult, Strategy
-from dlsys.train.strategies.model import check_model
+from dlsys.train.strategies.model import check_model, compile_in_place
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.traffic import Traffic
 from dlsys.zoo.workload import Carry
@@ -49,6 +49,8 @@ class SingleStrategy(Strategy):
         self._precision.prepare(model)
         check_model(model, parts)
         self._model = self.parallelize(model.to(device=world.device, dtype=self._precision.floats))
+        if job.compile:
+            compile_in_place(self._model)
         self._phases = [TrainedPhase(self._model, phase, parts) for phase in parts.workload.phases()]
         self._several = len(self._phases) > 1
         for trained in self._phases:
