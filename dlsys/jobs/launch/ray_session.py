@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -195,9 +196,9 @@ def _set_environment() -> None:
 
 def _refuse_another() -> None:
     """A process is in one Ray at a time, and that of the program which called us is not ours to leave."""
-    import ray
-
-    if ray.is_initialized():
+    # Ray reads how it is to authenticate when it is imported: not before that is known.
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
         raise RunError(
             "this process has called ray.init already, and a run starts or joins a Ray of its own",
             hint="Call ray.shutdown() before, or train with resources.workers=1.",
