@@ -56,14 +56,12 @@ def load_model(run: Run | str, /, *, best: bool = True) -> nn.Module:
 def _built(name: str, loaded: Loaded, paths: RunPaths, *, best: bool) -> nn.Module:
     import torch
 
-    from dlsys.train.checkpoint import CheckpointStore
-    from dlsys.train.checkpoint.export import chosen
+    from dlsys.train.checkpoint.export import best_or_latest, chosen
     from dlsys.train.precision import Precision
     from dlsys.zoo.load import load_workload
 
     job = loaded.training
-    watched = CheckpointStore(paths.checkpoints).best() is not None
-    saved = chosen(paths.checkpoints, best=best and watched)
+    saved = best_or_latest(paths.checkpoints) if best else chosen(paths.checkpoints)
     workload = load_workload(job.workload, job.model, _shape(saved, loaded), job.inputs)
     with torch.random.fork_rng(devices=[]):  # building draws weights
         model = workload.build()

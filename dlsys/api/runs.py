@@ -91,9 +91,10 @@ class Run:
 
         from dlsys.data.features.encoding import features_of
         from dlsys.data.own.tables import as_cells
+        from dlsys.train.engine import LEARNT
 
         paths = self._paths
-        learnt = read_json(paths.artifacts / "data.json") if paths else None
+        learnt = read_json(paths.artifacts / LEARNT) if paths else None
         if not learnt or "columns" not in learnt:
             where = "it did not learn from a table" if paths else "its folder is not here"
             raise UsageError(f"{self.id}: no features can be made: {where}")

@@ -15,8 +15,7 @@ from dlsys.errors import UsageError
 from dlsys.paths import RunPaths
 from dlsys.registry import known
 from dlsys.spec.train.job import Init, TrainJob
-from dlsys.train.checkpoint import CheckpointStore
-from dlsys.train.checkpoint.export import chosen
+from dlsys.train.checkpoint.export import best_or_latest
 
 
 def begin(model: nn.Module, job: TrainJob, folder: Path, *, fresh: bool) -> str:
@@ -76,8 +75,7 @@ def _weights(init: Init, folder: Path) -> tuple[Mapping[str, Tensor], str]:
     """The tensors by name, and what messages call them."""
     if init.run:
         paths = RunPaths.find(init.run)
-        best = CheckpointStore(paths.checkpoints).best() is not None
-        saved = chosen(paths.checkpoints, best=best)
+        saved = best_or_latest(paths.checkpoints)
         return saved.model, f"{paths.id}, step {saved.position.step}"
     path = folder / init.file
     try:

@@ -30,6 +30,15 @@ def chosen(checkpoints: Path, *, best: bool = False) -> Saved:
     return saved
 
 
+def best_or_latest(checkpoints: Path) -> Saved:
+    """The checkpoint that was tested: the best one where one is watched for, else the newest good one.
+
+    Raises:
+        UsageError, CheckpointError: as `chosen`.
+    """
+    return chosen(checkpoints, best=CheckpointStore(checkpoints, keep=1).best() is not None)
+
+
 def export(checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int, int]:
     """Writes the newest good checkpoint's parameters and buffers, by their names in the plain model.
 
