@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
+import pandas
 import pytest
 
 import dlsys
@@ -97,3 +99,17 @@ def test_a_value_that_is_no_number_stays_so(trained: dlsys.Run, there: Path, tmp
     spool.metrics(4, {"train/loss": 2})
     spool.close()
     assert points_of(paths) == {"train/loss": [(3, math.inf), (4, 2.0)]}
+
+
+def test_a_runs_features_are_made_by_what_it_learnt(tmp_path: Path) -> None:
+    columns = [
+        {"name": "x", "kind": "number", "mean": 1.0, "scale": 2.0, "fill": 0.5},
+        {"name": "c", "kind": "category", "values": ["a", "b"], "fill": [0.25, 0.75]},
+    ]
+    run = dlsys.Run("mine", "FINISHED", {}, tmp_path, "")
+    table = pandas.DataFrame({"c": ["b", None, "z"], "x": [5.0, 1.0, None]})
+    with pytest.raises(UsageError, match="mine: no features can be made: it did not learn from a table"):
+        run.features(table)
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "data.json").write_text(json.dumps({"columns": columns}))
+    assert run.features(table).tolist() == [[2.0, 0.0, 1.0], [0.0, 0.25, 0.75], [0.5, 0.0, 0.0]]
