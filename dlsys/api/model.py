@@ -67,7 +67,7 @@ def _built(name: str, loaded: Loaded, paths: RunPaths, *, best: bool) -> nn.Modu
         model = workload.build()
     model.to(dtype=Precision(job.precision, torch.device("cpu")).floats)
     try:
-        model.load_state_dict(saved.model)
+        model.load_state_dict(saved.weights)
     except RuntimeError as error:
         why = " ".join(str(error).split())[:500]
         raise CheckpointError(

@@ -27,6 +27,7 @@ from dlsys.spec.fingerprint import fingerprint, refuse_changes
 from dlsys.spec.names import wrong_name
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.rules import total_steps
+from dlsys.train.average import averaged
 from dlsys.train.best import to_test
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.checkpoint.snapshot import distribute
@@ -94,7 +95,17 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
     strategy: Strategy = STRATEGIES.load(job.strategy.name)()
     try:
         begin_here = partial(_begin, job, world, around)
-        parts = Parts(job, workload, regularizers, world, around.servers, around.recorder.note, begin_here)
+        batch_size = _batch_size(job, splits)
+        parts = Parts(
+            job,
+            workload,
+            regularizers,
+            world,
+            around.servers,
+            around.recorder.note,
+            begin_here,
+            steps_per_epoch=-(-len(splits.train) // batch_size),
+        )
         return _train(parts, strategy, splits, modes, around)
     finally:
         strategy.close()
@@ -117,7 +128,7 @@ def _train(
     strategy.setup(parts)
     world = strategy.gathering(parts.world)
 
-    batch_size = len(splits.train) if job.batch_size == "all" else job.batch_size
+    batch_size = _batch_size(job, splits)
     _check_batch(batch_size, len(splits.train), strategy.data_place[1] * job.gradient.accumulate)
     train, valid, test = _loaders(parts, splits, strategy.data_place, batch_size)
     steps_per_epoch = train.order.steps_per_epoch
@@ -160,7 +171,7 @@ def _train(
     if result.reason not in ("paused", "interrupted") and type(workload).samples is not Workload.samples:
         state = strategy.state_out()
         if world.is_main:
-            _write_samples(workload, state.model, job, around.artifacts)
+            _write_samples(workload, averaged(state.model, state.optimizers), job, around.artifacts)
     return result
 
 
@@ -201,6 +212,10 @@ def _check_metrics(job: TrainJob, modes: dict[str, Literal["max", "min"]]) -> No
             raise UsageError(
                 f"{path}: {job.workload} measures no {metric!r} ({name}).{near} Known: {', '.join(modes)}"
             )
+
+
+def _batch_size(job: TrainJob, splits: sources.Splits) -> int:
+    return len(splits.train) if job.batch_size == "all" else job.batch_size
 
 
 def _check_batch(batch_size: int, rows: int, parts: int) -> None:

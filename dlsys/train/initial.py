@@ -76,7 +76,7 @@ def _weights(init: Init, folder: Path) -> tuple[Mapping[str, Tensor], str]:
     if init.run:
         paths = RunPaths.find(init.run)
         saved = best_or_latest(paths.checkpoints)
-        return saved.model, f"{paths.id}, step {saved.position.step}"
+        return saved.weights, f"{paths.id}, step {saved.position.step}"
     path = folder / init.file
     try:
         if path.suffix == ".safetensors":

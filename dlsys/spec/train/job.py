@@ -26,6 +26,7 @@ from dlsys.spec.section import (
     Section,
     Text,
 )
+from dlsys.spec.train.average import Average
 from dlsys.spec.train.objective import Objective, OwnLoss
 from dlsys.spec.train.optimizer import SGD, Optimizer
 from dlsys.spec.train.regularizer import Regularizer
@@ -203,6 +204,9 @@ class TrainJob(Section):
     """The update rule."""
     schedule: Schedule = Field(default_factory=Constant)
     """How the learning rate moves."""
+    average: Average | None = None
+    """The average of the weights over training, which is measured, tested and exported in their place;
+    training goes on from the weights themselves."""
     regularize: tuple[Regularizer, ...] = ()
     """Named regularizers."""
     precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"

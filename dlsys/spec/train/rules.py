@@ -18,6 +18,7 @@ from dlsys.spec.own_code import misnamed_options, own_code
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
 from dlsys.spec.section import show
 from dlsys.spec.train import strategy_rules
+from dlsys.spec.train.average import SWA
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.objective import FOR_CLASSES, FOR_TARGETS, OwnLoss
 from dlsys.spec.train.schedule import NEEDS_TOTAL
@@ -100,6 +101,35 @@ def _compiled_where_it_can_be(job: TrainJob) -> Found:
     strategy = job.strategy or usual(job.resources.workers)
     if job.compile and strategy.name not in ("single", "ddp"):
         yield ("compile",), f"is for single and ddp, got strategy {strategy.name}: leave it out"
+
+
+# Where workers hold the weights, or parts of them, and an update changes all at once.
+_AVERAGES = ("single", "ddp", "ring", "fsdp", "tensor", "pipeline", "moe")
+
+
+@_RULES.on("average", "strategy", "resources")
+def _averaged_where_it_can_be(job: TrainJob) -> Found:
+    strategy = job.strategy or usual(job.resources.workers)
+    if job.average is None:
+        return
+    if strategy.name not in _AVERAGES:
+        mend = "fsdp, which cuts the same" if strategy.name == "zero" else "ddp, ring or fsdp"
+        yield ("average",), f"is not for strategy {strategy.name}: say {mend}, or leave it out"
+    if getattr(strategy, "local_sgd", None):
+        yield (
+            ("average",),
+            "under local_sgd workers train apart, and each would average its own: use one of them",
+        )
+
+
+@_RULES.on("average", "stop")
+def _an_average_begins(job: TrainJob) -> Found:
+    if not isinstance(job.average, SWA):
+        return
+    after = job.average.after
+    end = job.stop.epochs if after.unit == "epoch" else job.stop.steps
+    if end is not None and after.count >= end:
+        yield ("average", "after"), f"{after} is not before the end, stop.{after.unit}s ({end})"
 
 
 @_RULES.on("optimizer", "batch_size")

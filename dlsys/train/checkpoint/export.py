@@ -40,7 +40,8 @@ def best_or_latest(checkpoints: Path) -> Saved:
 
 
 def export(checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int, int]:
-    """Writes the newest good checkpoint's parameters and buffers, by their names in the plain model.
+    """Writes the newest good checkpoint's parameters and buffers, by their names in the plain model; of a run
+    with `average`, the average.
 
     What was learnt from the data (means, categories, the names of classes) goes into a `.json` beside it.
 
@@ -59,7 +60,7 @@ def export(checkpoints: Path, target: Path, *, best: bool = False) -> tuple[int,
     saved = chosen(checkpoints, best=best)
     learnt = saved.loop.get("learnt")
     # Tied parameters are one tensor under two names, which safetensors refuses.
-    weights = {name: tensor.clone().contiguous() for name, tensor in saved.model.items()}
+    weights = {name: tensor.clone().contiguous() for name, tensor in saved.weights.items()}
     try:
         if target.suffix == ".safetensors":
             save_file(weights, target)

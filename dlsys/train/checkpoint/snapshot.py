@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dlsys.train import seeding
+from dlsys.train.average import averaged
 from dlsys.train.strategies.base import State
 from dlsys.train.world import World
 
@@ -42,7 +43,7 @@ class Saved:
 
     Attributes:
         position: how far the run has come.
-        model: parameters and buffers by name.
+        model: parameters and buffers by name, as training goes on from them.
         optimizers: torch's optimizer state by phase and parameter name.
         carry: carried state by phase, for all slots of the global batch; empty at an epoch's start.
         ranks: random state and unlogged sums of each worker, in order.
@@ -57,6 +58,11 @@ class Saved:
     ranks: list[dict[str, Any]] = field(default_factory=list)
     loop: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What is tested and exported: the model, with the averages of its weights where there are any."""
+        return averaged(self.model, self.optimizers)
 
     def header(self) -> dict[str, Any]:
         found = {"position": asdict(self.position), "loop": self.loop}

@@ -30,6 +30,7 @@ class Parts:
         servers: where the parameter servers are, if the launcher started some.
         note: tells people a sentence.
         begin: gives a model that was just built the weights that the job names, and freezes what it freezes.
+        steps_per_epoch: updates.
     """
 
     job: TrainJob
@@ -39,6 +40,7 @@ class Parts:
     servers: Servers | None = None
     note: Callable[[str], None] = lambda text: None
     begin: Callable[[nn.Module], None] = lambda model: None
+    steps_per_epoch: int = 1
 
     @property
     def precision(self) -> Precision:
@@ -71,7 +73,8 @@ class State:
     Attributes:
         model: every parameter and buffer, whole, by its name in the plain model.
         optimizers: for each phase, torch's optimizer state by parameter name
-            (`state` and `param_groups`, as `torch.distributed.checkpoint.state_dict` writes it).
+            (`state` and `param_groups`, as `torch.distributed.checkpoint.state_dict` writes it), and likewise
+            for the average of its weights, where the job has one (`dlsys.train.average`).
         local: what belongs to this worker alone: carried state.
         scaler: the loss scale's, where there is one.
     """

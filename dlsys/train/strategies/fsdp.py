@@ -85,9 +85,14 @@ class FSDPStrategy(SingleStrategy):
         return super().train_step(batch, step, hyper)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
-        if self._model.training:
-            self._parts.world.share_buffers(self._model)
+        self.prepare_to_measure()
         return self._shards.run(super().evaluate_step, micro, carry)
+
+    def show_averages(self, shown: bool) -> bool:
+        changed = super().show_averages(shown)
+        if changed:
+            self._shards.free()  # what is gathered is of the others
+        return changed
 
     @property
     def keeps_whole(self) -> bool:

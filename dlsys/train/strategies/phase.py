@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from dlsys.train.average import AVERAGED, Average, Named, statistics
 from dlsys.train.optim import build as build_optimizer
 from dlsys.train.strategies.base import Parts
 from dlsys.zoo.workload import Batch, Carry, Phase
@@ -37,6 +38,7 @@ class TrainedPhase:
     Attributes:
         named: the parameters it trains, by their names in the model.
         module: computes the loss; what strategies wrap.
+        average: of its weights, where the job asks for one.
         carries: carried state by micro-batch.
     """
 
@@ -53,3 +55,16 @@ class TrainedPhase:
         self.optimizer = build_optimizer(parts.job.optimizer, self.parameters)
         self.module: nn.Module = PhaseModule(model, phase)
         self.carries: dict[int, Carry] = {}
+        self.average: Average | None = None
+        if options := parts.job.average:
+            moved = [item for item in statistics(model).items() if item[0].startswith(phase.parameters)]
+            self.average = Average([*self.named, *moved], options, parts.steps_per_epoch)
+
+    @property
+    def optimizers(self) -> dict[str, tuple[Named, torch.optim.Optimizer]]:
+        """What has a state by names of the model, by its own name in a checkpoint."""
+        found: dict[str, tuple[Named, torch.optim.Optimizer]] = {}
+        found[self.phase.name] = self.named, self.optimizer
+        if self.average is not None:
+            found[self.phase.name + AVERAGED] = self.average.named, self.average
+        return found

@@ -198,10 +198,12 @@ class PipelineStrategy(SingleStrategy):
         regularize.scale(trained.parameters, total, norm, value)
         return total
 
+    def agree(self) -> None:
+        """There are no running statistics (`_check`), and workers hold buffers of their own."""
+
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         workload, regularizers = self._parts.workload, self._parts.regularizers
-        if self._model.training:
-            self._model.eval()
+        self.prepare_to_measure()
         sums: dict[str, Tensor] = {}
         with torch.no_grad():
             if regularizers.mc_samples:

@@ -294,6 +294,9 @@ class PSStrategy(SingleStrategy):
             for trained in self._phases:
                 self._go_apart(trained)
 
+    def agree(self) -> None:
+        """Running statistics stay each worker's own: one that died would be waited for."""
+
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         self._settle()
         return super().evaluate_step(micro, carry)

@@ -63,6 +63,9 @@ class RingStrategy(SingleStrategy):
         with self._traffic.waiting():
             self._share(self._buffers)
 
+    def agree(self) -> None:
+        """Every step's `finish` has done it."""
+
     @torch.no_grad()
     def _share(self, tensors: list[Tensor]) -> None:
         """Gives every worker rank 0's values: the others add zeros to them."""

@@ -79,7 +79,7 @@ class Shards:
         self._watch(blocks)
         # FSDP settles types at its first forward, and wants all that is trained to ask for gradients.
         self._root(lambda: None)
-        self._free()
+        self.free()
 
     def _shard(self, module: nn.Module, precision: MixedPrecisionPolicy, *, reshard: bool) -> None:
         module.register_forward_hook(_own_memory)
@@ -95,7 +95,7 @@ class Shards:
         sharded.set_custom_all_gather(_AllGather(self._traffic))
         sharded.set_custom_reduce_scatter(_ReduceScatter(self._traffic, replicas))
 
-    def _free(self) -> None:
+    def free(self) -> None:
         """Frees what is gathered, and puts the model's own shards in its place."""
         for module in self._root.modules():
             if isinstance(module, FSDPModule):
@@ -163,7 +163,7 @@ class Shards:
         """Before a training step."""
         if not self._model.training:
             # What evaluation left gathered may not ask for the gradients that this step needs.
-            self._free()
+            self.free()
 
 
 def _ends(path: str) -> list[int]:

@@ -80,6 +80,31 @@ class SingleStrategy(Strategy):
     def finish(self) -> None:
         """What a step does once every phase is updated."""
 
+    def agree(self) -> None:
+        """Before the model is measured: gives every worker the same running statistics."""
+        self._parts.world.share_buffers(self._model)
+
+    def show_averages(self, shown: bool) -> bool:
+        """Puts the averages that the job asks for in the weights' places, or the weights back.
+
+        Returns:
+            Whether any had another place.
+        """
+        changed = False
+        for trained in self._phases:
+            if trained.average is not None:
+                changed |= trained.average.show(shown)
+        return changed
+
+    def prepare_to_measure(self) -> None:
+        """Before every batch that is measured."""
+        first = self._model.training
+        if first:
+            self._model.eval()
+        self.show_averages(True)
+        if first:
+            self.agree()
+
     def reset_carry(self) -> None:
         for trained in self._phases:
             trained.carries.clear()
@@ -87,6 +112,7 @@ class SingleStrategy(Strategy):
     def train_step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
         if not self._model.training:
             self._model.train()
+            self.show_averages(False)
         with self._traffic.step():
             return self._step(batch, step, hyper)
 
@@ -105,6 +131,9 @@ class SingleStrategy(Strategy):
         if sums:
             self._scaler.update()
         self.finish()
+        for trained in self._phases:
+            if trained.average is not None:
+                trained.average.take(step)
         return StepResult(sums, norm, figures=self._scaler.figures())
 
     def _only(self, trained: TrainedPhase) -> None:
@@ -187,8 +216,7 @@ class SingleStrategy(Strategy):
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
         workload, regularizers = self._parts.workload, self._parts.regularizers
-        if self._model.training:
-            self._model.eval()
+        self.prepare_to_measure()
         carry = _fit(carry, len(micro.batch["key"]))
         with torch.no_grad(), self._precision.autocast():
             if regularizers.mc_samples:
@@ -212,11 +240,13 @@ class SingleStrategy(Strategy):
         return True
 
     def state_out(self) -> State:
+        self.show_averages(False)
         state = whole.state_out(self._model, self._phases, keep=self.keeps_whole)
         state.scaler = self._scaler.state_dict()
         return state
 
     def state_in(self, state: State) -> None:
+        self.show_averages(False)
         whole.state_in(self._model, self._phases, state)
         self._scaler.load_state_dict(state.scaler)
 

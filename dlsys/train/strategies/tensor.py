@@ -130,14 +130,19 @@ class TensorStrategy(CutStrategy):
         return replace(result, sums=self._once(result.sums))
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
-        if self._model.training:
-            self._parts.world.share_buffers(self._model)
+        self.prepare_to_measure()
         evaluate = super().evaluate_step
         if self._shards:
             sums, carry = self._shards.run(evaluate, micro, carry)
         else:
             sums, carry = evaluate(micro, carry)
         return self._once(sums), carry
+
+    def show_averages(self, shown: bool) -> bool:
+        changed = super().show_averages(shown)
+        if changed and self._shards:
+            self._shards.free()  # what is gathered is of the others
+        return changed
 
     @property
     def _is_first(self) -> bool:

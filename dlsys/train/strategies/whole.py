@@ -17,9 +17,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from dlsys.train.average import Named
 from dlsys.train.strategies.base import State
 from dlsys.train.strategies.phase import TrainedPhase
 
@@ -34,12 +36,21 @@ def state_out(model: nn.Module, phases: Sequence[TrainedPhase], *, keep: bool = 
         Tensors that were whole may alias the live ones; what was cut is in the CPU's memory.
     """
     carries = {trained.phase.name: dict(trained.carries) for trained in phases}
-    optimizers = {trained.phase.name: _by_name(trained) for trained in phases}
+    optimizers = {
+        name: _by_name(named, optimizer)
+        for trained in phases
+        for name, (named, optimizer) in trained.optimizers.items()
+    }
+    tied = _tied(model)
+    own = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     # Bringing a tensor's parts together takes every worker, in the same order.
-    parts = (dict(model.state_dict()), optimizers)
-    whole_model, whole_optimizers = tree_map_only(Tensor, lambda t: _whole(t, keep), parts)
+    whole_model, whole_optimizers = tree_map_only(Tensor, lambda t: _whole(t, keep), (own, optimizers))
     local = {"carry": carries}
-    return State(whole_model, whole_optimizers, local) if keep else State({}, {}, local)
+    if not keep:
+        return State({}, {}, local)
+    return State(
+        {name: whole_model[tied.get(name, name)] for name in model.state_dict()}, whole_optimizers, local
+    )
 
 
 def state_in(model: nn.Module, phases: Sequence[TrainedPhase], state: State) -> None:
@@ -47,12 +58,14 @@ def state_in(model: nn.Module, phases: Sequence[TrainedPhase], state: State) -> 
     live = model.state_dict()
     model.load_state_dict({name: cut_like(whole, live.get(name)) for name, whole in state.model.items()})
     for trained in phases:
-        saved = state.optimizers[trained.phase.name]
-        cut = {
-            name: {key: cut_like(value, live.get(name)) for key, value in values.items()}
-            for name, values in saved["state"].items()
-        }
-        _take(trained, {**saved, "state": cut})
+        for name, (named, optimizer) in trained.optimizers.items():
+            # A run that goes on may have an average of its weights that it had not before.
+            if saved := state.optimizers.get(name):
+                cut = {
+                    weight: {key: cut_like(value, live.get(weight)) for key, value in values.items()}
+                    for weight, values in saved["state"].items()
+                }
+                _take(named, optimizer, {**saved, "state": cut})
         take_carry(trained, state)
 
 
@@ -90,10 +103,17 @@ def _whole(tensor: Any, keep: bool) -> Any:
     return tensor.cpu() if keep else None
 
 
-def _by_name(trained: TrainedPhase) -> dict[str, Any]:
-    """torch's state of a phase's optimizer, with names in place of numbers."""
-    saved = trained.optimizer.state_dict()
-    names = [name for name, _ in trained.named]
+def _tied(model: nn.Module) -> dict[str, str]:
+    """The further names of parameters that have several, each with the first one."""
+    first: dict[nn.Parameter, str] = {}
+    named = model.named_parameters(remove_duplicate=False)
+    return {name: known for name, weight in named if (known := first.setdefault(weight, name)) != name}
+
+
+def _by_name(named: Named, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """torch's state of an optimizer, with names in place of numbers."""
+    saved = optimizer.state_dict()
+    names = [name for name, _ in named]
     return {
         "state": {names[index]: values for index, values in saved["state"].items()},
         "param_groups": [
@@ -103,11 +123,11 @@ def _by_name(trained: TrainedPhase) -> dict[str, Any]:
     }
 
 
-def _take(trained: TrainedPhase, saved: Mapping[str, Any]) -> None:
+def _take(named: Named, optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """The inverse of `_by_name`."""
-    numbers = {name: index for index, (name, _) in enumerate(trained.named)}
-    groups = zip(saved["param_groups"], trained.optimizer.param_groups, strict=True)
-    trained.optimizer.load_state_dict(
+    numbers = {name: index for index, (name, _) in enumerate(named)}
+    groups = zip(saved["param_groups"], optimizer.param_groups, strict=True)
+    optimizer.load_state_dict(
         {
             "state": {numbers[name]: values for name, values in saved["state"].items()},
             # The kernel is this optimizer's own choice, not the state's: another strategy holds other

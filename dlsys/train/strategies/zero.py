@@ -164,8 +164,7 @@ class ZeroStrategy(SingleStrategy):
         self._engine.backward(loss, scale_wrt_gas=False)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
-        if self._model.training:
-            self._parts.world.share_buffers(self._model)
+        self.prepare_to_measure()
         if self._stage < 3:
             return super().evaluate_step(micro, carry)
         # Inside of the module that DeepSpeed surrounds, it also gathers parameters of modules that a
