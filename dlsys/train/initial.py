@@ -1,4 +1,4 @@
-"""Weights that a model begins with, and parts of it that stay as they are: `init:` and `freeze:`."""
+"""Weights that a model begins with, and parameters that are named by patterns: `init:`, `freeze:`, groups."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ def begin(model: nn.Module, job: TrainJob, folder: Path, *, fresh: bool) -> str:
     """
     told = _take(model, job.init, folder) if job.init and fresh else ""
     names = [name for name, _ in model.named_parameters()]
-    for pattern in job.freeze:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(f"freeze: no parameter is called {pattern!r}.{known(pattern, names)}")
+    of_groups = [pattern for group in job.optimizer.groups for pattern in group.match]
+    for option, patterns in (("freeze", job.freeze), ("optimizer.groups", of_groups)):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise UsageError(f"{option}: no parameter is called {pattern!r}.{known(pattern, names)}")
     for name, parameter in model.named_parameters():
         if any(fnmatchcase(name, pattern) for pattern in job.freeze):
             parameter.requires_grad_(False)

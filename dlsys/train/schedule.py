@@ -136,14 +136,14 @@ class Schedule:
 
 
 def apply(optimizer: torch.optim.Optimizer, hyper: Mapping[str, float | None]) -> None:
-    """Writes a schedule's `hyper` into every parameter group.
+    """Writes a schedule's `hyper` into every parameter group, its rate times the group's `lr_factor`.
 
     Momentum goes to `momentum`, or to β₁ where there are betas; an optimizer without either
     (adagrad, adadelta) takes the rate alone.
     """
-    momentum = hyper["momentum"]
+    rate, momentum = hyper["lr"], hyper["momentum"]
     for group in optimizer.param_groups:
-        group["lr"] = hyper["lr"]
+        group["lr"] = rate if rate is None else rate * group.get("lr_factor", 1.0)
         if momentum is None:
             continue
         if "betas" in group:

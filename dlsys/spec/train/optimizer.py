@@ -6,12 +6,26 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dlsys.spec.section import Bool, Fraction, NonNegative, Positive, Section
+from dlsys.spec.section import Bool, Fraction, NonNegative, Positive, Section, Text
+
+
+class Group(Section):
+    """Parameters that are updated in a way of their own."""
+
+    match: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """Patterns of their names: `["*.bias", "*norm*"]`."""
+    lr_factor: Positive = 1.0
+    """Their learning rate is that of the schedule times this."""
+    weight_decay: NonNegative | None = None
+    """By default the optimizer's."""
 
 
 class _Optimizer(Section):
     weight_decay: NonNegative = 0.0
     """Added to the gradient as weight_decay × parameter (decoupled from it in adamw)."""
+    groups: tuple[Group, ...] = ()
+    """Parameters with another rate or decay: `[{match: ["*.bias"], weight_decay: 0}]`. Of several that match,
+    the first counts."""
 
 
 class GD(_Optimizer):

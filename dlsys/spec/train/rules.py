@@ -122,6 +122,14 @@ def _averaged_where_it_can_be(job: TrainJob) -> Found:
         )
 
 
+@_RULES.on("optimizer", "strategy", "resources")
+def _grouped_where_it_can_be(job: TrainJob) -> Found:
+    strategy = job.strategy or usual(job.resources.workers)
+    if job.optimizer.groups and strategy.name in ("ps", "zero"):
+        mend = "fsdp, which cuts the same" if strategy.name == "zero" else "ddp, ring or fsdp"
+        yield ("optimizer", "groups"), f"are not for strategy {strategy.name}: say {mend}, or leave them out"
+
+
 @_RULES.on("average", "stop")
 def _an_average_begins(job: TrainJob) -> Found:
     if not isinstance(job.average, SWA):

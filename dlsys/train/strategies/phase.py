@@ -52,7 +52,9 @@ class TrainedPhase:
             if parameter.requires_grad and name.startswith(phase.parameters)
         ]
         self.parameters = [parameter for _, parameter in self.named]
-        self.optimizer = build_optimizer(parts.job.optimizer, self.parameters)
+        self.optimizer = build_optimizer(
+            parts.job.optimizer, self.parameters, [name for name, _ in self.named]
+        )
         self.module: nn.Module = PhaseModule(model, phase)
         self.carries: dict[int, Carry] = {}
         self.average: Average | None = None

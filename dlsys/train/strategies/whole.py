@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from dlsys.errors import UsageError
 from dlsys.train.average import Named
 from dlsys.train.strategies.base import State
 from dlsys.train.strategies.phase import TrainedPhase
@@ -113,7 +114,7 @@ def _tied(model: nn.Module) -> dict[str, str]:
 def _by_name(named: Named, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """torch's state of an optimizer, with names in place of numbers."""
     saved = optimizer.state_dict()
-    names = [name for name, _ in named]
+    names = [name for group in _groups(named, optimizer) for name in group]
     return {
         "state": {names[index]: values for index, values in saved["state"].items()},
         "param_groups": [
@@ -123,9 +124,20 @@ def _by_name(named: Named, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     }
 
 
+def _groups(named: Named, optimizer: torch.optim.Optimizer) -> list[list[str]]:
+    """The names in each of an optimizer's groups, in the order in which torch numbers them."""
+    names = {weight: name for name, weight in named}
+    return [[names[weight] for weight in group["params"]] for group in optimizer.param_groups]
+
+
 def _take(named: Named, optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
     """The inverse of `_by_name`."""
-    numbers = {name: index for index, (name, _) in enumerate(named)}
+    held = _groups(named, optimizer)
+    numbers = {name: index for index, name in enumerate(name for group in held for name in group)}
+    if [set(group["params"]) for group in saved["param_groups"]] != list(map(set, held)):
+        raise UsageError(
+            "optimizer.groups: the checkpoint has other groups; a run goes on with those that it began with"
+        )
     groups = zip(saved["param_groups"], optimizer.param_groups, strict=True)
     optimizer.load_state_dict(
         {
