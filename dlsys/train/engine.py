@@ -31,6 +31,7 @@ from dlsys.train.average import averaged
 from dlsys.train.best import to_test
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 from dlsys.train.checkpoint.snapshot import distribute
+from dlsys.train.hooks import Hooks, Run
 from dlsys.train.initial import begin
 from dlsys.train.loop import Loop, Recorder, Result
 from dlsys.train.precision import Precision
@@ -140,6 +141,7 @@ def _train(
         total_steps=int(total) if total != float("inf") else None,
         mode=modes.get(getattr(job.schedule, "metric", "").partition("/")[2], "min"),
     )
+    hooks = Hooks(job, around.recorder.note if world.is_main else lambda text: None)
     loop = Loop(
         job=job,
         world=world,
@@ -157,6 +159,7 @@ def _train(
         pause=around.pause,
         data=fingerprint(job, around.folder),
         learnt=splits.learnt,
+        hooks=hooks,
         position=Position(),
     )
     if world.is_main:
@@ -164,6 +167,16 @@ def _train(
         _write_learnt(splits, around.artifacts)
     if saved := _agreed(around.store.latest, world):
         _resume(loop, saved, job, batch_size)
+    run = Run(
+        job,
+        world,
+        strategy,
+        lambda: loop.position,
+        lambda: loop.metrics,
+        around.recorder.metrics,
+        around.artifacts,
+    )
+    hooks.begin(run, saved.loop.get("hooks", {}) if saved else {})
     loop.take_best = partial(_take_best, loop, job, batch_size)
     around.beat(loop.position.step)
     with _settled_memory():

@@ -16,6 +16,7 @@ from dlsys.train.best import Best, Patience
 from dlsys.train.checkpoint import CheckpointStore, Position
 from dlsys.train.checkpoint.snapshot import collect
 from dlsys.train.evaluate import evaluate
+from dlsys.train.hooks import Hooks
 from dlsys.train.meter import Meter, SystemMeter
 from dlsys.train.schedule import Schedule
 from dlsys.train.stop import Reason, Stopper
@@ -59,6 +60,7 @@ class Loop:
         data: digests of the files that are read.
         learnt: what was learnt from the training rows, as `Splits` has it.
         take_best: called before the test, when all is saved.
+        hooks: the user's own code at certain moments.
     """
 
     job: TrainJob
@@ -80,6 +82,7 @@ class Loop:
     position: Position = field(default_factory=Position)
     metrics: dict[str, float] = field(default_factory=dict)
     take_best: Callable[[], None] = lambda: None
+    hooks: Hooks = field(default_factory=Hooks)
 
     def __post_init__(self) -> None:
         watched = self.job.checkpoint.best
@@ -100,6 +103,7 @@ class Loop:
         """Trains; returns when `stop` holds or someone asked for the end."""
         first = self.position.step + 1
         self._stopper = Stopper(self.job, self.world, self.stop_requested, first, self.pause)
+        self.hooks.call("start")
         reason = self._ended()
         while reason is None:
             reason = self._epoch()
@@ -109,6 +113,7 @@ class Loop:
             self.take_best()
             self.evaluate("test", self.test)
         self.store.wait()
+        self.hooks.call("end", reason)
         return Result(reason, self.position, self.metrics)
 
     def _epoch(self) -> Reason | None:
@@ -132,6 +137,7 @@ class Loop:
             if ended:
                 position.epoch, position.step_in_epoch = position.epoch + 1, 0
             done = time.perf_counter()
+            self.hooks.call("step")
             self.meter.add(result, batch.rows * (position.step - counted), fetched - begun, done - begun)
             position.seconds += done - begun
             if ended or self.strategy.meets(position.step):
@@ -212,6 +218,7 @@ class Loop:
         self.metrics.update(values)
         if self.world.is_main:
             self.recorder.metrics(self.position.step, {**values, "train/epoch": self._epochs_done()})
+        self.hooks.call("evaluated", split, values)
         if split == "valid":
             self.schedule.observe(self.metrics)
             self.patience.observe(self.metrics)
@@ -226,6 +233,7 @@ class Loop:
             "patience": self.patience.state_dict(),
             "data": self.data,
             "learnt": dict(self.learnt),
+            "hooks": self.hooks.state_dict(),
             # So that the model can be built again without the data.
             "shape": self.workload.shape.to_json(),
             "metrics": self.metrics,
@@ -236,3 +244,4 @@ class Loop:
             self.store.save(saved, best=best)
         self._saved_at = self.position.step
         self._stopper.saved()
+        self.hooks.call("saved", best)

@@ -218,6 +218,9 @@ class TrainJob(Section):
     on CPUs a C++ compiler; parameters keep their names, and results differ by rounding."""
     gradient: Gradient = Field(default_factory=Gradient)
     """Accumulation and clipping."""
+    hooks: tuple[Text | dict[str, Any], ...] = ()
+    """Your own classes, called at the moments of training: `my_hooks:Histogram`, or with options,
+    `{name: my_hooks:Histogram, every: 100}`."""
     strategy: Strategy | None = None
     """How workers train together; by default `single` for one and `ddp` for several."""
     resources: Resources = Field(default_factory=Resources)
@@ -261,7 +264,14 @@ class TrainJob(Section):
             code["data", "source"] = self.data.place
         if isinstance(self.loss, OwnLoss):
             code["loss", "name"] = self.loss.name
+        code |= {("hooks", index): place for index, (place, _) in enumerate(self.own_hooks)}
         return code
+
+    @property
+    def own_hooks(self) -> list[tuple[str, dict[str, Any]]]:
+        """Each hook's `module:Class`, and its options."""
+        told = [{"name": hook} if isinstance(hook, str) else hook for hook in self.hooks]
+        return [(str(hook.get("name", "")), {k: v for k, v in hook.items() if k != "name"}) for hook in told]
 
     @property
     def options(self) -> tuple[dict[str, Any], ...]:

@@ -257,6 +257,15 @@ def _own_loss_exists(job: TrainJob) -> Found:
         yield from own_code(job.loss.name, ("loss", "name"))
 
 
+@_RULES.on("hooks")
+def _hooks_exist(job: TrainJob) -> Found:
+    for index, (place, options) in enumerate(job.own_hooks):
+        wrong = list(own_code(place, ("hooks", index)))
+        yield from wrong or misnamed_options(place, options, (), ("hooks", index))
+        if [known for known, _ in job.own_hooks].index(place) < index:
+            yield ("hooks", index), f"{place} stands twice: keep one"
+
+
 @_RULES.on("workload", "inputs", "loss", "metrics")
 def _workload_leaves_open_what_is_said(job: TrainJob) -> Found:
     if (card := job.card) is None:

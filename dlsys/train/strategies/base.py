@@ -131,6 +131,11 @@ class Strategy(ABC):
         sums that are not 0, because sums are added over all workers.
         """
 
+    @property
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The model as this worker trains it: cut, where the strategy cuts it."""
+
     def batches(self, loader: Loader, epoch: int, done: int, before: int) -> Iterator[tuple[int, StepBatch]]:
         """This worker's batches of an epoch, each with the number of its step in it, from 1.
 

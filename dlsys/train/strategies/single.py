@@ -59,6 +59,10 @@ class SingleStrategy(Strategy):
         seed_all(job.seed, self.data_place[0] + 1)
 
     @property
+    def model(self) -> nn.Module:
+        return self._model
+
+    @property
     def data_place(self) -> tuple[int, int]:
         return self._parts.world.rank, self._parts.world.size
 
