@@ -107,13 +107,17 @@ PARTS = ("gradient={accumulate: 2, clip_norm: 0.5}",)
 
 @pytest.mark.parametrize(
     ("workload", "options"),
-    [("gan", "reshard=false"), (OWN, "replicas=2"), (OWN, "checkpoint_activations=true")],
+    [
+        ("gan", "strategy.reshard=false"),
+        (OWN, "strategy.replicas=2"),
+        (OWN, "activation_checkpointing=true"),
+    ],
 )
 def test_options_change_nothing(workload: str, options: str, tmp_path: Path) -> None:
     """With the gradient clipped and accumulated, and an evaluation between steps."""
     overrides = (*PARTS, "evaluate='4 steps'", "stop.steps=6")
     truth = reference(spec(workload, *overrides))
-    assert_agree(truth, sharded(4, tmp_path / "four", workload, *overrides, f"strategy.{options}"))
+    assert_agree(truth, sharded(4, tmp_path / "four", workload, *overrides, options))
 
 
 def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
@@ -149,7 +153,7 @@ def test_checkpointing_repeats_dropout_and_keeps_running_statistics(tmp_path: Pa
     for workload, override in (("lenet-5", "model.dropout=0.5"), ("resnet", "model.norm=batch")):
         plain = sharded(2, tmp_path / f"{workload}-plain", workload, override)
         again = sharded(
-            2, tmp_path / f"{workload}-again", workload, override, "strategy.checkpoint_activations=true"
+            2, tmp_path / f"{workload}-again", workload, override, "activation_checkpointing=true"
         )
         assert_equal(plain.weights, again.weights)
 

@@ -19,7 +19,7 @@ STRATEGIES: dict[str, list[dict[str, Any]]] = {
     ],
     "ring": [{"wire": "bf16", "error_feedback": False, "bucket_mb": 3}],
     "ps": [{"servers": 2, "mode": "ssp", "staleness": 3, "push": "updates", "local_steps": 4}],
-    "fsdp": [{"replicas": 2, "reshard": False, "checkpoint_activations": True}],
+    "fsdp": [{"replicas": 2, "reshard": False}],
     "zero": [{"stage": 3, "deepspeed": {"zero_optimization": {"sub_group_size": 1000}}}],
     "pipeline": [{"stages": 2, "split": ["conv2"], "schedule": "gpipe", "micro_batches": 8}],
     "tensor": [{"size": 2, "data": "shard"}],

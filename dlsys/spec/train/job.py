@@ -216,6 +216,10 @@ class TrainJob(Section):
     compile: Bool = False
     """Compiles the model by torch.compile, under `single` and `ddp`. It takes a while at the first step, and
     on CPUs a C++ compiler; parameters keep their names, and results differ by rounding."""
+    activation_checkpointing: Bool = False
+    """Computes each block's activations again in backward in place of keeping them: a third more computing.
+    Blocks are those on the workload's card; of your own model its children, and the members of its lists.
+    Under `single`, `ddp`, `ring` and `fsdp`."""
     gradient: Gradient = Field(default_factory=Gradient)
     """Accumulation and clipping."""
     hooks: tuple[Text | dict[str, Any], ...] = ()

@@ -103,6 +103,16 @@ def _compiled_where_it_can_be(job: TrainJob) -> Found:
         yield ("compile",), f"is for single and ddp, got strategy {strategy.name}: leave it out"
 
 
+@_RULES.on("activation_checkpointing", "strategy", "resources")
+def _checkpointed_where_it_can_be(job: TrainJob) -> Found:
+    strategy = job.strategy or usual(job.resources.workers)
+    if job.activation_checkpointing and strategy.name not in ("single", "ddp", "ring", "fsdp"):
+        yield (
+            ("activation_checkpointing",),
+            f"is for single, ddp, ring and fsdp, got strategy {strategy.name}: leave it out",
+        )
+
+
 # Where workers hold the weights, or parts of them, and an update changes all at once.
 _AVERAGES = ("single", "ddp", "ring", "fsdp", "tensor", "pipeline", "moe")
 

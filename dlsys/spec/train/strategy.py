@@ -109,8 +109,6 @@ class FSDP(Section):
     """Groups that each hold a whole model (hybrid sharding); workers are divided among them."""
     offload: Bool = False
     """Keeps parameters, gradients and optimizer in the CPU's memory; needs GPUs to be of use."""
-    checkpoint_activations: Bool = False
-    """Computes each block's activations again in backward in place of keeping them."""
 
 
 # DeepSpeed's keys for what a job file says in a place of its own.

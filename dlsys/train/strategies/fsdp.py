@@ -9,21 +9,19 @@ parameters of S bytes: (n−1)/n·S for each of the three.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.nn.modules.batchnorm import _NormBase
-from torch.utils.checkpoint import checkpoint
 
 from dlsys.data.loader import MicroBatch, StepBatch
 from dlsys.spec.train.strategy import FSDP
 from dlsys.train.strategies.base import StepResult
+from dlsys.train.strategies.blocks import blocks_of
 from dlsys.train.strategies.phase import TrainedPhase
-from dlsys.train.strategies.shards import Shards, blocks_of, gathered_as, require_dims
+from dlsys.train.strategies.shards import Shards, gathered_as, require_dims
 from dlsys.train.strategies.single import SingleStrategy
 from dlsys.zoo.workload import Carry
 
@@ -44,10 +42,6 @@ class FSDPStrategy(SingleStrategy):
         require_dims(model, "say ddp")
         options = self._options
         blocks = blocks_of(model, self._parts.workload.card)
-        if options.checkpoint_activations:
-            for block in blocks:
-                if not any(inner in blocks for inner in block.modules() if inner is not block):
-                    _checkpoint(block)
         self._shards = Shards(
             model,
             blocks,
@@ -102,27 +96,3 @@ class FSDPStrategy(SingleStrategy):
         """Means over the steps since it was last asked; on GPUs, communication runs beside the rest."""
         timed = self._parts.world.device.type == "cpu" and self._options.replicas == 1
         return self._traffic.means(timed=timed)
-
-
-def _checkpoint(block: nn.Module) -> None:
-    """Makes backward compute a block's activations again (Chen et al. 2016, arXiv:1604.06174)."""
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _statistics_kept(block)
-
-    # A wrapper module would change the parameters' names.
-    block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=contexts)
-
-
-@contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """The second forward pass of a batch must not enter running statistics again."""
-    norms = [module for module in block.modules() if isinstance(module, _NormBase)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -23,7 +23,6 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map_only
 
 from dlsys.errors import UsageError
-from dlsys.spec.card import Card
 from dlsys.train.precision import Precision
 from dlsys.train.strategies.idle import Lockstep, counted
 from dlsys.train.strategies.phase import TrainedPhase
@@ -213,27 +212,6 @@ class _Root(nn.Module):
 
     def forward(self, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
-
-
-def blocks_of(model: nn.Module, card: Card | None) -> list[nn.Module]:
-    """The modules that are gathered one at a time, inner ones first.
-
-    They are those on the card or, without names, the model's children; besides, the members of every
-    `ModuleList`, which is where models keep layers of a kind. Modules that share a parameter with
-    another stay with the root.
-    """
-    chosen = {model.get_submodule(name) for name in (card.blocks if card else ())} or set(model.children())
-    containers = {module for module in model.modules() if isinstance(module, nn.ModuleList | nn.ModuleDict)}
-    chosen |= {member for container in containers for member in container.children()}
-    blocks = [module for module in reversed(list(model.modules())) if module in chosen - containers]
-    owners: dict[nn.Parameter, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        owners.setdefault(parameter, set()).add(name)
-    return [
-        block
-        for block in blocks
-        if (parameters := set(block.parameters())) and all(len(owners[p]) == 1 for p in parameters)
-    ]
 
 
 def _own_memory(_module: nn.Module, _inputs: Any, outputs: Any) -> Any:

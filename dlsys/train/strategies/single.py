@@ -18,6 +18,7 @@ from dlsys.train.schedule import apply
 from dlsys.train.seeding import seed_all
 from dlsys.train.strategies import whole
 from dlsys.train.strategies.base import Parts, State, StepResult, Strategy
+from dlsys.train.strategies.blocks import checkpoint_activations
 from dlsys.train.strategies.model import check_model, compile_in_place
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.traffic import Traffic
@@ -48,6 +49,8 @@ class SingleStrategy(Strategy):
         parts.regularizers.prepare(model)
         self._precision.prepare(model)
         check_model(model, parts)
+        if job.activation_checkpointing:
+            checkpoint_activations(model, parts.workload.card)
         self._model = self.parallelize(model.to(device=world.device, dtype=self._precision.floats))
         if job.compile:
             compile_in_place(self._model)

@@ -32,9 +32,10 @@ from dlsys.spec.train import strategy as spec
 from dlsys.train import seeding
 from dlsys.train.collectives.mean import add_up, average, local
 from dlsys.train.strategies.base import State, StepResult
+from dlsys.train.strategies.blocks import blocks_of
 from dlsys.train.strategies.cut import CutStrategy
 from dlsys.train.strategies.phase import TrainedPhase
-from dlsys.train.strategies.shards import Shards, blocks_of, gathered_as, require_dims
+from dlsys.train.strategies.shards import Shards, gathered_as, require_dims
 from dlsys.zoo.workload import Carry, Workload
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
