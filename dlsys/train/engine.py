@@ -141,7 +141,7 @@ def _train(
         total_steps=int(total) if total != float("inf") else None,
         mode=modes.get(getattr(job.schedule, "metric", "").partition("/")[2], "min"),
     )
-    hooks = Hooks(job, around.recorder.note if world.is_main else lambda text: None)
+    hooks = Hooks.of(job, around.recorder.note if world.is_main else lambda text: None)
     loop = Loop(
         job=job,
         world=world,

@@ -14,7 +14,7 @@ A hook is an object with some of these methods, each called on every worker:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,19 +122,28 @@ class Run:
 
 
 class Hooks:
-    """All hooks of a job.
+    """A job's hooks.
 
     Args:
-        note: tells people which of them may change what is computed.
-
-    Raises:
-        WorkloadError: a hook cannot be imported.
-        UsageError: its options do not fit, it has none of the moments, or may not change what it wants to.
+        made: each by its `module:Class`.
     """
 
-    def __init__(self, job: TrainJob | None = None, note: Callable[[str], None] = print) -> None:
-        self._made: list[tuple[str, Any]] = []
-        for index, (place, options) in enumerate(job.own_hooks if job else ()):
+    def __init__(self, made: Sequence[tuple[str, Any]] = ()) -> None:
+        self._made = made
+
+    @classmethod
+    def of(cls, job: TrainJob, note: Callable[[str], None]) -> Hooks:
+        """Makes them.
+
+        Args:
+            note: tells people which of them may change what is computed.
+
+        Raises:
+            WorkloadError: a hook cannot be imported.
+            UsageError: its options do not fit, it has none of the moments, or may not change what it wants to.
+        """
+        made = []
+        for index, (place, options) in enumerate(job.own_hooks):
             make = import_own(place, f"hooks.{index}")
             hook = make(**arguments(make, options, owner=place, field=f"hooks.{index}"))
             if not any(callable(getattr(hook, moment, None)) for moment in MOMENTS):
@@ -147,7 +156,8 @@ class Hooks:
                         f"got {name}"
                     )
                 note(f"the hook {place} may change what is computed")
-            self._made.append((place, hook))
+            made.append((place, hook))
+        return cls(made)
 
     def begin(self, run: Run, state: Mapping[str, Any]) -> None:
         """Gives the hooks what they see, and the state that a checkpoint has of them."""
