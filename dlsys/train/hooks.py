@@ -140,7 +140,7 @@ class Hooks:
 
         Raises:
             WorkloadError: a hook cannot be imported.
-            UsageError: its options do not fit, it has none of the moments, or may not change what it wants to.
+            UsageError: its options do not fit, it has none of the moments, or may change nothing here.
         """
         made = []
         for index, (place, options) in enumerate(job.own_hooks):
