@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dlsys import data as sources
 from dlsys.data.augment import augment
@@ -34,12 +33,14 @@ from dlsys.train.checkpoint.snapshot import distribute
 from dlsys.train.hooks import Hooks, Run
 from dlsys.train.initial import begin
 from dlsys.train.loop import Loop, Recorder, Result
+from dlsys.train.pictures import write_confusion, write_samples
 from dlsys.train.precision import Precision
 from dlsys.train.ps.wire import Servers
 from dlsys.train.regularize import Regularizers
 from dlsys.train.schedule import Schedule
 from dlsys.train.strategies import Parts, Strategy
 from dlsys.train.world import World
+from dlsys.zoo.confusion import table_of
 from dlsys.zoo.load import workload_of
 from dlsys.zoo.workload import Workload
 
@@ -181,10 +182,15 @@ def _train(
     around.beat(loop.position.step)
     with _settled_memory():
         result = loop.run()
+    split = "test" if "test" in loop.sums else "valid"
+    table = table_of(loop.sums.get(split, {}))
+    if table is not None and world.is_main and result.reason not in ("paused", "interrupted"):
+        write_confusion(table.cpu(), splits.learnt["target"]["classes"], split, around.artifacts)
     if result.reason not in ("paused", "interrupted") and type(workload).samples is not Workload.samples:
         state = strategy.state_out()
         if world.is_main:
-            _write_samples(workload, averaged(state.model, state.optimizers), job, around.artifacts)
+            weights = averaged(state.model, state.optimizers)
+            write_samples(workload, weights, job.seed, around.artifacts)
     return result
 
 
@@ -322,33 +328,3 @@ def _take_best(loop: Loop, job: TrainJob, batch_size: int) -> None:
     choose = partial(to_test, loop.best, loop.store, loop.position.step, loop.recorder.note)
     if loop.best.metric is not None and (saved := _agreed(choose, loop.world)):
         _take(loop, saved, job, batch_size)
-
-
-def _write_samples(workload: Workload, weights: dict[str, Tensor], job: TrainJob, folder: Path) -> None:
-    model = workload.build()
-    model.load_state_dict(weights)
-    model.eval()
-    with torch.no_grad():
-        samples = workload.samples(model, job.seed)
-    for name, sample in samples.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / os.path.basename(name)
-        if isinstance(sample, Tensor):
-            _grid(sample).save(target.with_suffix(".png"))
-        else:
-            target.with_suffix(".txt").write_text(sample)
-
-
-def _grid(images: Tensor):  # type: ignore[no-untyped-def]  # pillow is imported only here
-    """Images (N, C, H, W) in 0…1 as one picture, in about a square."""
-    from PIL import Image
-
-    count, channels, height, width = images.shape
-    columns = max(1, int(count**0.5))
-    rows = -(-count // columns)
-    sheet = torch.zeros(channels, rows * (height + 1), columns * (width + 1))
-    for index, image in enumerate(images.cpu()):
-        y, x = index // columns * (height + 1), index % columns * (width + 1)
-        sheet[:, y : y + height, x : x + width] = image
-    pixels = (sheet.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)

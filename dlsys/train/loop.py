@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from torch import Tensor
+
 from dlsys.data.loader import Loader
 from dlsys.errors import NonFiniteError, UsageError
 from dlsys.registry import did_you_mean
@@ -61,6 +63,7 @@ class Loop:
         learnt: what was learnt from the training rows, as `Splits` has it.
         take_best: called before the test, when all is saved.
         hooks: the user's own code at certain moments.
+        sums: of each split that was measured, the last ones.
     """
 
     job: TrainJob
@@ -83,6 +86,7 @@ class Loop:
     metrics: dict[str, float] = field(default_factory=dict)
     take_best: Callable[[], None] = lambda: None
     hooks: Hooks = field(default_factory=Hooks)
+    sums: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         watched = self.job.checkpoint.best
@@ -212,6 +216,7 @@ class Loop:
             NonFiniteError: the split's loss is not finite.
         """
         sums = evaluate(self.strategy, loader, self.world, beat=lambda: self.beat(self.position.step))
+        self.sums[split] = sums
         values = {f"{split}/{name}": value for name, value in self.workload.results(sums).items()}
         if not abs(loss := values.get(f"{split}/loss", 0.0)) < float("inf"):
             raise NonFiniteError(f"step {self.position.step}: {split}/loss is {loss}")

@@ -19,6 +19,7 @@ from dlsys.spec.rows import Shape
 from dlsys.spec.section import Section
 from dlsys.spec.train.job import TrainJob
 from dlsys.zoo.configured import config_options, configured, from_config
+from dlsys.zoo.confusion import of_classes
 from dlsys.zoo.imported import PlainModel
 from dlsys.zoo.objective import loss_function
 from dlsys.zoo.tasks.classify import Classify
@@ -83,9 +84,10 @@ def workload_of(job: TrainJob, shape: Shape, learnt: Mapping[str, Any]) -> Workl
         As `load_workload`; UsageError where the job says what the workload does not leave open.
     """
     workload = load_workload(job.workload, job.model, shape, job.inputs)
-    if not (job.loss or job.metrics):
+    leaves_open = isinstance(workload, PlainModel | Classify | Regress)
+    if not leaves_open and not (job.loss or job.metrics):
         return workload
-    if not isinstance(workload, PlainModel | Classify | Regress):
+    if not leaves_open:
         raise UsageError(
             f"{'loss' if job.loss else 'metrics'}: {job.workload} has a loss and metrics of its own: "
             "leave it out"
@@ -97,7 +99,9 @@ def workload_of(job: TrainJob, shape: Shape, learnt: Mapping[str, Any]) -> Workl
 
         if taken := sorted(job.metrics.keys() & workload.modes.keys()):
             raise UsageError(f"metrics.{taken[0]}: {job.workload} measures it already: give it another name")
-        workload.measures = Measures(job.metrics, shape)
+        workload.measures = [Measures(job.metrics, shape)]
+    if confusion := of_classes(learnt, {*job.metrics, *workload.modes}):
+        workload.measures = [*workload.measures, confusion]
     return workload
 
 

@@ -45,11 +45,7 @@ class Measures:
             name: {state: getattr(metric, state).dtype for state in metric._defaults}
             for name, metric in self._metrics.items()
         }
-
-    @property
-    def modes(self) -> dict[str, Literal["max", "min"]]:
-        """Which values are the best."""
-        return {
+        self.modes: dict[str, Literal["max", "min"]] = {
             name: "min" if metric.higher_is_better is False else "max"
             for name, metric in self._metrics.items()
         }

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,7 @@ from dlsys.spec.rows import Shape
 from dlsys.spec.section import Section
 from dlsys.spec.task import Task
 
-if TYPE_CHECKING:  # torchmetrics takes a second to import, and few jobs name it
-    from dlsys.zoo.measures import Measures
+if TYPE_CHECKING:  # it imports what a user's own loss needs
     from dlsys.zoo.objective import LossFunction
 
 # State carried from one batch to the next of the same stream: tensors, rows first, in nested
@@ -66,6 +65,21 @@ class Phase:
     every: int = 1
 
 
+class Measured(Protocol):
+    """Figures of a split besides a workload's own, as sums over rows."""
+
+    modes: Mapping[str, Literal["max", "min"]]
+
+    def sums(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Those of one batch."""
+
+    def owns(self, name: str) -> bool:
+        """Whether a sum is of these."""
+
+    def results(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """The figures, from the sums over a whole split."""
+
+
 class NoOptions(Section):
     """A workload without options."""
 
@@ -90,9 +104,10 @@ class Workload:
     # Layers that tensor parallelism cuts, by name; a catalogue workload's are on its card.
     tensor_plan: ClassVar[Mapping[str, Cut]] = {}
 
-    # What a job says under `loss:` and `metrics:`, to the workloads that leave it open.
+    # What a job says under `loss:`, to the workloads that leave it open.
     loss: LossFunction | None = None
-    measures: Measures | None = None
+    # What is measured besides, by such workloads.
+    measures: Sequence[Measured] = ()
 
     def __init__(self, options: Any, shape: Shape) -> None:
         self.options = options
@@ -103,7 +118,8 @@ class Workload:
         """Every metric of a split, with the largest or the smallest value as the best."""
         known = self.card.metrics if self.card else self.task.metrics if self.task else {}
         own = {name: metric.best for name, metric in known.items()}
-        return {"loss": "min", **own, **self.metrics, **(self.measures.modes if self.measures else {})}
+        besides = {name: best for measured in self.measures for name, best in measured.modes.items()}
+        return {"loss": "min", **own, **self.metrics, **besides}
 
     def build(self) -> nn.Module:
         """The model, freshly initialised from torch's global generator, on the CPU."""
@@ -140,18 +156,19 @@ class Workload:
         return {name: float(value) / rows for name, value in sums.items() if name != "rows"}
 
     def sums(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """All that is measured of a batch: `measure`, and what the job names besides."""
+        """All that is measured of a batch: `measure`, and `measures` besides."""
         sums = self.measure(outputs, batch)
-        if self.measures is not None:
-            sums |= self.measures.sums(outputs, batch["label"] if "label" in batch else batch["target"])
+        for measured in self.measures:
+            sums |= measured.sums(outputs, batch["label"] if "label" in batch else batch["target"])
         return sums
 
     def results(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """All figures of a split, from the sums over it: `summarize`, and what the job names besides."""
-        if self.measures is None:
-            return self.summarize(sums)
-        own = {name: value for name, value in sums.items() if not self.measures.owns(name)}
-        return {**self.summarize(own), **self.measures.results(sums)}
+        """All figures of a split, from the sums over it: `summarize`, and `measures` besides."""
+        own = {name: value for name, value in sums.items() if not any(m.owns(name) for m in self.measures)}
+        found = self.summarize(own)
+        for measured in self.measures:
+            found |= measured.results(sums)
+        return found
 
     def average(self, outputs: Sequence[Any]) -> Any:
         """One output from several stochastic ones (Monte Carlo dropout); by default the mean."""

@@ -1,0 +1,90 @@
+"""What a run leaves to look at: a workload's samples, and what its classes were taken for."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dlsys.zoo.workload import Workload
+
+if TYPE_CHECKING:  # a run that leaves no pictures needs neither
+    from PIL import Image
+
+
+def write_samples(workload: Workload, weights: dict[str, Tensor], seed: int, folder: Path) -> None:
+    """Writes what a workload shows of a trained model.
+
+    Args:
+        weights: of the plain model, whole.
+        folder: gets `.png` and `.txt` files.
+    """
+    model = workload.build()
+    model.load_state_dict(weights)
+    model.eval()
+    with torch.no_grad():
+        samples = workload.samples(model, seed)
+    for name, sample in samples.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / os.path.basename(name)
+        if isinstance(sample, Tensor):
+            _grid(sample).save(target.with_suffix(".png"))
+        else:
+            target.with_suffix(".txt").write_text(sample)
+
+
+def _grid(images: Tensor) -> Image.Image:
+    """Images (N, C, H, W) in 0…1 as one picture, in about a square."""
+    from PIL import Image
+
+    count, channels, height, width = images.shape
+    columns = max(1, int(count**0.5))
+    rows = -(-count // columns)
+    sheet = torch.zeros(channels, rows * (height + 1), columns * (width + 1))
+    for index, image in enumerate(images.cpu()):
+        y, x = index // columns * (height + 1), index % columns * (width + 1)
+        sheet[:, y : y + height, x : x + width] = image
+    pixels = (sheet.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+
+
+def write_confusion(table: Tensor, classes: Sequence[str], split: str, folder: Path) -> None:
+    """Writes how many rows of each class were taken for which, as a table and as a picture.
+
+    Args:
+        table: (classes, classes): true ones down, what they were taken for across.
+        split: which rows, for the title.
+        folder: gets `confusion.csv` and `confusion.png`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    counts = table.long().tolist()
+    with open(folder / "confusion.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true \\ taken for", *classes])
+        writer.writerows([name, *row] for name, row in zip(classes, counts, strict=True))
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = 3 + 0.42 * len(classes)
+    figure = Figure(figsize=(size + 0.5, size), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.add_subplot()
+    shares = table / table.sum(1, keepdim=True).clamp(min=1)
+    axis.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    shown = [name if len(name) <= 20 else name[:19] + "…" for name in classes]
+    axis.set_xticks(range(len(classes)), shown, rotation=45, ha="right")
+    axis.set_yticks(range(len(classes)), shown)
+    axis.set_xlabel("taken for")
+    axis.set_ylabel("true class")
+    for row, column in ((r, c) for r in range(len(classes)) for c in range(len(classes)) if counts[r][c]):
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axis.text(column, row, counts[row][column], ha="center", va="center", color=color, fontsize=8)
+    axis.set_title(f"{split}: {int(table.sum()):,} rows", fontsize=10)
+    figure.savefig(folder / "confusion.png", dpi=120)
