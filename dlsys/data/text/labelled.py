@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from dlsys.data.dataset import Splits
-from dlsys.data.features.cells import Cells
+from dlsys.data.features.cells import Cells, joined
 from dlsys.data.features.csv_text import read_csv
+from dlsys.data.features.parts import deciding, parts_of, untrained
 from dlsys.data.features.typed_files import READERS
 from dlsys.data.files import reading
-from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.spec.data import LabelledTexts
 from dlsys.spec.rows import Shape
@@ -38,19 +38,16 @@ def labelled_texts(options: LabelledTexts, folder: Path) -> Splits:
     Raises:
         DataError: names file and line, or the column.
     """
-    read = READERS.get(Path(options.path).suffix)
-    cells = read(options.path, folder) if read else read_csv(options.path, folder, options.delimiter)
+    paths = {"train": options.path, **(options.split_by.files if options.split_by else {})}
+    read = {part: _cells(path, folder, options.delimiter) for part, path in paths.items()}
+    cells = joined(read) if len(read) > 1 else read["train"]
     texts, (classes, labels) = _texts(cells, options.text), cells.column(options.target).classes()
     if len(classes) < 2:
         raise DataError(f"{options.path}: the target {options.target!r} has only one class: {classes[0]!r}")
-    parts = split_rows(
-        len(texts),
-        valid=options.valid,
-        test=options.test,
-        seed=options.split_seed,
-        name=options.path,
-        labels=labels,
-    )
+    decides = deciding(cells, options)
+    parts, notes = parts_of(options, decides, rows=len(texts), name=options.path, labels=labels)
+    if decides is not None:
+        notes = (*notes, *untrained(options.path, classes, labels, parts))
     learnt: dict[str, Any] = {"name": options.text}
     if options.tokenizer:
         vocabulary, rows, pad, learnt["tokenizer"] = _by_file(options.tokenizer, folder, texts)
@@ -78,9 +75,17 @@ def labelled_texts(options: LabelledTexts, folder: Path) -> Splits:
             classes=len(classes),
             vocabulary=vocabulary,
         ),
-        (f"{options.path}: {len(texts):,} texts, {len(vocabulary):,} tokens, {len(classes)} classes{told}",),
+        (
+            f"{options.path}: {len(texts):,} texts, {len(vocabulary):,} tokens, {len(classes)} classes{told}",
+            *notes,
+        ),
         {"text": learnt, "target": {"name": options.target, "classes": classes, "counts": counts}},
     )
+
+
+def _cells(path: str, folder: Path, delimiter: str) -> Cells:
+    read = READERS.get(Path(path).suffix)
+    return read(path, folder) if read else read_csv(path, folder, delimiter)
 
 
 class _Rows:

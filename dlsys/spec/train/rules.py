@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.data import OwnSource
 from dlsys.spec.data.fit import misfit
+from dlsys.spec.data.section import SplitBy
 from dlsys.spec.explain import explain
 from dlsys.spec.metrics import metric_exists
 from dlsys.spec.names import wrong_name
@@ -178,6 +179,24 @@ def _splits_leave_rows(job: TrainJob) -> Found:
     path = getattr(job.data, "path", None)
     if path is not None and (not path or "\0" in path):
         yield ("data", "path"), "must be a path"
+
+
+@_RULES.on("data")
+def _split_by_one(job: TrainJob) -> Found:
+    by: SplitBy | None = getattr(job.data, "split_by", None)
+    if by is None:
+        return
+    if len(by.ways) != 1:
+        got = ", ".join(by.ways) or "none"
+        yield ("data", "split_by"), f"say one of group, time, strata and part, or valid and test: got {got}"
+    elif by.files and isinstance(job.data, OwnSource):
+        yield (
+            ("data", "split_by"),
+            "an own function has no other files: return a mapping with train, valid and test from it",
+        )
+    for part, path in by.files.items():
+        if "\0" in path:
+            yield ("data", "split_by", part), "must be a path"
 
 
 @_RULES.on("tracking")
