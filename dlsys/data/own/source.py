@@ -16,6 +16,7 @@ from dlsys.data.features.columns import Column
 from dlsys.data.features.encoding import encode
 from dlsys.data.features.parts import PARTS, deciding, parts_of
 from dlsys.data.features.table import choose
+from dlsys.data.images.normalize import normalized
 from dlsys.data.own.rows import Given, as_rows, is_column, shape_of
 from dlsys.data.own.tables import as_arrow, as_cells, is_table
 from dlsys.data.split import RowSplit, split_rows
@@ -51,7 +52,7 @@ def own_source(options: OwnSource, folder: Path) -> Splits:
     function = import_own(options.place, "data.source")
     found = _call(function, options, folder)
     if isinstance(found, Splits):
-        return found
+        return normalized(found, options.normalize, name)
     parts = _parts(found, options)
     if any(is_table(part) for part in parts.values()) and options.target:
         if len(parts) > 1:
@@ -60,7 +61,8 @@ def own_source(options: OwnSource, folder: Path) -> Splits:
                 "data.test split"
             )
         (part,) = parts.values()
-        return encode(choose(as_cells(part, name), options), options).splits()
+        splits = encode(choose(as_cells(part, name), options), options).splits()
+        return normalized(splits, options.normalize, name)
     decides = None
     if options.split_by:
         if len(parts) > 1:
@@ -69,7 +71,8 @@ def own_source(options: OwnSource, folder: Path) -> Splits:
                 "leave it out"
             )
         parts["train"], decides = _apart(parts["train"], options)
-    return _splits({part: as_rows(rows, options) for part, rows in parts.items()}, options, decides)
+    splits = _splits({part: as_rows(rows, options) for part, rows in parts.items()}, options, decides)
+    return normalized(splits, options.normalize, name)
 
 
 def _apart(found: Any, options: OwnSource) -> tuple[Any, Column | None]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from dlsys.registry import SOURCES
+from dlsys.spec.data.images import ImageSection
 from dlsys.spec.data.tables import ColumnsSection
 from dlsys.spec.rows import Rows
 from dlsys.spec.section import Count, Section, Text
@@ -16,7 +17,7 @@ from dlsys.spec.section import Count, Section, Text
 OWN = "module:function"
 
 
-class OwnSource(ColumnsSection):
+class OwnSource(ImageSection, ColumnsSection):
     """Your own `package.module:function`, or a plug-in's name; other keys are the function's own options."""
 
     model_config = ConfigDict({**Section.model_config, "extra": "allow"})

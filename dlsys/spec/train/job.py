@@ -257,6 +257,9 @@ class TrainJob(Section):
             code["data", "source"] = self.data.place
         if isinstance(self.loss, OwnLoss):
             code["loss", "name"] = self.loss.name
+        for place, regularizer in enumerate(self.regularize):
+            for row, transform in enumerate(getattr(regularizer, "transforms", ())):
+                code["regularize", place, "transforms", row, "name"] = transform.name
         return code
 
     @property

@@ -160,6 +160,19 @@ def _one_clip(job: TrainJob) -> Found:
         yield ("gradient", "clip_norm"), "is given twice, also by gradient-clipping: keep one"
 
 
+@_RULES.on("regularize", "data")
+def _own_transforms_exist(job: TrainJob) -> Found:
+    for path, name in job.code.items():
+        if path[0] == "regularize":
+            yield from own_code(name, path)
+            if job.data.prefetch:
+                yield (
+                    ("data", "prefetch"),
+                    "transforms draw from torch's own generator, as dropout does, so no thread may make "
+                    "batches beside training: leave it out",
+                )
+
+
 @_RULES.on("regularize")
 def _no_doubles(job: TrainJob) -> Found:
     names = [r.name for r in job.regularize]
