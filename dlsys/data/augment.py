@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ def own_transforms(options: DataAugmentation) -> list[Transform]:
             raise UsageError(f"regularize.transforms: {told.name} is {named!r}: name a function or a class")
         first = () if inspect.isclass(named) else list(inspect.signature(named).parameters)[:1]
         given = arguments(named, told.options, owner=told.name, field="regularize.transforms", besides=first)
-        found.append(named(**given) if inspect.isclass(named) else partial(named, **given))
+        made: Any = named(**given) if inspect.isclass(named) else partial(named, **given)
+        found.append(made)
     return found
 
 

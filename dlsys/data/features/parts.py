@@ -117,7 +117,8 @@ def _given(column: Column) -> np.ndarray:
                 f"{', '.join(PARTS)}"
             )
         places.append(RowSplit._fields.index(PARTS[name.lower()]))
-    return np.array(places, dtype=np.int64)[codes]
+    found: np.ndarray = np.array(places, dtype=np.int64)[codes]
+    return found
 
 
 def untrained(name: str, classes: Sequence[str], labels: np.ndarray, parts: RowSplit) -> list[str]:

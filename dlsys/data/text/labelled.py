@@ -18,6 +18,7 @@ from dlsys.data.features.csv_text import read_csv
 from dlsys.data.features.parts import deciding, parts_of, untrained
 from dlsys.data.features.typed_files import READERS
 from dlsys.data.files import reading
+from dlsys.data.text.padding import rounded
 from dlsys.errors import DataError
 from dlsys.spec.data import LabelledTexts
 from dlsys.spec.rows import Shape
@@ -33,7 +34,7 @@ def labelled_texts(options: LabelledTexts, folder: Path) -> Splits:
 
     Words are numbered by how often the training rows have them, the most frequent one first, equal ones in
     the order of text; 0 pads, and 1 is any other word. Rows are as long as the longest training row, and at
-    most `length`.
+    most `length`; with `pad: longest`, as long as the longest of their batch.
 
     Raises:
         DataError: names file and line, or the column.
@@ -64,7 +65,8 @@ def labelled_texts(options: LabelledTexts, folder: Path) -> Splits:
     counts = np.bincount(labels[parts.train], minlength=len(classes)).tolist()
     ids = _padded(rows, length, pad)
     lengths = np.array([min(len(row), length) for row in rows])
-    train, valid, test = (_Rows(ids[part], lengths[part], labels[part]) for part in parts)
+    whole = options.pad == "length"
+    train, valid, test = (_Rows(ids[part], lengths[part], labels[part], whole) for part in parts)
     told = f"; {cut:,} rows are cut to {length} tokens" if cut else ""
     return Splits(
         train,
@@ -89,16 +91,23 @@ def _cells(path: str, folder: Path, delimiter: str) -> Cells:
 
 
 class _Rows:
-    def __init__(self, ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray) -> None:
-        self._ids, self._lengths, self._labels = ids, lengths, labels
+    """Args:
+    whole: whether every batch is as long as `ids`; else it is as long as its longest row needs.
+    """
+
+    def __init__(self, ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray, whole: bool) -> None:
+        self._ids, self._lengths, self._labels, self._whole = ids, lengths, labels, whole
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
-        mask = np.arange(self._ids.shape[1]) < self._lengths[rows, None]
+        width = self._ids.shape[1]
+        if not self._whole:
+            width = min(width, rounded(int(self._lengths[rows].max())))
+        mask = np.arange(width) < self._lengths[rows, None]
         return {
-            "input_ids": torch.from_numpy(self._ids[rows].astype(np.int64)),
+            "input_ids": torch.from_numpy(self._ids[rows, :width].astype(np.int64)),
             "attention_mask": torch.from_numpy(mask.astype(np.int64)),
             "label": torch.from_numpy(self._labels[rows]),
         }

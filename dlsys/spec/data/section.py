@@ -40,6 +40,11 @@ class SourceSection(Section):
         yield from ()
 
     @property
+    def ragged(self) -> str:
+        """The option by which rows of one batch are longer than another's; empty where all are alike."""
+        return ""
+
+    @property
     def gives(self) -> Rows:
         """The rows that it gives with these options."""
         return self.GIVES[self.setting]

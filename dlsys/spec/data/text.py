@@ -52,7 +52,7 @@ class TextFile(SourceSection):
 
 
 class LabelledTexts(SplitSection):
-    """Texts with classes, from a table: each becomes tokens, padded on the right to one length."""
+    """Texts with classes, from a table: each becomes tokens, padded on the right."""
 
     GIVES: ClassVar[Mapping[str, Rows]] = {"": TEXTS_WITH_CLASSES}
 
@@ -67,6 +67,9 @@ class LabelledTexts(SplitSection):
     """The character between two cells of CSV."""
     length: Count = 128
     """Tokens of a row at most; what is longer is cut off at its end, what is shorter padded."""
+    pad: Literal["length", "longest"] = "length"
+    """How far rows are padded: all to the longest training row, and `length` at most; or each batch of a
+    worker to its own longest row, rounded up to a multiple of 8, which is less to compute."""
     tokenizer: FileName = ""
     """A `tokenizer.json` of Hugging Face's; by default tokens are words and signs, in lower case."""
     vocabulary: Annotated[Count, Field(ge=3)] = 20_000
@@ -74,6 +77,10 @@ class LabelledTexts(SplitSection):
     split_by: SplitBy | None = None
     """What decides which rows go where, if not chance: `{group: COLUMN}`, `{time: COLUMN}`,
     `{strata: COLUMN}`, `{part: COLUMN}`, or `{valid: FILE, test: FILE}`."""
+
+    @property
+    def ragged(self) -> str:
+        return "pad" if self.pad == "longest" else ""
 
     def unlike(self, folder: FilePath) -> Iterator[tuple[str, str]]:
         wanted = {"text": self.text, "target": self.target}

@@ -58,6 +58,16 @@ def _batch_divides(job: TrainJob) -> Found:
         )
 
 
+@_RULES.on("strategy", "data")
+def _strategy_suits_lengths(job: TrainJob) -> Found:
+    if job.data.ragged and job.strategy and job.strategy.name in ("pipeline", "tensor"):
+        yield (
+            ("data", job.data.ragged),
+            f"makes batches of several lengths, and under {job.strategy.name} workers hand each other parts "
+            "of one length: pad all rows to it, or say strategy ddp or fsdp",
+        )
+
+
 @_RULES.on("strategy", "resources")
 def _strategy_suits_workers(job: TrainJob) -> Found:
     yield from strategy_rules.suits_workers(job)
