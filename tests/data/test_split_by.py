@@ -322,6 +322,7 @@ def test_rows_of_ones_own(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         "def table(): return pd.DataFrame({'n': n, 'who': who, 'label': n % 2})\n"
         "def arrays(): return {'n': n, 'who': np.array(who), 'label': n % 2}\n"
         "def parts(): return {'train': arrays(), 'valid': arrays()}\n"
+        "def short(): return {'n': n, 'whom': n[:50]}\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     options: dict[str, Any] = {"source": f"split_own_rows:{'arrays' if what == 'arrays' else 'table'}"}
@@ -339,6 +340,7 @@ def test_rows_of_ones_own(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     for source, said in (
         ("arrays", "no field 'whom' with a value"),
         ("parts", "gives train, valid, and data"),
+        ("short", "of unequal length: whom 50, others 60"),
     ):
         with pytest.raises(DataError, match=said):
             load(OwnSource(source=f"split_own_rows:{source}", split_by=SplitBy(group="whom")), tmp_path)

@@ -125,6 +125,11 @@ def _splits(parts: dict[str, Given], options: OwnSource, decides: Column | None)
     rows: RowSplit | None = None
     notes: tuple[str, ...] = ()
     if decides is not None:
+        if len(decides) != len(train.rows):
+            raise DataError(
+                f"{options.source}: its fields are of unequal length: {decides.name} {len(decides)}, others "
+                f"{len(train.rows)}"
+            )
         rows, notes = parts_of(
             options, decides, rows=len(train.rows), name=options.source, labels=train.labels
         )
