@@ -91,6 +91,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_data.py").write_text(rows)
     texts = [f"{('fine', 'poor')[i % 2]} film {i % 7},{('up', 'down')[i % 2]}" for i in range(200)]
     (tmp_path / "reviews.csv").write_text("\n".join(["review,mood", *texts]))
+    visits = [f"p{i // 3},{i * 7 % 50},{i % 2}" for i in range(60)]
+    (tmp_path / "visits.csv").write_text("\n".join(["patient,age,ill", *visits]))
     for number in range(60):
         place = tmp_path / "pictures" / ("cat", "dog")[number % 2]
         place.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -91,14 +92,44 @@ class Run:
 
         from dlsys.data.features.encoding import features_of
         from dlsys.data.own.tables import as_cells
+
+        learnt = self._learnt("features")
+        if "columns" not in learnt:
+            raise UsageError(f"{self.id}: no features can be made: it did not learn from a table")
+        return torch.from_numpy(features_of(learnt, as_cells(table, "table")))
+
+    @visit
+    def images(self, paths: Iterable[str | os.PathLike[str]], /) -> Tensor:
+        """Image files as the run's model sees them: of the size, and less the mean, that it was trained with.
+
+        Args:
+            paths: the files.
+
+        Returns:
+            float32 (images, channels, size, size).
+
+        Raises:
+            DataError: a file is no image, or damaged.
+            UsageError: the run did not learn from a folder of images, or its folder is gone.
+        """
+        from dlsys.data.images.image_folder import images_of
+
+        learnt = self._learnt("images")
+        if "size" not in learnt.get("image", {}):
+            raise UsageError(f"{self.id}: no images can be made: it did not learn from a folder of images")
+        return images_of(learnt, [Path(path) for path in paths])
+
+    def _learnt(self, wanted: str) -> dict[str, Any]:
+        """What was learnt from the data.
+
+        Raises:
+            UsageError: the run's folder is gone, so that what is wanted cannot be made.
+        """
         from dlsys.train.engine import LEARNT
 
-        paths = self._paths
-        learnt = read_json(paths.artifacts / LEARNT) if paths else None
-        if not learnt or "columns" not in learnt:
-            where = "it did not learn from a table" if paths else "its folder is not here"
-            raise UsageError(f"{self.id}: no features can be made: {where}")
-        return torch.from_numpy(features_of(learnt, as_cells(table, "table")))
+        if (paths := self._paths) is None:
+            raise UsageError(f"{self.id}: no {wanted} can be made: its folder is not here")
+        return read_json(paths.artifacts / LEARNT) or {}
 
     def _points(self, names: tuple[str, ...]) -> dict[str, Points]:
         if (paths := self._paths) is not None:

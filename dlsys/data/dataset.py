@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +55,7 @@ class Splits:
         train, valid: never empty.
         test: None where the source has none.
         shape: what a row looks like.
+        scaling: what is done last to each batch, of any part; None leaves it.
         notes: sentences for the log (skipped files, say).
         learnt: what was learnt from the training rows that other rows need before a model can read them,
             as JSON: means, categories, the names of classes.
@@ -66,6 +67,7 @@ class Splits:
     shape: Shape
     notes: tuple[str, ...] = ()
     learnt: Mapping[str, Any] = field(default_factory=dict)
+    scaling: Callable[[Batch], Batch] | None = None
 
 
 def load(options: Any, folder: Path) -> Splits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class Loader:
         device: where batches go.
         floats: the type that floating-point fields become; None leaves them.
         prefetch: batches made ahead by a thread; 0 makes each when it is asked for.
-        transform: applied to each micro-batch (augmentation).
+        transforms: applied to each micro-batch, one after another (augmentation).
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Loader:
         device: torch.device | str = "cpu",
         floats: torch.dtype | None = None,
         prefetch: int = 0,
-        transform: Callable[[Batch], Batch] | None = None,
+        transforms: Sequence[Callable[[Batch], Batch]] = (),
     ) -> None:
         self.dataset = dataset
         self.order = order
@@ -79,7 +79,7 @@ class Loader:
         self._device = torch.device(device)
         self._floats = floats
         self._prefetch = prefetch
-        self._transform = transform
+        self._transforms = transforms
         self._epoch_keys: tuple[int, torch.Tensor] | None = None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[StepBatch]:
@@ -113,8 +113,8 @@ class Loader:
         for share in shares(rows, self.order.batch_size, own if rank is None else rank, size, micro):
             batch = self.dataset.batch(share.rows)
             batch["key"] = self._keys(epoch, share.rows)
-            if self._transform is not None:
-                batch = self._transform(batch)
+            for transform in self._transforms:
+                batch = transform(batch)
             if self._device.type != "cpu" or self._floats is not None:
                 batch = {name: self._placed(tensor) for name, tensor in batch.items()}
             micros.append(MicroBatch(batch, share.real / len(rows), share.real))

@@ -161,7 +161,9 @@ def _about(section: type[Section]) -> str:
 
 def _rule(schema: dict[str, Any], info: FieldInfo) -> str:
     if any(_sections(info)):
-        return "a list of sections" if schema.get("type") == "array" else "a section"
+        choices = [f"`{choice}`" for branch in schema.get("anyOf", ()) for choice in branch.get("enum", ())]
+        section = "a list of sections" if schema.get("type") == "array" else "a section"
+        return " or ".join([", ".join(choices), section]) if choices else section
     if info.annotation is Interval:
         if "hour" in schema["pattern"]:
             return "an interval or a time"

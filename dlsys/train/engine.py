@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from dlsys import data as sources
-from dlsys.data.augment import augment
-from dlsys.data.dataset import Dataset
+from dlsys.data.augment import augment, own_transforms
+from dlsys.data.dataset import Batch, Dataset
 from dlsys.data.loader import Loader
 from dlsys.data.order import Order
 from dlsys.errors import UsageError
@@ -250,12 +250,15 @@ def _loaders(
     parts: Parts, splits: sources.Splits, place: tuple[int, int], batch_size: int
 ) -> tuple[Loader, Loader, Loader | None]:
     job, workload = parts.job, parts.workload
+    varied: Callable[[Batch], Batch] | None = None
+    if augmentation := parts.regularizers.augmentation:
+        varied = partial(augment, options=augmentation, transforms=own_transforms(augmentation))
 
     def loader(
         dataset: Dataset, kind: Literal["shuffled", "sequential", "streams"], training: bool
     ) -> Loader:
         rows = min(batch_size, len(dataset))
-        augmentation = parts.regularizers.augmentation if training else None
+        steps = [varied, splits.scaling] if training else [splits.scaling]
         return Loader(
             dataset,
             Order(len(dataset), rows, kind, job.seed),
@@ -265,7 +268,7 @@ def _loaders(
             device=parts.world.device,
             floats=parts.precision.floats,
             prefetch=job.data.prefetch,
-            transform=partial(augment, options=augmentation) if augmentation else None,
+            transforms=[step for step in steps if step],
         )
 
     still: Literal["sequential", "streams"] = "streams" if workload.order == "streams" else "sequential"

@@ -33,11 +33,20 @@ stop: {steps: 14}
 checkpoint: {every: 5 steps}
 tracking: {log_every: 1}
 """
+VARIED = "'torchvision.transforms.v2:RandAugment'"
 CASES = {
     "plateau": (QUICK, ["schedule.name=performance-schedule", "evaluate='2 steps'", "stop.steps=20"]),
     "dropout": (LENET, ["model.dropout=0.5", "optimizer.name=adam", "optimizer.lr=0.01"]),
     "shuffled-epochs": (LENET, ["batch_size=400", "stop={epochs: 4}", "data.prefetch=2"]),
     "augmented": (LENET, ["regularize=[{name: data-augmentation, shift: 1, noise: 0.1}]"]),
+    "transforms": (
+        LENET,
+        [
+            f"regularize=[{{name: data-augmentation, transforms: [{{name: {VARIED}}}]}}]",
+            "data.normalize=measured",
+            "model.dropout=0.5",
+        ],
+    ),
     "carried-state": (CHARS, []),
     "two-phases": (GAN, []),
 }

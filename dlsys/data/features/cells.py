@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +29,7 @@ class Cells:
         typed: whether the columns have types of their own; else all are text.
         decimal, thousands: how numbers are written in text.
         loose: whether text is as it was read into memory, maybe with blanks around.
+        parts: which part each row is for, where there is a file for each.
     """
 
     path: str
@@ -37,6 +41,7 @@ class Cells:
     decimal: str = "."
     thousands: str | None = None
     loose: bool = False
+    parts: pa.ChunkedArray | None = None
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else 0
@@ -53,6 +58,44 @@ class Cells:
         if self.typed:
             return Column(name, _plain(cells, self.path, name), self.at, typed=True, said=said)
         return Column(name, cells, self.at, self.decimal, self.thousands, said=said, loose=self.loose)
+
+
+def joined(files: Mapping[str, Cells]) -> Cells:
+    """The rows of several files as one table, in their order, each with its part.
+
+    Args:
+        files: by part, those to train on first; all have that one's columns, maybe others too.
+
+    Raises:
+        DataError: a column is not there, or of another type.
+    """
+    first, *others = files.values()
+    for other in others:
+        if gone := [name for name in first.header if name not in other.header]:
+            raise DataError(
+                f"{other.head}: no column {gone[0]!r}, which {first.path} has.{known(gone[0], other.header)}"
+            )
+    names = [str(place) for place in range(len(first.header))]  # two may have one name, which others refuse
+    tables = [
+        pa.table([file.columns[list(file.header).index(name)] for name in first.header], names)
+        for file in files.values()
+    ]
+    paths = ", ".join(file.path for file in files.values())
+    if any(other.typed != first.typed for other in others):
+        raise DataError(f"{paths}: are files of different kinds, of which one knows its columns' types")
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"{paths}: have columns of different types: {error}") from error
+    sizes = [len(file) for file in files.values()]
+    starts = list(accumulate(sizes[:-1], initial=0))
+
+    def at(row: int) -> str:
+        place = bisect_right(starts, row) - 1
+        return list(files.values())[place].at(row - starts[place])
+
+    parts = pa.chunked_array([pa.array(np.repeat(list(files), sizes))], pa.string())
+    return replace(first, columns=table.columns, at=at, parts=parts)
 
 
 def _plain(cells: pa.ChunkedArray, place: str, name: str) -> pa.ChunkedArray:

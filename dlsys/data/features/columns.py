@@ -173,14 +173,14 @@ class Column:
     def values(self) -> list[str]:
         """The different cells that are there, in the order of numbers where all are, else of text; of
         equal numbers the first one's."""
-        if len(self.odd) or self._is_named:
+        if len(self.odd) or self.is_named:
             return self.coded[0]
         rows = np.flatnonzero(~self.missing)
         _, first = np.unique(self.numbers()[rows], return_index=True)
         return [str(cell) for cell in self.cells.take(pa.array(rows[first])).to_pylist()]
 
     @property
-    def _is_named(self) -> bool:
+    def is_named(self) -> bool:
         """Whether its type says that its values are names."""
         return self.typed and (_is_text(self.cells.type) or pa.types.is_boolean(self.cells.type))
 
@@ -202,7 +202,7 @@ class Column:
             if len(self.odd):
                 raise DataError(self.odd_cells())
             return self.said
-        if self.said is None and not self._is_named:
+        if self.said is None and not self.is_named:
             if not len(self.odd):
                 return "date" if pa.types.is_temporal(self.cells.type) else "number"
             self._refuse_doubt()
@@ -266,9 +266,9 @@ class Column:
         Raises:
             DataError: they are too many different numbers to be classes, or could be numbers.
         """
-        if len(self.odd) or self._is_named:
+        if len(self.odd) or self.is_named:
             names, codes = self.coded
-            if self.said is None and not self._is_named and len(names) > _MANY_CLASSES:
+            if self.said is None and not self.is_named and len(names) > _MANY_CLASSES:
                 self._refuse_doubt(mend="name another target")  # fewer are names, whatever they look like
             return names, codes.astype(np.int64)
         known, labels = np.unique(self.numbers(), return_inverse=True)

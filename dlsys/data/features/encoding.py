@@ -14,9 +14,10 @@ from torch import Tensor
 from dlsys.data.dataset import Splits
 from dlsys.data.features.cells import Cells
 from dlsys.data.features.columns import Column, Kind
+from dlsys.data.features.parts import parts_of, untrained
 from dlsys.data.features.table import Table, taken_for
 from dlsys.data.files import listed
-from dlsys.data.split import split_rows
+from dlsys.data.split import RowSplit
 from dlsys.errors import DataError
 from dlsys.spec.data.tables import ColumnsSection
 from dlsys.spec.rows import Shape
@@ -171,14 +172,9 @@ def encode(table: Table, options: ColumnsSection, allocate: Allocate = in_memory
         DataError: names the column.
     """
     classes, target = _target(table, options)
-    parts = split_rows(
-        len(table),
-        valid=options.valid,
-        test=options.test,
-        seed=options.split_seed,
-        name=table.path,
-        labels=target if classes else None,
-    )
+    labels = target if classes else None
+    parts, told = parts_of(options, table.deciding, rows=len(table), name=table.path, labels=labels)
+    notes = [*table.notes, *told]
     order = np.concatenate(parts)
     kinds = {name: _kind(column) for name, column in table.columns.items()}
     of_numbers = [name for name, kind in kinds.items() if kind != "category"]
@@ -207,7 +203,7 @@ def encode(table: Table, options: ColumnsSection, allocate: Allocate = in_memory
         classes=tuple(classes),
         predicts=table.target.name,
         counts=(len(parts.train), len(parts.valid), len(parts.test)),
-        notes=(*table.notes, taken_for(table, kinds, classes), *_rare(table, classes, target)),
+        notes=(*notes, taken_for(table, kinds, classes), *_rare(table, classes, target, parts)),
     )
 
 
@@ -275,10 +271,12 @@ def _target(table: Table, options: ColumnsSection) -> tuple[list[str], np.ndarra
     return [], target
 
 
-def _rare(table: Table, classes: Sequence[str], labels: np.ndarray) -> list[str]:
+def _rare(table: Table, classes: Sequence[str], labels: np.ndarray, parts: RowSplit) -> list[str]:
     """What is to be known of classes that cannot be in every part."""
     if not classes:
         return []
+    if table.deciding is not None:
+        return untrained(table.path, classes, labels, parts)
     alone = [name for name, count in zip(classes, np.bincount(labels), strict=True) if count == 1]
     if not alone:
         return []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from dlsys.data.dataset import Splits
-from dlsys.data.features.cells import Cells
+from dlsys.data.features.cells import Cells, joined
 from dlsys.data.features.csv_text import read_csv
 from dlsys.data.features.encoding import Allocate, Encoded, encode
 from dlsys.data.features.kept import kept
@@ -18,16 +18,16 @@ from dlsys.spec.fingerprint import digest
 # A larger file is encoded once, and kept.
 LARGE = 64 * 2**20
 
-# Reads the cells, given a file for the text that is not to be held in memory.
-_Read = Callable[[Path | None], Cells]
+# Reads a file's cells, given one for the text that is not to be held in memory.
+_Read = Callable[[str, Path | None], Cells]
 
 
 def csv_file(options: CSVFile, folder: Path) -> Splits:
     """A CSV file with a header. As `_table` otherwise."""
 
-    def read(spill: Path | None) -> Cells:
+    def read(path: str, spill: Path | None) -> Cells:
         return read_csv(
-            options.path,
+            path,
             folder,
             options.delimiter,
             spill,
@@ -42,22 +42,25 @@ def parquet_file(options: ParquetFile, folder: Path) -> Splits:
     """A Parquet file, or a folder of such. As `_table` otherwise."""
     from dlsys.data.features.typed_files import read_parquet
 
-    wanted = [*options.chosen, options.target] if options.chosen else None
-    return _table(options, folder, lambda spill: read_parquet(options.path, folder, wanted))
+    wanted = None
+    if options.chosen:
+        by = options.split_by.column if options.split_by else ""
+        wanted = [*options.chosen, options.target, *([by] if by and by not in options.chosen else [])]
+    return _table(options, folder, lambda path, _: read_parquet(path, folder, wanted))
 
 
 def arrow_file(options: ArrowFile, folder: Path) -> Splits:
     """An Arrow file. As `_table` otherwise."""
     from dlsys.data.features.typed_files import read_arrow
 
-    return _table(options, folder, lambda spill: read_arrow(options.path, folder))
+    return _table(options, folder, lambda path, _: read_arrow(path, folder))
 
 
 def json_lines(options: JSONLines, folder: Path) -> Splits:
     """A file with a JSON object in each line. As `_table` otherwise."""
     from dlsys.data.features.typed_files import read_jsonl
 
-    return _table(options, folder, lambda spill: read_jsonl(options.path, folder))
+    return _table(options, folder, lambda path, _: read_jsonl(path, folder))
 
 
 def _table(options: TableSection, folder: Path, read: _Read) -> Splits:
@@ -71,12 +74,13 @@ def _table(options: TableSection, folder: Path, read: _Read) -> Splits:
     Raises:
         DataError: names file and line, or the column.
     """
-    full = folder / options.path
-    make = partial(_encoded, options, read)
-    if not full.exists() or _size(full) <= LARGE:
+    paths = {"train": options.path, **(options.split_by.files if options.split_by else {})}
+    places = [folder / path for path in paths.values()]
+    make = partial(_encoded, options, paths, read)
+    if not all(place.exists() for place in places) or sum(map(_size, places)) <= LARGE:
         return make(None, None).splits()
-    facts = [digest(full), full.stat().st_mtime_ns, options.model_dump(mode="json", exclude={"prefetch"})]
-    return kept(options.path, facts, make).splits()
+    facts = [fact for place in places for fact in (digest(place), place.stat().st_mtime_ns)]
+    return kept(options.path, [*facts, options.model_dump(mode="json", exclude={"prefetch"})], make).splits()
 
 
 def _size(path: Path) -> int:
@@ -84,6 +88,13 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _encoded(options: TableSection, read: _Read, spill: Path | None, allocate: Allocate | None) -> Encoded:
-    table = choose(read(spill / "text.arrow" if spill else None), options)
+def _encoded(
+    options: TableSection,
+    paths: Mapping[str, str],
+    read: _Read,
+    spill: Path | None,
+    allocate: Allocate | None,
+) -> Encoded:
+    cells = {part: read(path, spill / f"{part}.arrow" if spill else None) for part, path in paths.items()}
+    table = choose(joined(cells) if len(cells) > 1 else cells["train"], options)
     return encode(table, options, allocate) if allocate else encode(table, options)

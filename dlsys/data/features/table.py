@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dlsys.data.features.cells import Cells
 from dlsys.data.features.columns import Column, Kind
+from dlsys.data.features.parts import deciding
 from dlsys.data.files import SHOWN, listed
 from dlsys.errors import DataError
 from dlsys.spec.data.tables import ColumnsSection
@@ -28,12 +29,14 @@ class Table:
         path: the file, as messages say it.
         columns: those to learn from, by name.
         target: the one to predict.
+        deciding: what says which part each row is for; None where chance does.
         notes: what was left out, and why.
     """
 
     path: str
     columns: dict[str, Column]
     target: Column
+    deciding: Column | None
     notes: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -54,14 +57,21 @@ def choose(cells: Cells, options: ColumnsSection) -> Table:
     chosen[options.target] = cells.column(options.target, options.said.get(options.target))
     notes = []
     for name in [name for name in names if name in _INDEX and name not in options.columns]:
-        if chosen[name].counts_rows:
+        if _first_file(cells, chosen[name]).counts_rows:
             notes.append(
                 f"{cells.path}: column {name!r} counts the rows, as pandas writes its index: left out"
             )
             del chosen[name]
-    chosen = _without_gaps(cells, chosen, options)
+    chosen, decides = _without_gaps(cells, chosen, deciding(cells, options), options)
     target = chosen.pop(options.target)
-    return Table(cells.path, chosen, target, tuple(notes))
+    return Table(cells.path, chosen, target, decides, tuple(notes))
+
+
+def _first_file(cells: Cells, column: Column) -> Column:
+    """A column without the rows of other files, where a running number starts anew."""
+    if cells.parts is None:
+        return column
+    return replace(column, given=column.given.filter(pc.equal(cells.parts, "train")))
 
 
 def _names(cells: Cells, options: ColumnsSection) -> list[str]:
@@ -73,6 +83,9 @@ def _names(cells: Cells, options: ColumnsSection) -> list[str]:
     if not len(cells) and not problems:
         raise DataError(f"{cells.path}: no rows under the header")
     skipped = {options.target, *(name for name, kind in options.said.items() if kind == "skip")}
+    aside = options.split_by.set_aside if options.split_by else ""
+    if aside and aside not in options.columns:
+        skipped.add(aside)
     names = list(options.chosen) or [name for name in cells.header if name not in skipped]
     if not names:
         problems.append(f"{cells.head}: no column besides the target {options.target!r}")
@@ -81,7 +94,9 @@ def _names(cells: Cells, options: ColumnsSection) -> list[str]:
     return names
 
 
-def _without_gaps(cells: Cells, chosen: dict[str, Column], options: ColumnsSection) -> dict[str, Column]:
+def _without_gaps(
+    cells: Cells, chosen: dict[str, Column], decides: Column | None, options: ColumnsSection
+) -> tuple[dict[str, Column], Column | None]:
     gaps = np.zeros(len(cells), dtype=bool)
     if options.missing != "mean":
         for column in chosen.values():
@@ -91,23 +106,24 @@ def _without_gaps(cells: Cells, chosen: dict[str, Column], options: ColumnsSecti
     if options.missing != "drop":
         if gaps.any():
             raise DataError(_gaps(np.flatnonzero(gaps), chosen, options.target))
-        return chosen
+        return chosen, decides
+    if decides is not None:
+        gaps |= decides.missing
     if gaps.all():
         raise DataError(f"{cells.path}: every row has a missing cell: say missing: mean, or skip columns")
-    return _kept(chosen, ~gaps) if gaps.any() else chosen
+    if not gaps.any():
+        return chosen, decides
+    kept = {name: _kept(column, ~gaps) for name, column in chosen.items()}
+    return kept, None if decides is None else _kept(decides, ~gaps)
 
 
-def _kept(chosen: dict[str, Column], mask: np.ndarray) -> dict[str, Column]:
+def _kept(column: Column, mask: np.ndarray) -> Column:
     rows = np.flatnonzero(mask)
-    keep = pa.array(mask)
 
-    def at(column: Column, row: int) -> str:
+    def at(row: int) -> str:
         return column.at(int(rows[row]))
 
-    return {
-        name: replace(column, given=column.given.filter(keep), at=partial(at, column))
-        for name, column in chosen.items()
-    }
+    return replace(column, given=column.given.filter(pa.array(mask)), at=at)
 
 
 def _gaps(rows: np.ndarray, chosen: dict[str, Column], target: str) -> str:

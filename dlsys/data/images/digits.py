@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from dlsys.data.dataset import Splits
 from dlsys.data.files import packaged
+from dlsys.data.images.normalize import normalized
 from dlsys.data.split import split_rows, tensor_splits
 from dlsys.spec.data import Digits
 from dlsys.spec.rows import Shape
@@ -34,4 +35,5 @@ def digits(options: Digits, folder: Path) -> Splits:  # noqa: ARG001
         labels=label,
     )
     shape = Shape(row={"image": tuple(image.shape[1:]), "label": ()}, classes=10)
-    return tensor_splits({"image": image, "label": torch.from_numpy(label)}, parts, shape)
+    splits = tensor_splits({"image": image, "label": torch.from_numpy(label)}, parts, shape)
+    return normalized(splits, options.normalize, "digits")

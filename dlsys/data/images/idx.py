@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dlsys.data.dataset import Splits
 from dlsys.data.files import read_bytes
+from dlsys.data.images.normalize import normalized
 from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.spec.data import IDXFiles
@@ -60,7 +61,7 @@ def idx_files(options: IDXFiles, folder: Path) -> Splits:
         name=options.path,
         labels=train_labels,
     )
-    return Splits(
+    splits = Splits(
         train=_ByteImages(train_images[parts.train], train_labels[parts.train]),
         valid=_ByteImages(train_images[parts.valid], train_labels[parts.valid]),
         test=_ByteImages(test_images, test_labels),
@@ -69,6 +70,7 @@ def idx_files(options: IDXFiles, folder: Path) -> Splits:
             classes=int(max(train_labels.max(), test_labels.max())) + 1,
         ),
     )
+    return normalized(splits, options.normalize, options.path)
 
 
 def _idx_pair(options: IDXFiles, folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from dlsys.data.dataset import Splits
 from dlsys.data.files import listed
+from dlsys.data.images.normalize import Scaling, normalized
 from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.registry import did_you_mean
@@ -42,8 +45,7 @@ class _ImageFiles:
     paths: list[Path]
     labels: np.ndarray
     root: Path
-    size: int
-    channels: int
+    form: _Form
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,30 +55,33 @@ class _ImageFiles:
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Raises DataError for a file that can't be decoded, naming it."""
-        pixels = np.empty((len(rows), self.size, self.size, self.channels), dtype=np.uint8)
-        for place, row in enumerate(rows):
-            try:
-                pixels[place] = self._decode(self.paths[row])
-            except Exception as error:  # pillow raises almost anything on a damaged file
-                raise DataError(
-                    f"{self.paths[row].relative_to(self.root)}: cannot be decoded: {error}",
-                    hint=f"mend the file or move it out of {self.root}",
-                ) from error
-        image = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255)
-        return {"image": image.contiguous(), "label": torch.from_numpy(self.labels[rows])}
+        image = _images([self.paths[row] for row in rows], self.form, self.root)
+        return {"image": image, "label": torch.from_numpy(self.labels[rows])}
 
-    def _decode(self, path: Path) -> np.ndarray:
-        """The centre of an image, its shorter side scaled to `size`: uint8 (size, size, C).
+
+@dataclass(frozen=True)
+class _Form:
+    """What every image becomes, as `ImageFolder` says it."""
+
+    size: int
+    channels: int
+    resize: str = "crop"
+
+    def decode(self, path: Path) -> np.ndarray:
+        """An image as a square: uint8 (size, size, C).
 
         As a viewer shows it: turned as its EXIF tag says, and on white where it is transparent.
         """
-        mode = "L" if self.channels == 1 else "RGB"
+        mode, square = "L" if self.channels == 1 else "RGB", (self.size, self.size)
         with Image.open(path, formats=_FORMATS) as image:
             # JPEG can be decoded at a half, quarter or eighth: never below the size given here.
-            image.draft(mode, (self.size, self.size))
+            image.draft(mode, square)
             picture = _on_white(_eight_bits(ImageOps.exif_transpose(image))).convert(mode)
-            fitted = ImageOps.fit(picture, (self.size, self.size), Image.Resampling.BILINEAR)
-        return np.asarray(fitted).reshape(self.size, self.size, self.channels)
+            if self.resize == "stretch":
+                fitted = picture.resize(square, Image.Resampling.BILINEAR)
+            else:
+                fitted = ImageOps.fit(picture, square, Image.Resampling.BILINEAR)
+        return np.asarray(fitted).reshape(*square, self.channels)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -92,6 +97,45 @@ def _on_white(image: Image.Image) -> Image.Image:
         return image
     clear = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
+
+
+def _images(paths: Sequence[Path], form: _Form, root: Path | None) -> Tensor:
+    """float32 (N, C, size, size) in 0…1.
+
+    Args:
+        root: the folder from which messages name files; None names them as they are.
+
+    Raises:
+        DataError: a file cannot be decoded; names it.
+    """
+    pixels = np.empty((len(paths), form.size, form.size, form.channels), dtype=np.uint8)
+    for place, path in enumerate(paths):
+        try:
+            pixels[place] = form.decode(path)
+        except Exception as error:  # pillow raises almost anything on a damaged file
+            raise DataError(
+                f"{path.relative_to(root) if root else path}: cannot be decoded: {error}",
+                hint=f"mend the file or move it out of {root}" if root else "",
+            ) from error
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).contiguous()
+
+
+def images_of(learnt: Mapping[str, Any], paths: Sequence[Path]) -> Tensor:
+    """Other images as a model sees them that was trained on a folder: float32 (N, C, size, size).
+
+    Args:
+        learnt: what the folder's `Splits.learnt` says.
+        paths: image files.
+
+    Raises:
+        DataError: one cannot be decoded.
+    """
+    told = learnt["image"]
+    form = _Form(told["size"], told["channels"], told.get("resize", "crop"))
+    image = _images(paths, form, None)
+    if "mean" not in told:
+        return image
+    return Scaling(tuple(told["mean"]), tuple(told["std"]))({"image": image})["image"]
 
 
 def image_folder(options: ImageFolder, folder: Path) -> Splits:
@@ -136,7 +180,7 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
             labels=everything.labels,
         )
         found |= {part: everything.take(rows) for part, rows in rows._asdict().items() if len(rows)}
-    return Splits(
+    splits = Splits(
         train=found["train"],
         valid=found["valid"],
         test=found.get("test"),
@@ -145,7 +189,12 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
         ),
         notes=(f"Left out {len(skipped)} unreadable images: {listed(skipped, ', ')}.",) if skipped else (),
         learnt={
-            "image": {"size": options.size, "channels": options.channels, "values": "0 to 1"},
+            "image": {
+                "size": options.size,
+                "channels": options.channels,
+                "resize": options.resize,
+                "values": "0 to 1",
+            },
             "target": {
                 "name": "label",
                 "classes": classes,
@@ -153,6 +202,7 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
             },
         },
     )
+    return normalized(splits, options.normalize, options.path)
 
 
 def _given_parts(root: Path, name: str) -> list[str]:
@@ -225,7 +275,8 @@ def _scan(
                 continue
             paths.append(path)
             labels.append(classes.index(name))
-    return _ImageFiles(paths, np.array(labels, dtype=np.int64), root, options.size, options.channels)
+    form = _Form(options.size, options.channels, options.resize)
+    return _ImageFiles(paths, np.array(labels, dtype=np.int64), root, form)
 
 
 def _damage(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset, TensorDataset, default_collate
 
 from dlsys.data import dataset as ours
 from dlsys.data.own.tables import as_arrow, is_table
+from dlsys.data.text.padding import padded
 from dlsys.errors import DataError
 from dlsys.spec.data.own import OwnSource
 from dlsys.spec.rows import Shape
@@ -72,8 +73,11 @@ def as_rows(found: Any, options: OwnSource) -> Given:
 
 
 def _of_columns(columns: dict[str, Any], options: OwnSource) -> Given:
+    _refuse_absent(columns, options)
+    lists = {name: columns.pop(name) for name in options.pad_with}
     fields = {str(name): _plain(_tensor(column, options, str(name))) for name, column in columns.items()}
     lengths = {name: len(tensor) if tensor.ndim else -1 for name, tensor in fields.items()}
+    lengths |= {name: len(column) for name, column in lists.items()}
     if len(set(lengths.values())) > 1 or -1 in lengths.values():
         told = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise DataError(f"{options.source}: its fields are of unequal length: {told}")
@@ -81,7 +85,14 @@ def _of_columns(columns: dict[str, Any], options: OwnSource) -> Given:
     known = (
         labels.numpy() if labels is not None and labels.dtype == torch.int64 and labels.ndim == 1 else None
     )
-    return Given(ours.TensorDataset(fields), labels=known)
+    rows = _Lists(lists, fields, options) if lists else ours.TensorDataset(fields)
+    return Given(rows, labels=known)
+
+
+def _refuse_absent(fields: Collection[str], options: OwnSource) -> None:
+    if gone := [name for name in options.pad_with if name not in fields]:
+        told = ", ".join(map(str, fields))
+        raise DataError(f"{options.source}: data.pad_with: no field {gone[0]!r}: rows have {told}")
 
 
 def _of_items(found: Any, options: OwnSource) -> Given:
@@ -92,15 +103,17 @@ def _of_items(found: Any, options: OwnSource) -> Given:
     if hasattr(found, "column_names") and hasattr(found, "with_format"):
         features = getattr(found, "features", None) or {}
         label = features.get("label")
-        return Given(_Formatted(found), classes=tuple(getattr(label, "names", ())))
+        _refuse_absent(found.column_names, options)
+        return Given(_Formatted(found, options), classes=tuple(getattr(label, "names", ())))
     sample = found[0]
     if isinstance(sample, Mapping):
         fields: tuple[str, ...] = ()
     else:
         parts = list(sample) if isinstance(sample, list | tuple) else [sample]
         fields = _named([default_collate([part]) for part in parts], options, len(parts))
+    _refuse_absent(fields or tuple(map(str, sample)), options)
     labels = _labels(found, fields or tuple(map(str, sample)))
-    return Given(_Items(found, fields, options.source), names, labels)
+    return Given(_Items(found, fields, options), names, labels)
 
 
 def _labels(found: Any, fields: Sequence[str]) -> np.ndarray | None:
@@ -112,11 +125,34 @@ def _labels(found: Any, fields: Sequence[str]) -> np.ndarray | None:
     return labels.astype(np.int64) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
 
 
+class _Lists:
+    """Rows held in memory, some of whose fields are lists of unequal length."""
+
+    def __init__(self, lists: Mapping[str, Any], fields: dict[str, Tensor], options: OwnSource) -> None:
+        self._lists, self._fields, self._options = lists, fields, options
+
+    def __len__(self) -> int:
+        return len(next(iter(self._lists.values())))
+
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        lists = {name: [column[row] for row in rows.tolist()] for name, column in self._lists.items()}
+        others = {name: tensor[torch.from_numpy(rows)] for name, tensor in self._fields.items()}
+        return _with_lists(lists, others, self._options)
+
+
+def _with_lists(
+    lists: Mapping[str, Sequence[Any]], others: dict[str, Tensor], options: OwnSource
+) -> dict[str, Tensor]:
+    """A batch of padded lists and of other fields, whose own mask comes first."""
+    return {**padded(lists, options.pad_with, options.source), **others}
+
+
 class _Items:
     """A data set whose rows are fetched one by one, or many at once where it can."""
 
-    def __init__(self, found: Any, fields: tuple[str, ...], name: str) -> None:
-        self._found, self._fields, self._name = found, fields, name
+    def __init__(self, found: Any, fields: tuple[str, ...], options: OwnSource) -> None:
+        self._found, self._fields, self._name = found, fields, options.source
+        self._options = options
 
     def __len__(self) -> int:
         return len(self._found)
@@ -125,8 +161,16 @@ class _Items:
         index = rows.tolist()
         many = getattr(self._found, "__getitems__", None)
         items = many(index) if many is not None else [self._found[row] for row in index]
+        lists: dict[str, list[Any]] = {}
+        if self._options.pad_with:
+            named = [
+                dict(zip(self._fields, item, strict=True)) if self._fields else dict(item) for item in items
+            ]
+            lists = {name: [item.pop(name) for item in named] for name in self._options.pad_with}
         try:
-            if not self._fields:
+            if lists:
+                batch = dict(default_collate(named)) if named[0] else {}
+            elif not self._fields:
                 batch = dict(default_collate(items))
             elif isinstance(items[0], list | tuple):
                 columns = zip(*items, strict=True)
@@ -139,20 +183,24 @@ class _Items:
                 f"together: {str(error).splitlines()[0]}",
                 hint="every row needs the same fields, of the same shape",
             ) from error
-        return {name: _plain(_tensor(value)) for name, value in batch.items()}
+        plain = {name: _plain(_tensor(value)) for name, value in batch.items()}
+        return _with_lists(lists, plain, self._options) if lists else plain
 
 
 class _Formatted:
     """A Hugging Face `Dataset`."""
 
-    def __init__(self, found: Any) -> None:
-        self._found = found.with_format("torch")
+    def __init__(self, found: Any, options: OwnSource) -> None:
+        self._found, self._options = found.with_format("torch"), options
 
     def __len__(self) -> int:
         return len(self._found)
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
-        return {name: _plain(_tensor(value)) for name, value in self._found[rows.tolist()].items()}
+        found = dict(self._found[rows.tolist()])
+        lists = {name: found.pop(name) for name in self._options.pad_with}
+        plain = {name: _plain(_tensor(value)) for name, value in found.items()}
+        return _with_lists(lists, plain, self._options) if lists else plain
 
 
 def _tensor(value: Any, options: OwnSource | None = None, field: str = "") -> Tensor:

@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from dlsys.data.dataset import Dataset, Splits
+from dlsys.data.features.columns import Column
 from dlsys.data.features.encoding import encode
+from dlsys.data.features.parts import PARTS, deciding, parts_of
 from dlsys.data.features.table import choose
+from dlsys.data.images.normalize import normalized
 from dlsys.data.own.rows import Given, as_rows, is_column, shape_of
-from dlsys.data.own.tables import as_cells, is_table
-from dlsys.data.split import split_rows
+from dlsys.data.own.tables import as_arrow, as_cells, is_table
+from dlsys.data.split import RowSplit, split_rows
 from dlsys.errors import DataError, UsageError
 from dlsys.own.imports import import_own
 from dlsys.own.options import arguments
 from dlsys.spec.data.own import OwnSource
-
-# What parts may be called, by people and by Hugging Face's data sets.
-_PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "test": "test"}
 
 
 def own_source(options: OwnSource, folder: Path) -> Splits:
@@ -51,7 +52,7 @@ def own_source(options: OwnSource, folder: Path) -> Splits:
     function = import_own(options.place, "data.source")
     found = _call(function, options, folder)
     if isinstance(found, Splits):
-        return found
+        return normalized(found, options.normalize, name)
     parts = _parts(found, options)
     if any(is_table(part) for part in parts.values()) and options.target:
         if len(parts) > 1:
@@ -60,8 +61,36 @@ def own_source(options: OwnSource, folder: Path) -> Splits:
                 "data.test split"
             )
         (part,) = parts.values()
-        return encode(choose(as_cells(part, name), options), options).splits()
-    return _splits({part: as_rows(rows, options) for part, rows in parts.items()}, options)
+        splits = encode(choose(as_cells(part, name), options), options).splits()
+        return normalized(splits, options.normalize, name)
+    decides = None
+    if options.split_by:
+        if len(parts) > 1:
+            raise DataError(
+                f"{name}: gives {', '.join(parts)}, and data.split_by splits rows that have no parts yet: "
+                "leave it out"
+            )
+        parts["train"], decides = _apart(parts["train"], options)
+    splits = _splits({part: as_rows(rows, options) for part, rows in parts.items()}, options, decides)
+    return normalized(splits, options.normalize, name)
+
+
+def _apart(found: Any, options: OwnSource) -> tuple[Any, Column | None]:
+    """The rows without the field that decides their part, and that field."""
+    assert options.split_by is not None, "asked for"
+    name = options.split_by.column
+    table = as_arrow(found) if is_table(found) else None
+    fields = table.column_names if table is not None else list(found) if isinstance(found, Mapping) else []
+    if name not in fields or (table is None and np.ndim(found[name]) != 1):
+        raise DataError(
+            f"{options.source}: data.split_by: no field {name!r} with a value for each row: return a table "
+            "or a mapping of arrays that has it, or a mapping with train, valid and test"
+        )
+    column = table.select([name]) if table is not None else pa.table({name: np.asarray(found[name])})
+    if options.split_by.set_aside:
+        kept = [field for field in fields if field != name]
+        found = table.select(kept) if table is not None else {field: found[field] for field in kept}
+    return found, deciding(as_cells(column, options.source), options)
 
 
 def _call(function: Any, options: OwnSource, folder: Path) -> Any:
@@ -79,21 +108,32 @@ def _call(function: Any, options: OwnSource, folder: Path) -> Any:
 def _parts(found: Any, options: OwnSource) -> dict[str, Any]:
     """What was returned, by part."""
     if isinstance(found, Mapping) and "train" in found and not is_column(found["train"]):
-        unknown = [str(key) for key in found if key not in _PARTS]
+        unknown = [str(key) for key in found if key not in PARTS]
         if unknown:
             raise DataError(
                 f"{options.source}: returns {', '.join(map(str, found))}: {unknown[0]!r} is none of "
-                f"{', '.join(_PARTS)}"
+                f"{', '.join(PARTS)}"
             )
-        return {_PARTS[key]: part for key, part in found.items() if part is not None}
+        return {PARTS[key]: part for key, part in found.items() if part is not None}
     return {"train": found}
 
 
-def _splits(parts: dict[str, Given], options: OwnSource) -> Splits:
+def _splits(parts: dict[str, Given], options: OwnSource, decides: Column | None) -> Splits:
     train = parts["train"]
     wanted = {"valid": options.valid, "test": options.test}
     shares = {part: share for part, share in wanted.items() if part not in parts}
-    if "valid" not in parts or shares.get("test"):
+    rows: RowSplit | None = None
+    notes: tuple[str, ...] = ()
+    if decides is not None:
+        if len(decides) != len(train.rows):
+            raise DataError(
+                f"{options.source}: its fields are of unequal length: {decides.name} {len(decides)}, others "
+                f"{len(train.rows)}"
+            )
+        rows, notes = parts_of(
+            options, decides, rows=len(train.rows), name=options.source, labels=train.labels
+        )
+    elif "valid" not in parts or shares.get("test"):
         rows = split_rows(
             len(train.rows),
             valid=shares.get("valid", 0.0),
@@ -102,21 +142,20 @@ def _splits(parts: dict[str, Given], options: OwnSource) -> Splits:
             name=options.source,
             labels=train.labels,
         )
-        cut = {"train": rows.train, "valid": rows.valid, "test": rows.test}
-        for part in ("train", *shares):
-            if len(cut[part]):
-                labels = None if train.labels is None else train.labels[cut[part]]
-                parts[part] = Given(_Chosen(train.rows, cut[part]), train.classes, labels)
+    for part in ("train", *shares) if rows else ():
+        if len(chosen := getattr(rows, part)):
+            labels = None if train.labels is None else train.labels[chosen]
+            parts[part] = Given(_Chosen(train.rows, chosen), train.classes, labels)
     for part, given in parts.items():
         if not len(given.rows):
             raise DataError(f"{options.source}: {part} has no rows")
     shape = shape_of(parts, options)
     row = ", ".join(f"{field} {list(size)}" if size else field for field, size in shape.row.items())
     counts = ", ".join(f"{len(given.rows):,} for {part}" for part, given in sorted(parts.items()))
-    notes = [f"{options.source}: rows: {counts}; each has {row}"]
+    notes = (f"{options.source}: rows: {counts}; each has {row}", *notes)
     test = parts["test"].rows if "test" in parts else None
     learnt = {"target": {"name": "label", "classes": list(train.classes)}} if train.classes else {}
-    return Splits(parts["train"].rows, parts["valid"].rows, test, shape, tuple(notes), learnt)
+    return Splits(parts["train"].rows, parts["valid"].rows, test, shape, notes, learnt)
 
 
 class _Chosen:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from dlsys.data.dataset import Splits
-from dlsys.data.features.cells import Cells
+from dlsys.data.features.cells import Cells, joined
 from dlsys.data.features.csv_text import read_csv
+from dlsys.data.features.parts import deciding, parts_of, untrained
 from dlsys.data.features.typed_files import READERS
 from dlsys.data.files import reading
-from dlsys.data.split import split_rows
+from dlsys.data.text.padding import rounded
 from dlsys.errors import DataError
 from dlsys.spec.data import LabelledTexts
 from dlsys.spec.rows import Shape
@@ -33,24 +34,21 @@ def labelled_texts(options: LabelledTexts, folder: Path) -> Splits:
 
     Words are numbered by how often the training rows have them, the most frequent one first, equal ones in
     the order of text; 0 pads, and 1 is any other word. Rows are as long as the longest training row, and at
-    most `length`.
+    most `length`; with `pad: longest`, as long as the longest of their batch.
 
     Raises:
         DataError: names file and line, or the column.
     """
-    read = READERS.get(Path(options.path).suffix)
-    cells = read(options.path, folder) if read else read_csv(options.path, folder, options.delimiter)
+    paths = {"train": options.path, **(options.split_by.files if options.split_by else {})}
+    read = {part: _cells(path, folder, options.delimiter) for part, path in paths.items()}
+    cells = joined(read) if len(read) > 1 else read["train"]
     texts, (classes, labels) = _texts(cells, options.text), cells.column(options.target).classes()
     if len(classes) < 2:
         raise DataError(f"{options.path}: the target {options.target!r} has only one class: {classes[0]!r}")
-    parts = split_rows(
-        len(texts),
-        valid=options.valid,
-        test=options.test,
-        seed=options.split_seed,
-        name=options.path,
-        labels=labels,
-    )
+    decides = deciding(cells, options)
+    parts, notes = parts_of(options, decides, rows=len(texts), name=options.path, labels=labels)
+    if decides is not None:
+        notes = (*notes, *untrained(options.path, classes, labels, parts))
     learnt: dict[str, Any] = {"name": options.text}
     if options.tokenizer:
         vocabulary, rows, pad, learnt["tokenizer"] = _by_file(options.tokenizer, folder, texts)
@@ -67,7 +65,8 @@ def labelled_texts(options: LabelledTexts, folder: Path) -> Splits:
     counts = np.bincount(labels[parts.train], minlength=len(classes)).tolist()
     ids = _padded(rows, length, pad)
     lengths = np.array([min(len(row), length) for row in rows])
-    train, valid, test = (_Rows(ids[part], lengths[part], labels[part]) for part in parts)
+    whole = options.pad == "length"
+    train, valid, test = (_Rows(ids[part], lengths[part], labels[part], whole) for part in parts)
     told = f"; {cut:,} rows are cut to {length} tokens" if cut else ""
     return Splits(
         train,
@@ -78,22 +77,37 @@ def labelled_texts(options: LabelledTexts, folder: Path) -> Splits:
             classes=len(classes),
             vocabulary=vocabulary,
         ),
-        (f"{options.path}: {len(texts):,} texts, {len(vocabulary):,} tokens, {len(classes)} classes{told}",),
+        (
+            f"{options.path}: {len(texts):,} texts, {len(vocabulary):,} tokens, {len(classes)} classes{told}",
+            *notes,
+        ),
         {"text": learnt, "target": {"name": options.target, "classes": classes, "counts": counts}},
     )
 
 
+def _cells(path: str, folder: Path, delimiter: str) -> Cells:
+    read = READERS.get(Path(path).suffix)
+    return read(path, folder) if read else read_csv(path, folder, delimiter)
+
+
 class _Rows:
-    def __init__(self, ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray) -> None:
-        self._ids, self._lengths, self._labels = ids, lengths, labels
+    """Args:
+    whole: whether every batch is as long as `ids`; else it is as long as its longest row needs.
+    """
+
+    def __init__(self, ids: np.ndarray, lengths: np.ndarray, labels: np.ndarray, whole: bool) -> None:
+        self._ids, self._lengths, self._labels, self._whole = ids, lengths, labels, whole
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
-        mask = np.arange(self._ids.shape[1]) < self._lengths[rows, None]
+        width = self._ids.shape[1]
+        if not self._whole:
+            width = min(width, rounded(int(self._lengths[rows].max())))
+        mask = np.arange(width) < self._lengths[rows, None]
         return {
-            "input_ids": torch.from_numpy(self._ids[rows].astype(np.int64)),
+            "input_ids": torch.from_numpy(self._ids[rows, :width].astype(np.int64)),
             "attention_mask": torch.from_numpy(mask.astype(np.int64)),
             "label": torch.from_numpy(self._labels[rows]),
         }

@@ -9,10 +9,30 @@ from pydantic import Field
 
 from dlsys.spec.data.section import SourceSection, SplitSection
 from dlsys.spec.rows import IMAGES_WITH_CLASSES, Rows
-from dlsys.spec.section import FileName, NonNegativeInt, Share
+from dlsys.spec.section import FileName, NonNegativeInt, Number, Positive, Section, Share
 
 
-class Digits(SplitSection):
+class ChannelStatistics(Section):
+    """What images are less, and divided by, channel by channel."""
+
+    mean: Annotated[tuple[Number, ...], Field(min_length=1)]
+    """Of pixels in 0…1, a number for each channel."""
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    """The standard deviations, likewise."""
+
+
+Normalize = Literal["measured", "imagenet"] | ChannelStatistics
+
+
+class ImageSection(SourceSection):
+    """What sources of images share."""
+
+    normalize: Normalize | None = None
+    """Takes a mean from each channel and divides by a deviation: those `measured` on the training rows, those
+    of `imagenet` (as pretrained weights want), or `{mean: [0.5], std: [0.25]}`. By default pixels are 0…1."""
+
+
+class Digits(ImageSection, SplitSection):
     """scikit-learn's 1,797 handwritten digits, 8 × 8 pixels scaled to 0…1; rows `image`, `label`."""
 
     GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
@@ -22,7 +42,7 @@ class Digits(SplitSection):
     """Side in pixels that images are scaled to (LeNet-5's own is 32)."""
 
 
-class IDXFiles(SourceSection):
+class IDXFiles(ImageSection):
     """Image and label files in MNIST's IDX format, plain or gzipped."""
 
     GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
@@ -36,7 +56,7 @@ class IDXFiles(SourceSection):
     """Which rows are kept for it."""
 
 
-class ImageFolder(SplitSection):
+class ImageFolder(ImageSection, SplitSection):
     """A folder with one folder of images for each class (ImageNet's layout)."""
 
     GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
@@ -45,7 +65,10 @@ class ImageFolder(SplitSection):
     path: FileName
     """The folder; with `train`, `valid` or `test` folders inside, those are the splits."""
     size: Annotated[int, Field(ge=4, le=1024)] = 32
-    """Side in pixels that images are scaled and centre-cropped to."""
+    """Side in pixels that images are scaled to."""
+    resize: Literal["crop", "stretch"] = "crop"
+    """How an image that is no square becomes one: its shorter side is scaled and the centre taken, or each
+    side is scaled for itself; without aliasing."""
     channels: Literal[1, 3] = 3
     """1 for grey, 3 for RGB."""
     corrupt: Literal["error", "skip"] = "skip"

@@ -8,15 +8,16 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from dlsys.registry import SOURCES
+from dlsys.spec.data.images import ImageSection
 from dlsys.spec.data.tables import ColumnsSection
 from dlsys.spec.rows import Rows
-from dlsys.spec.section import Count, Section, Text
+from dlsys.spec.section import Count, Int, Section, Text
 
 #: What stands for all of them where sources are listed.
 OWN = "module:function"
 
 
-class OwnSource(ColumnsSection):
+class OwnSource(ImageSection, ColumnsSection):
     """Your own `package.module:function`, or a plug-in's name; other keys are the function's own options."""
 
     model_config = ConfigDict({**Section.model_config, "extra": "allow"})
@@ -32,10 +33,18 @@ class OwnSource(ColumnsSection):
     """How many classes `label` has, where that cannot be seen."""
     target: Text = ""
     """Of a table: the column to predict."""
+    pad_with: dict[Text, Int] = Field(default_factory=dict)
+    """Fields whose rows are lists of unequal length, each with the number that pads it on the right:
+    `{input_ids: 0}`. A batch of a worker is as long as its longest row, rounded up to a multiple of 8; where
+    rows have no `attention_mask`, they get one."""
 
     @property
     def registered(self) -> str:
         return OWN
+
+    @property
+    def ragged(self) -> str:
+        return "pad_with" if self.pad_with else ""
 
     @property
     def place(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path as FilePath
 from typing import Any, ClassVar, Literal
 
 from dlsys.registry import known
-from dlsys.spec.data.section import Character, SplitSection
+from dlsys.spec.data.section import Character, SplitBy, SplitSection
 from dlsys.spec.rows import FEATURES_WITH_CLASSES, FEATURES_WITH_TARGETS, Rows
 from dlsys.spec.section import FileName, Text
 
@@ -27,6 +27,9 @@ class ColumnsSection(SplitSection):
     missing: Literal["error", "mean", "drop"] = "error"
     """What a missing cell (empty, `NA`, `null`, `?` …) does: stop with its line, take the column's training
     mean (for categories: how often each occurs), drop the row."""
+    split_by: SplitBy | None = None
+    """What decides which rows go where, if not chance: `{group: COLUMN}`, `{time: COLUMN}`,
+    `{strata: COLUMN}`, `{part: COLUMN}`, or `{valid: FILE, test: FILE}`."""
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -42,7 +45,10 @@ class ColumnsSection(SplitSection):
         """What these options say of columns that a file with this header has not, as (option, sentence)."""
         for name in sorted({name for name in header if list(header).count(name) > 1}):
             yield "path", f"two columns {name!r}"
-        for option, name in [("target", self.target), *(("columns", name) for name in self.columns)]:
+        wanted = [("target", self.target), *(("columns", name) for name in self.columns)]
+        if self.split_by and self.split_by.column:
+            wanted.append(("split_by", self.split_by.column))
+        for option, name in wanted:
             if name not in header:
                 yield option, f"no column {name!r}.{known(name, header)}"
         if self.target in self.chosen:
@@ -73,11 +79,11 @@ class TableSection(ColumnsSection):
         return None
 
     def unlike(self, folder: FilePath) -> Iterator[tuple[str, str]]:
-        path = folder / self.path
-        with suppress(OSError, ValueError, csv.Error):
-            if (header := self.header(path)) is not None:
-                for option, text in self.misnamed(header):
-                    yield option, f"{path}: {text}"
+        for path in [self.path, *(self.split_by.files.values() if self.split_by else ())]:
+            with suppress(OSError, ValueError, csv.Error):
+                if (header := self.header(folder / path)) is not None:
+                    for option, text in self.misnamed(header):
+                        yield option, f"{folder / path}: {text}"
 
 
 class CSVFile(TableSection):
@@ -92,9 +98,7 @@ class CSVFile(TableSection):
     """What groups a number's digits, as in 1,234,567."""
 
     def header(self, path: FilePath) -> Sequence[str] | None:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=self.delimiter, strict=True)
-            return next(([cell.strip() for cell in row] for row in rows if row), None)
+        return csv_header(path, self.delimiter)
 
 
 class ParquetFile(TableSection):
@@ -103,11 +107,7 @@ class ParquetFile(TableSection):
     source: Literal["parquet"]
 
     def header(self, path: FilePath) -> Sequence[str] | None:
-        from pyarrow.parquet import read_schema  # takes a while, and few jobs need it
-
-        file = next(iter(sorted(path.rglob("*.parquet"))), path) if path.is_dir() else path
-        names: list[str] = read_schema(file).names
-        return names
+        return parquet_header(path)
 
 
 class ArrowFile(TableSection):
@@ -120,3 +120,19 @@ class JSONLines(TableSection):
     """A file with a JSON object in each line: columns are what their values' types say."""
 
     source: Literal["jsonl"]
+
+
+def csv_header(path: FilePath, delimiter: str) -> Sequence[str] | None:
+    """A CSV file's columns. Raises as `TableSection.header`."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=delimiter, strict=True)
+        return next(([cell.strip() for cell in row] for row in rows if row), None)
+
+
+def parquet_header(path: FilePath) -> Sequence[str]:
+    """The columns of a Parquet file, or of the first one of a folder. Raises as `TableSection.header`."""
+    from pyarrow.parquet import read_schema  # takes a while, and few jobs need it
+
+    file = next(iter(sorted(path.rglob("*.parquet"))), path) if path.is_dir() else path
+    names: list[str] = read_schema(file).names
+    return names

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path as FilePath
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dlsys.spec.data.section import Character, SourceSection, SplitSection
+from dlsys.registry import known
+from dlsys.spec.data.section import Character, SourceSection, SplitBy, SplitSection
+from dlsys.spec.data.tables import csv_header, parquet_header
 from dlsys.spec.rows import TEXT, TEXTS_WITH_CLASSES, Rows
 from dlsys.spec.section import Count, FileName, Fraction, NonNegativeInt, Share, Text
 
@@ -47,7 +52,7 @@ class TextFile(SourceSection):
 
 
 class LabelledTexts(SplitSection):
-    """Texts with classes, from a table: each becomes tokens, padded on the right to one length."""
+    """Texts with classes, from a table: each becomes tokens, padded on the right."""
 
     GIVES: ClassVar[Mapping[str, Rows]] = {"": TEXTS_WITH_CLASSES}
 
@@ -62,7 +67,32 @@ class LabelledTexts(SplitSection):
     """The character between two cells of CSV."""
     length: Count = 128
     """Tokens of a row at most; what is longer is cut off at its end, what is shorter padded."""
+    pad: Literal["length", "longest"] = "length"
+    """How far rows are padded: all to the longest training row, and `length` at most; or each batch of a
+    worker to its own longest row, rounded up to a multiple of 8, which is less to compute."""
     tokenizer: FileName = ""
     """A `tokenizer.json` of Hugging Face's; by default tokens are words and signs, in lower case."""
     vocabulary: Annotated[Count, Field(ge=3)] = 20_000
     """Without a tokenizer: the most frequent words of the training rows, `[PAD]` and `[UNK]` counted in."""
+    split_by: SplitBy | None = None
+    """What decides which rows go where, if not chance: `{group: COLUMN}`, `{time: COLUMN}`,
+    `{strata: COLUMN}`, `{part: COLUMN}`, or `{valid: FILE, test: FILE}`."""
+
+    @property
+    def ragged(self) -> str:
+        return "pad" if self.pad == "longest" else ""
+
+    def unlike(self, folder: FilePath) -> Iterator[tuple[str, str]]:
+        wanted = {"text": self.text, "target": self.target}
+        if self.split_by and self.split_by.column:
+            wanted["split_by"] = self.split_by.column
+        for path in [self.path, *(self.split_by.files.values() if self.split_by else ())]:
+            kind = FilePath(path).suffix
+            if kind in (".arrow", ".feather", ".jsonl"):
+                continue  # only reading it all would tell
+            with suppress(OSError, ValueError, csv.Error):
+                full = folder / path
+                header = parquet_header(full) if kind == ".parquet" else csv_header(full, self.delimiter)
+                for option, name in wanted.items():
+                    if header is not None and name not in header:
+                        yield option, f"{full}: no column {name!r}.{known(name, header)}"

@@ -269,6 +269,9 @@ class TrainJob(Section):
         if isinstance(self.loss, OwnLoss):
             code["loss", "name"] = self.loss.name
         code |= {("hooks", index): place for index, (place, _) in enumerate(self.own_hooks)}
+        for place, regularizer in enumerate(self.regularize):
+            for row, transform in enumerate(getattr(regularizer, "transforms", ())):
+                code["regularize", place, "transforms", row, "name"] = transform.name
         return code
 
     @property

@@ -3,11 +3,21 @@ dimensions), never on biases or norms' scales."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from dlsys.spec.section import Bool, Count, Fraction, NonNegative, NonNegativeInt, Number, Positive, Section
+from dlsys.spec.section import (
+    Bool,
+    Count,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    Number,
+    Positive,
+    Section,
+    Text,
+)
 
 
 class L1(Section):
@@ -76,6 +86,19 @@ class GradientClipping(Section):
     """c, the largest norm."""
 
 
+class OwnTransform(Section):
+    """A function, or a class whose objects are functions, from an image to an image."""
+
+    model_config = ConfigDict({**Section.model_config, "extra": "allow"})
+
+    name: Annotated[Text, Field(json_schema_extra={"pattern": r"^[^\s:]+:[^\s:]+$"})]
+    """`package.module:function` or `package.module:Class`; other keys are its options."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 class DataAugmentation(Section):
     """Varies the training images anew in each epoch; a pure function of seed, epoch and row."""
 
@@ -86,6 +109,10 @@ class DataAugmentation(Section):
     """Mirrors half of the images, left to right."""
     noise: NonNegative = 0.0
     """The standard deviation of added Gaussian noise."""
+    transforms: tuple[OwnTransform, ...] = ()
+    """Before these, in their order: functions of your own or of a library's, with their options, such as
+    `{name: "torchvision.transforms.v2:RandAugment", num_ops: 2}`. An image is float32 (C, H, W) in 0…1;
+    torch's, numpy's and Python's random numbers are its row's own."""
 
 
 Regularizer = Annotated[

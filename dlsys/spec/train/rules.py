@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.data import OwnSource
 from dlsys.spec.data.fit import misfit
+from dlsys.spec.data.section import SplitBy
 from dlsys.spec.explain import explain
 from dlsys.spec.metrics import metric_exists
 from dlsys.spec.names import wrong_name
@@ -55,6 +56,16 @@ def _batch_divides(job: TrainJob) -> Found:
             ("batch_size",),
             f"{job.batch_size} rows cannot be shared equally by {shares}: "
             f"use a multiple of {parts}, such as {near}",
+        )
+
+
+@_RULES.on("strategy", "data")
+def _strategy_suits_lengths(job: TrainJob) -> Found:
+    if job.data.ragged and job.strategy and job.strategy.name in ("pipeline", "tensor"):
+        yield (
+            ("data", job.data.ragged),
+            f"makes batches of several lengths, and under {job.strategy.name} workers hand each other parts "
+            "of one length: pad all rows to it, or say strategy ddp or fsdp",
         )
 
 
@@ -207,6 +218,19 @@ def _one_clip(job: TrainJob) -> Found:
         yield ("gradient", "clip_norm"), "is given twice, also by gradient-clipping: keep one"
 
 
+@_RULES.on("regularize", "data")
+def _own_transforms_exist(job: TrainJob) -> Found:
+    for path, name in job.code.items():
+        if path[0] == "regularize":
+            yield from own_code(name, path)
+            if job.data.prefetch:
+                yield (
+                    ("data", "prefetch"),
+                    "transforms draw from torch's own generator, as dropout does, so no thread may make "
+                    "batches beside training: leave it out",
+                )
+
+
 @_RULES.on("regularize")
 def _no_doubles(job: TrainJob) -> Found:
     names = [r.name for r in job.regularize]
@@ -226,6 +250,24 @@ def _splits_leave_rows(job: TrainJob) -> Found:
     path = getattr(job.data, "path", None)
     if path is not None and (not path or "\0" in path):
         yield ("data", "path"), "must be a path"
+
+
+@_RULES.on("data")
+def _split_by_one(job: TrainJob) -> Found:
+    by: SplitBy | None = getattr(job.data, "split_by", None)
+    if by is None:
+        return
+    if len(by.ways) != 1:
+        got = ", ".join(by.ways) or "none"
+        yield ("data", "split_by"), f"say one of group, time, strata and part, or valid and test: got {got}"
+    elif by.files and isinstance(job.data, OwnSource):
+        yield (
+            ("data", "split_by"),
+            "an own function has no other files: return a mapping with train, valid and test from it",
+        )
+    for part, path in by.files.items():
+        if "\0" in path:
+            yield ("data", "split_by", part), "must be a path"
 
 
 @_RULES.on("tracking")
