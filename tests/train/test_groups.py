@@ -80,9 +80,12 @@ def test_resumed_is_uninterrupted_and_other_groups_are_refused(tmp_path: Path) -
     [
         (
             ("strategy.name=zero", "resources.workers=2"),
-            "optimizer.groups: are not for strategy zero: say fsdp",
+            "groups: is for .* and moe, got strategy zero",
         ),
-        (("strategy.name=ps", "resources.workers=2"), "optimizer.groups: are not for strategy ps: say ddp"),
+        (
+            ("strategy.name=ps", "resources.workers=2"),
+            "groups: is for .* and moe, got strategy ps",
+        ),
     ],
 )
 def test_where_they_cannot_be_is_told(overrides: tuple[str, ...], said: str) -> None:

@@ -79,6 +79,11 @@ def _strategy_options_fit(job: TrainJob) -> Found:
     yield from strategy_rules.options_fit(job)
 
 
+@_RULES.on("compile", "activation_checkpointing", "average", "optimizer", "strategy", "resources")
+def _strategy_serves(job: TrainJob) -> Found:
+    yield from strategy_rules.serves(job)
+
+
 @_RULES.on("failure", "resources", "strategy")
 def _elastic_suits(job: TrainJob) -> Found:
     elastic, workers = job.failure.elastic, job.resources.workers
@@ -105,50 +110,6 @@ def _stop_is_given(job: TrainJob) -> Found:
 def _init_is_one(job: TrainJob) -> Found:
     if job.init and bool(job.init.run) == bool(job.init.file):
         yield ("init",), "begins with a run or with a file: say one of them, {run: ID} or {file: PATH}"
-
-
-@_RULES.on("compile", "strategy", "resources")
-def _compiled_where_it_can_be(job: TrainJob) -> Found:
-    strategy = job.strategy or usual(job.resources.workers)
-    if job.compile and strategy.name not in ("single", "ddp"):
-        yield ("compile",), f"is for single and ddp, got strategy {strategy.name}: leave it out"
-
-
-@_RULES.on("activation_checkpointing", "strategy", "resources")
-def _checkpointed_where_it_can_be(job: TrainJob) -> Found:
-    strategy = job.strategy or usual(job.resources.workers)
-    if job.activation_checkpointing and strategy.name not in ("single", "ddp", "ring", "fsdp"):
-        yield (
-            ("activation_checkpointing",),
-            f"is for single, ddp, ring and fsdp, got strategy {strategy.name}: leave it out",
-        )
-
-
-# Where workers hold the weights, or parts of them, and an update changes all at once.
-_AVERAGES = ("single", "ddp", "ring", "fsdp", "tensor", "pipeline", "moe")
-
-
-@_RULES.on("average", "strategy", "resources")
-def _averaged_where_it_can_be(job: TrainJob) -> Found:
-    strategy = job.strategy or usual(job.resources.workers)
-    if job.average is None:
-        return
-    if strategy.name not in _AVERAGES:
-        mend = "fsdp, which cuts the same" if strategy.name == "zero" else "ddp, ring or fsdp"
-        yield ("average",), f"is not for strategy {strategy.name}: say {mend}, or leave it out"
-    if getattr(strategy, "local_sgd", None):
-        yield (
-            ("average",),
-            "under local_sgd workers train apart, and each would average its own: use one of them",
-        )
-
-
-@_RULES.on("optimizer", "strategy", "resources")
-def _grouped_where_it_can_be(job: TrainJob) -> Found:
-    strategy = job.strategy or usual(job.resources.workers)
-    if job.optimizer.groups and strategy.name in ("ps", "zero"):
-        mend = "fsdp, which cuts the same" if strategy.name == "zero" else "ddp, ring or fsdp"
-        yield ("optimizer", "groups"), f"are not for strategy {strategy.name}: say {mend}, or leave them out"
 
 
 @_RULES.on("average", "stop")

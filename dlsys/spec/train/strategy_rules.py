@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from dlsys.spec.card import Card
@@ -22,6 +22,7 @@ from dlsys.spec.train.strategy import (
     Zero,
     approximates,
     stage_blocks,
+    usual,
 )
 from dlsys.spec.yaml import Path
 
@@ -105,6 +106,34 @@ def suits_workload(job: TrainJob, card: Card | None) -> Found:
         with suppress(ValueError):  # `suits_workers` tells it
             stages = strategy.count(job.resources.workers)
             yield from _told(lambda: stage_blocks(card.blocks, stages, strategy.split))
+
+
+# What is served where each worker holds the weights, or parts of them, and an update changes all at once.
+_HELD = ("single", "ddp", "ring", "fsdp", "tensor", "pipeline", "moe")
+_SERVED: Sequence[tuple[Path, Callable[[TrainJob], object], Sequence[str]]] = (
+    (("compile",), lambda job: job.compile, ("single", "ddp")),
+    (
+        ("activation_checkpointing",),
+        lambda job: job.activation_checkpointing,
+        ("single", "ddp", "ring", "fsdp"),
+    ),
+    (("average",), lambda job: job.average, _HELD),
+    (("optimizer", "groups"), lambda job: job.optimizer.groups, _HELD),
+)
+
+
+def serves(job: TrainJob) -> Found:
+    """What a job asks for besides, and not every strategy has."""
+    strategy = job.strategy or usual(job.resources.workers)
+    for path, asked, names in _SERVED:
+        if asked(job) and strategy.name not in names:
+            having = f"{', '.join(names[:-1])} and {names[-1]}"
+            yield path, f"is for {having}, got strategy {strategy.name}: use one of these, or leave it out"
+    if job.average and isinstance(strategy, DDP) and strategy.local_sgd:
+        yield (
+            ("average",),
+            "under local_sgd workers train apart, and each would average its own: use one of them",
+        )
 
 
 def cuts_evenly(job: TrainJob, card: Card | None) -> Found:
