@@ -160,7 +160,7 @@ class _Pool:
         self._calls = 0
         # Where they meet, by call. A file store that is given up writes to its file once more, and where
         # its folder is gone, tries that for five minutes.
-        self._folder = tempfile.TemporaryDirectory(prefix="dlsys-meet-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def call(
         self, size: int, function: Callable[..., Any], arguments: tuple[Any, ...], mortal: bool
@@ -174,6 +174,8 @@ class _Pool:
             member.start()
             theirs.close()
             self._members.append((member, ours))
+        if self._folder is None:  # made where it is used: the members import this file too
+            self._folder = tempfile.TemporaryDirectory(prefix="dlsys-meet-")
         meet = f"{self._folder.name}/{self._calls}"
         for rank, (_, pipe) in enumerate(self._members[:size]):
             # As bytes: torch would share memory between the processes.

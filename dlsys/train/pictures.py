@@ -23,7 +23,7 @@ def write_samples(workload: Workload, weights: dict[str, Tensor], seed: int, fol
 
     Args:
         weights: of the plain model, whole.
-        folder: gets `.png` and `.txt` files.
+        folder: gets `.png`, `.txt` and `.csv` files.
     """
     model = workload.build()
     model.load_state_dict(weights)
@@ -35,8 +35,13 @@ def write_samples(workload: Workload, weights: dict[str, Tensor], seed: int, fol
         target = folder / os.path.basename(name)
         if isinstance(sample, Tensor):
             _grid(sample).save(target.with_suffix(".png"))
-        else:
+        elif isinstance(sample, str):
             target.with_suffix(".txt").write_text(sample)
+        elif sample:
+            with open(target.with_suffix(".csv"), "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, sample[0])
+                writer.writeheader()
+                writer.writerows(sample)
 
 
 def _grid(images: Tensor) -> Image.Image:

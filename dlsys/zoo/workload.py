@@ -174,9 +174,9 @@ class Workload:
         """One output from several stochastic ones (Monte Carlo dropout); by default the mean."""
         return torch.stack(list(outputs)).mean(0)
 
-    def samples(self, model: nn.Module, seed: int) -> dict[str, str | Tensor]:
-        """Something to look at when the run ends, by file name: text, or images as a float
-        tensor (N, C, H, W) in 0…1. Called on rank 0 with the model in eval mode."""
+    def samples(self, model: nn.Module, seed: int) -> dict[str, str | Tensor | Sequence[Mapping[str, Any]]]:
+        """Something to look at when the run ends, by file name: text, images as a float tensor
+        (N, C, H, W) in 0…1, or a table's rows. Called on rank 0 with the model in eval mode."""
         return {}
 
 

@@ -1,0 +1,38 @@
+"""What a workload shows of a trained model, by its kind."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import QUICK, job, train
+from PIL import Image
+from torch import Tensor, nn
+
+from dlsys.zoo.tasks.classify import Classify
+
+
+class Shown(Classify):
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def samples(self, model: nn.Module, seed: int) -> dict[str, str | Tensor | Sequence[Mapping[str, Any]]]:
+        assert not model.training
+        rows = [{"class": place, "bias": float(value)} for place, value in enumerate(model[1].bias)]
+        return {"said.txt": "über", "drawn.png": torch.ones(5, 1, 4, 6), "biases.csv": rows, "none.csv": []}
+
+
+def test_text_images_and_tables_are_files(tmp_path: Path) -> None:
+    found = train(job(QUICK, f"workload={__name__}:Shown"), tmp_path)
+    folder = tmp_path / "artifacts"
+    assert (folder / "said.txt").read_text() == "über"
+    with Image.open(folder / "drawn.png") as picture:
+        assert picture.size == (2 * 7, 3 * 5)
+    with open(folder / "biases.csv", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [row["class"] for row in rows] == [str(place) for place in range(10)]
+    assert [float(row["bias"]) for row in rows] == found.weights["1.bias"].tolist()
+    assert not (folder / "none.csv").exists()
