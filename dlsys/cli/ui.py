@@ -5,20 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
-import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from typing import Annotated
-from urllib.error import URLError
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import ProxyHandler, build_opener
 
 import typer
 
-from dlsys.errors import RunError, UsageError
-
-_LOOK = 0.1
+from dlsys.errors import UsageError
 
 
 def ui(
@@ -36,7 +28,7 @@ def ui(
     browse: Annotated[bool, typer.Option("--open/--no-open", help="Whether a browser opens it.")] = True,
 ) -> None:
     """Open a run, a sweep's trials or an experiment in the MLflow UI; Ctrl-C ends it."""
-    from dlsys.track.pages import page
+    from dlsys.track.pages import page, serve
     from dlsys.track.store import Store
 
     uri = _store_of(what)
@@ -52,7 +44,14 @@ def ui(
     Store(uri)  # makes the store if this is the first look
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     server = f"http://{f'[{near}]' if ':' in near else near}:{port}"
-    _serve(uri, host, port, server, server + page(uri, what), shown)
+    address, out = server + page(uri, what), sys.stdout
+
+    def tell() -> None:
+        print(address, file=out, flush=True)
+        shown(address)
+
+    print("MLflow's pages (Ctrl-C ends them):", file=sys.stderr, flush=True)
+    serve(uri, host, port, server, tell)
 
 
 def _store_of(what: str | None) -> str:
@@ -63,55 +62,6 @@ def _store_of(what: str | None) -> str:
 
     here = RunPaths.fitting(what) if what else []
     return str(settle(here[0])["uri"]) if len(here) == 1 else usual_uri()
-
-
-def _serve(uri: str, host: str, port: int, server: str, page: str, shown: Callable[[str], None]) -> None:
-    """Runs MLflow's server until a signal ends it; says so once it answers.
-
-    Raises:
-        RunError: it never did.
-    """
-    from mlflow.cli import cli
-
-    answered, out = threading.Event(), sys.stdout
-
-    def tell() -> None:
-        _wait_for(f"{server}/health")
-        answered.set()
-        print(page, file=out, flush=True)
-        shown(page)
-
-    print("MLflow's pages (Ctrl-C ends them):", file=sys.stderr, flush=True)
-    threading.Thread(target=tell, daemon=True, name="dlsys-ui").start()
-    os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
-    words = [
-        "ui",
-        "--backend-store-uri",
-        uri,
-        "--registry-store-uri",
-        uri,
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
-    # One person looks; and of what its server says, this lets through what is wrong.
-    words += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        cli.main(words, standalone_mode=False)
-    if not answered.is_set():
-        raise RunError("MLflow's server ended before it answered")
-
-
-def _wait_for(address: str) -> None:
-    straight = build_opener(ProxyHandler({}))
-    while True:
-        try:
-            straight.open(address, timeout=5).close()
-        except (URLError, OSError):
-            time.sleep(_LOOK)
-        else:
-            return
 
 
 def _refuse_taken(host: str, port: int) -> None:

@@ -1,11 +1,23 @@
-"""Where MLflow's own pages show a run, a sweep's trials or an experiment (routes of its front end, 3.17)."""
+"""MLflow's own pages: where they show a run, a sweep's trials or an experiment, and who serves them.
+
+The routes are those of its front end, version 3.17.
+"""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 from urllib.parse import quote
+from urllib.request import ProxyHandler, build_opener
 
+from dlsys.errors import RunError
 from dlsys.track.runs import listed, one_of
+
+_LOOK = 0.1
 
 
 def page(uri: str, what: str | None) -> str:
@@ -35,3 +47,45 @@ def page(uri: str, what: str | None) -> str:
 
 def _runs(experiment: Any) -> str:
     return f"/#/experiments/{experiment}/runs"
+
+
+def serve(uri: str, host: str, port: int, server: str, tell: Callable[[], None]) -> None:
+    """Runs MLflow's server until a signal ends it.
+
+    Args:
+        uri: the store.
+        server: its address from here.
+        tell: called in a thread of its own, once it answers.
+
+    Raises:
+        RunError: it never did.
+    """
+    from mlflow.cli import cli
+
+    answered = threading.Event()
+
+    def look() -> None:
+        _wait_for(f"{server}/health")
+        answered.set()
+        tell()
+
+    threading.Thread(target=look, daemon=True, name="dlsys-ui").start()
+    os.environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
+    words = ["ui", "--backend-store-uri", uri, "--registry-store-uri", uri, "--host", host]
+    # One person looks; and of what its server says, this lets through what is wrong.
+    words += ["--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        cli.main(words, standalone_mode=False)
+    if not answered.is_set():
+        raise RunError("MLflow's server ended before it answered")
+
+
+def _wait_for(address: str) -> None:
+    straight = build_opener(ProxyHandler({}))
+    while True:
+        try:
+            straight.open(address, timeout=5).close()
+        except OSError:  # urllib's are of this kind, too
+            time.sleep(_LOOK)
+        else:
+            return
