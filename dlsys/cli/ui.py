@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 from typing import Annotated
-from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
@@ -28,13 +27,14 @@ def ui(
     browse: Annotated[bool, typer.Option("--open/--no-open", help="Whether a browser opens it.")] = True,
 ) -> None:
     """Open a run, a sweep's trials or an experiment in the MLflow UI; Ctrl-C ends it."""
+    from dlsys.track.address import public
     from dlsys.track.pages import page, serve
     from dlsys.track.store import Store
 
     uri = _store_of(what)
     shown = _open if browse and _has_browser() else lambda address: None
     if uri.startswith(("http:", "https:")):
-        address = _public(uri) + page(uri, what)
+        address = public(uri) + page(uri, what)
         print(address)
         shown(address)
         return
@@ -73,12 +73,6 @@ def _refuse_taken(host: str, port: int) -> None:
         why = os.strerror(number).lower() if number and number > 0 else error
         hint = f"Say another: --port {port + 1}" if port < 65535 else ""
         raise UsageError(f"--host {host} --port {port}: cannot be listened on: {why}", hint=hint) from error
-
-
-def _public(uri: str) -> str:
-    """A server's address without the name and the password that may be in it."""
-    parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
 def _has_browser() -> bool:

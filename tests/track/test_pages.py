@@ -13,9 +13,10 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 from runner import Folder
 
-from dlsys.cli.ui import _public, ui
+from dlsys.cli.ui import ui
 from dlsys.errors import UsageError
 from dlsys.paths import RunPaths, write_json
+from dlsys.track.address import public
 from dlsys.track.pages import page
 from dlsys.track.store import Store
 
@@ -67,7 +68,7 @@ def test_a_server_s_own_page(
     ui("r-")
     said = capsys.readouterr()
     assert said.out == f"https://mlflow.example:8443/base/#/experiments/{made['other']}/runs/{made[RUN]}\n"
-    assert _public("http://localhost:5000") == "http://localhost:5000"
+    assert public("http://localhost:5000") == "http://localhost:5000"
 
 
 def test_a_port_that_is_taken(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
