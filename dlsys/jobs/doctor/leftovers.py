@@ -40,8 +40,9 @@ def runs() -> Iterator[Finding]:
 
 
 def _writes(run: RunPaths) -> bool:
-    writer = (read_json(run.owner) or {}).get("writer")
-    return bool(writer) and alive(int(writer[0]), writer[1])
+    if writer := (read_json(run.owner) or {}).get("writer"):
+        return alive(int(writer[0]), writer[1])
+    return False
 
 
 def _named(ids: list[str]) -> str:

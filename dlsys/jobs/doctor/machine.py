@@ -87,7 +87,9 @@ def gpus() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
         yield Finding(True, f"GPU {index} is {about.name} with {about.total_memory / 1e9:.0f} GB")
-    version = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else ""
+    version = ""
+    if torch.distributed.is_nccl_available():
+        version = ".".join(map(str, torch.cuda.nccl.version()))  # type: ignore[no-untyped-call]
     said = f"torch {torch.__version__}, CUDA {torch.version.cuda}, NCCL {version or 'is missing'}"
     yield Finding(
         bool(version), said, "" if version else "Several GPUs need a torch with NCCL.", serious=False

@@ -23,7 +23,7 @@ _EXTRAS = {
 
 def python() -> Iterator[Finding]:
     """The interpreter's version."""
-    wanted = _metadata().get("Requires-Python", "")
+    wanted = metadata.metadata(_NAME)["Requires-Python"]
     version = platform.python_version()
     good = SpecifierSet(wanted).contains(version, prereleases=True)
     yield Finding(good, f"Python {version}", "" if good else f"Make an environment with Python {wanted}.")
@@ -67,10 +67,6 @@ def programs() -> Iterator[Finding]:
         place = shutil.which(name)
         said = f"{name} is {place}" if place else f"{name} is missing: {what}"
         yield Finding(bool(place), said, "" if place else f"Install {name}.", serious=False)
-
-
-def _metadata() -> metadata.PackageMetadata:
-    return metadata.metadata(_NAME)
 
 
 def _required() -> list[Requirement]:
