@@ -73,7 +73,13 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def home(hygiene: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs of a test stay in its own folder."""
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "DLSYS_STORE"):
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_EXPERIMENT_NAME",
+        "RAY_ADDRESS",
+        "DLSYS_STORE",
+        "DLSYS_NOTIFY",
+    ):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / ".dlsys"
     monkeypatch.setenv("DLSYS_HOME", str(folder))

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dlsys.cli import files
+from dlsys.cli.doctor import tell
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import table
 from dlsys.errors import DlsysError, UsageError
 from dlsys.jobs.desk.states import ENDED
 from dlsys.spec import ready
+
+if TYPE_CHECKING:
+    from dlsys.cluster.provider import Finding
 
 app = typer.Typer(help="Bring clusters up and down.", no_args_is_help=True)
 Name = Annotated[
@@ -118,47 +123,36 @@ def _drain(desk: Any) -> None:
 
 
 @app.command()
-def doctor(name: Name = None) -> None:
+def doctor(name: Name = None, as_json: AsJson = False) -> None:
     """Look for what could keep a cluster or its jobs from working; exit code 1 when something does."""
+    tell(_findings(*_find(name)), as_json)
+
+
+def _findings(cluster: Any, provider: Any) -> Iterator[Finding]:
+    from dlsys.cluster.provider import Finding
     from dlsys.jobs.client import Desk
 
-    cluster, provider = _find(name)
-    bad = 0
-    for finding in provider.doctor():
-        bad += not finding.good
-        print(f"{'ok ' if finding.good else 'BAD'}  {finding.what}")
-        if finding.mend:
-            print(f"     {finding.mend}")
+    yield from provider.doctor()
     alive = provider.alive()
     if "://" in (cluster.storage or "") and (cluster.provider == "local" or not alive):
         why = _store_trouble(cluster)
-        bad += bool(why)
-        print(
-            f"BAD  {why}" if why else f"ok   {cluster.storage} can be written, read and deleted in from here"
-        )
-    if alive:
-        try:
-            with provider.connect() as endpoint:
-                desk = Desk(endpoint, cluster.name)
-                health, silent = desk.health(), [n["name"] for n in desk.nodes() if _state(n) == "silent"]
-            for name in silent:
-                bad += 1
-                print(f"BAD  node {name} does not answer, and Ray has not given it up yet")
-            away = health["ray_away_since"]
-            if health.get("store_away"):
-                bad += 1
-                print(f"BAD  its queue says: {health['store_away']}")
-            print(
-                "ok   its queue of jobs answers"
-                if not away
-                else "BAD  its queue answers, Ray's head does not"
-            )
-            bad += bool(away)
-        except DlsysError as error:
-            bad += 1
-            print(f"BAD  {error}")
-    if bad:
-        raise typer.Exit(1)
+        yield Finding(not why, why or f"{cluster.storage} can be written, read and deleted in from here")
+    if not alive:
+        return
+    try:
+        with provider.connect() as endpoint:
+            desk = Desk(endpoint, cluster.name)
+            health, silent = desk.health(), [n["name"] for n in desk.nodes() if _state(n) == "silent"]
+    except DlsysError as error:
+        yield Finding(False, str(error))
+        return
+    for name in silent:
+        yield Finding(False, f"node {name} does not answer, and Ray has not given it up yet")
+    if health.get("store_away"):
+        yield Finding(False, f"its queue says: {health['store_away']}")
+    away = health["ray_away_since"]
+    said = "answers, Ray's head does not" if away else "of jobs answers"
+    yield Finding(not away, f"its queue {said}")
 
 
 def _store_trouble(cluster: Any) -> str:

@@ -79,6 +79,12 @@ def view(director: Director, seconds: float) -> RenderableType:
     return Group(table, "", facts)
 
 
+def line(director: Director) -> str:
+    """The same in a line."""
+    begun, running = f"{len(director.trials)} of {director.sweep.trials} begun", len(director.running)
+    return f"trials {begun}, {running} running  epochs {director.epochs:,}  best {_best(director)}"
+
+
 def _running(director: Director) -> str:
     legs = [
         f"{leg.trial} to " + ("its end" if leg.until is None else f"epoch {leg.until}")

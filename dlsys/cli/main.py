@@ -9,7 +9,22 @@ from contextlib import suppress
 import typer
 
 from dlsys import __version__
-from dlsys.cli import cluster, data, files, init, jobs, plan, run, runs, submit, sweep, ui, verify, zoo
+from dlsys.cli import (
+    cluster,
+    data,
+    doctor,
+    files,
+    init,
+    jobs,
+    plan,
+    run,
+    runs,
+    submit,
+    sweep,
+    ui,
+    verify,
+    zoo,
+)
 from dlsys.cli.report import report
 from dlsys.errors import DlsysError
 
@@ -37,6 +52,7 @@ app.add_typer(sweep.app, name="sweep")
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(data.app, name="data")
 app.command("ui")(ui.ui)
+app.command("doctor")(doctor.doctor)
 
 
 @app.command()

@@ -10,3 +10,4 @@ Cluster = Annotated[
     str | None,
     typer.Option("--cluster", metavar="NAME", help="By default DLSYS_CLUSTER, or the only one that is up."),
 ]
+Uri = Annotated[str | None, typer.Option("--uri", help="An MLflow store; by default the one of this folder.")]

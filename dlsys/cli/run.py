@@ -224,7 +224,7 @@ def summarize(ended: Any, job: Any, as_json: bool) -> None:
             print(f"{name:{width}}  {value}")
     lines = []
     if ended.status == "FINISHED":
-        lines += ["See it:       dlsys ui", f"Look it up:   dlsys runs show {ended.run_id}"]
+        lines += [f"See it:       dlsys ui {ended.run_id}", f"Look it up:   dlsys runs show {ended.run_id}"]
     else:
         if ended.resumable:
             lines.append(f"Continue it:  dlsys run --resume {ended.run_id}")

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from dlsys.cli.options import Uri
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import report, table
+from dlsys.cli.watch import watch
 from dlsys.errors import DlsysError, RunError, UsageError
 from dlsys.track.runs import listed, one_of, row_of
 
 app = typer.Typer(help="Look at runs.", no_args_is_help=True)
-Uri = Annotated[str | None, typer.Option("--uri", help="An MLflow store; by default the one of this folder.")]
-
 
 # For what came of a run, in a line of the list.
 _ROOM = 60
@@ -160,3 +160,6 @@ def sync(
             report(RunError(f"{paths.id}: {error}", hint=error.hint))
     if code:
         raise typer.Exit(code)
+
+
+app.command()(watch)

@@ -85,7 +85,7 @@ def _summarize(ended: Any, metric: str, as_json: bool) -> None:
         lines.append(f"More trials:  dlsys sweep extend {ended.run_id} --trials +20")
     if ended.report is not None:
         lines.append(f"Its report:   {ended.report}")
-    lines.append("See it:       dlsys ui")
+    lines.append(f"See it:       dlsys ui {ended.run_id}")
     if not ended.delivered:
         lines.append(f"MLflow has not taken everything yet; later: dlsys runs sync {ended.run_id}")
     print("\n".join(lines), file=sys.stderr)

@@ -17,17 +17,24 @@ DESK_PORT = 8266
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that `dlsys cluster doctor` looked at.
+    """One thing that a doctor looked at.
 
     Attributes:
         good: whether it is as it should be.
         what: a sentence about what was found.
         mend: what to do about it; empty where nothing needs to be done.
+        serious: whether what is not good keeps anything from working; else it is a warning.
     """
 
     good: bool
     what: str
     mend: str = ""
+    serious: bool = True
+
+    @property
+    def state(self) -> str:
+        """`ok`, `warning` or `wrong`."""
+        return "ok" if self.good else "wrong" if self.serious else "warning"
 
 
 class Provider(Protocol):

@@ -19,14 +19,18 @@ from dlsys.errors import Interrupted
 from dlsys.jobs.delivery import PATIENCE, refused, start_writer, wait_for_writer
 from dlsys.jobs.interrupts import Interrupts
 from dlsys.jobs.mirror.node import Mirror
+from dlsys.jobs.notify import absent, notify
 from dlsys.jobs.ownership import Ownership
 from dlsys.paths import RunPaths, write_json
+from dlsys.spec.notify import Notify
 
 # Room for an outcome on a disk that has become full.
 _BALLAST = 64 * 1024
 # Whoever interrupts does not want to wait for MLflow as long as one that waits for the end anyway.
 _IMPATIENCE = 5.0
 _MARGIN = 0.5
+# What is told of one that is ended by force is told at once, or not.
+_LAST_WORDS = 2.0
 
 Note = Callable[[str], None]
 
@@ -72,6 +76,7 @@ class Driving:
         paths: the folder.
         ended: gets how it ended; the body sets the status where that is well.
         mirror: of the folder.
+        whom: who is told of the end, outside; by default whom the environment says.
         note: gets sentences for people.
         late: the cause that is written where the process is ended by force.
         farewell: called just before that, to say how it ended.
@@ -95,6 +100,7 @@ class Driving:
         ended: Ending,
         mirror: Mirror,
         *,
+        whom: Notify | None = None,
         note: Note = silent,
         late: str = "interrupted",
         farewell: Callable[[], None] = lambda: None,
@@ -104,9 +110,12 @@ class Driving:
         self.conclude: Callable[[], None] = lambda: None
         self._ended, self._late, self._farewell = ended, late, farewell
         self._may_exit = may_exit
+        self._whom, self._told = whom, False
 
     def __enter__(self) -> Driving:
         self._began = time.monotonic()
+        if missing := absent(self._whom):
+            self.note(missing)
         self.mirror.begin()
         with ExitStack() as stack:
             self.owner = stack.enter_context(Ownership(self.paths))
@@ -135,6 +144,8 @@ class Driving:
             ended.delivered = wait_for_writer(self._writer, min(patience, self._left))
             if ended.error is None:
                 ended.error = refused(self.paths)
+            # Now it is known where its page is.
+            self.tell(ended.status, ended.cause, max(self._left, _MARGIN))
             self.paths.ballast.unlink(missing_ok=True)
             ended.unsent = self.mirror.end(self._left)
         ended.seconds = time.monotonic() - self._began
@@ -150,6 +161,8 @@ class Driving:
             self.conclude()
             self._farewell()
             sys.stdout.flush()
+        with suppress(Exception):
+            self.tell("KILLED", self._late, _LAST_WORDS)
 
     def attend(self) -> None:
         """To be called often while workers train in other processes: tells them of Ctrl-C."""
@@ -171,6 +184,14 @@ class Driving:
         """Raises Interrupted where the end is asked for."""
         if self.interrupts.received:
             raise Interrupted(exit_code=self.interrupts.exit_code)
+
+    def tell(self, status: str, cause: str, patience: float) -> None:
+        """Tells whom it concerns, outside, how it ended; once, and in so many seconds."""
+        if not self._told:
+            self._told = True
+            outcome = {"status": status, "cause": cause, **self._ended.told()}
+            if why := notify(self.paths, self._whom, outcome, patience):
+                self.note(why)
 
     def write_outcome(self, status: str, cause: str) -> None:
         outcome = {"status": status, "cause": cause, **self._ended.told()}

@@ -7,11 +7,12 @@ Its folder and record are made; attempts train until one ends well, or retries a
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,7 @@ def execute(
         paths,
         ended,
         Mirror.of(paths),
+        whom=job.notify,
         note=note,
         late=late,
         farewell=lambda: farewell(ended),
@@ -272,6 +274,8 @@ def _hung(driving: Driving, text: str) -> None:
     driving.write_outcome("FAILED", text)
     sys.stderr.write(f"dlsys: {text}\n       Stacks: {driving.paths.stacks}\n")
     sys.stderr.flush()
+    with suppress(Exception):
+        driving.tell("FAILED", text, math.inf)
     os._exit(1)
 
 

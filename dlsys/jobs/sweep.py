@@ -152,7 +152,9 @@ def execute(
     ended = SweepEnded(run_id=paths.id)
     mirror, told = Mirror.of(paths), lambda: farewell(ended)
     with (
-        Driving(paths, ended, mirror, note=note, farewell=told, may_exit=may_exit) as driving,
+        Driving(
+            paths, ended, mirror, whom=loaded.sweep.notify, note=note, farewell=told, may_exit=may_exit
+        ) as driving,
         closing(Ledger(ledger_of(paths))) as ledger,
         closing(_Driver(driving, loaded, ledger, watch)) as driver,
     ):

@@ -46,14 +46,14 @@ Reinforcement learning: `kind: rl`. How agents are trained is in [rl.md](rl.md).
 the environment here, and an *epoch* is one iteration of the algorithm, in which it samples and learns
 once. Metrics are `train/return` (the last 100 training episodes), and of episodes that are played without
 exploration and never learned from `valid/return`, `valid/return_std`, `valid/return_min`, `valid/length`,
-and the same of `test`. `checkpoint`, `failure` and `tracking` are as in a job, but for what only workers
-that train together have: `failure.elastic` and `tracking.log_every`.
+and the same of `test`. `checkpoint`, `failure`, `tracking` and `notify` are as in a job, but for what only
+workers that train together have: `failure.elastic` and `tracking.log_every`.
 """
 _SCRIPT_HEAD = """\
 # The script file
 
 A program that knows nothing of dlsys: `kind: script`. How it is run is in [scripts.md](scripts.md);
-`dlsys run -- python train.py` says the same without a file. `tracking` is as in a job, but for
+`dlsys run -- python train.py` says the same without a file. `notify` and `tracking` are as in a job, but for
 `tracking.log_every`: when it logs is the script's own.
 """
 _SWEEP_HEAD = """\
@@ -90,14 +90,16 @@ def reference() -> str:
         '`preset: "20"` sets\nall that the preset names, and other keys go over it.\n'
     )
     lines += [_RL_HEAD, "## `kind: rl`\n", *_table(RLJob)]
-    lines += _chapters(RLJob, without=("checkpoint", "failure", "tracking"))  # as a job's, told above
+    lines += _chapters(
+        RLJob, without=("checkpoint", "failure", "tracking", "notify")
+    )  # as a job's, told above
     lines += [_SCRIPT_HEAD, "## `kind: script`\n", *_table(ScriptJob)]
-    lines += _chapters(ScriptJob, without=("tracking",))  # a job's, told above
+    lines += _chapters(ScriptJob, without=("tracking", "notify"))  # a job's, told above
     lines += [_SWEEP_HEAD, "## `kind: sweep`\n", *_table(Sweep)]
     lines += ["## `space`\n", inspect.cleandoc(space.__doc__ or "").partition("\n\n")[2] + "\n"]
     for word, kind in ENTRIES.items():
         lines += [f"### `{word}`\n", f"{_about(kind)}\n", *_table(kind)]
-    lines += _chapters(Sweep, without=("tracking",))  # a job's, told above
+    lines += _chapters(Sweep, without=("tracking", "notify"))  # a job's, told above
     lines.append(_CLUSTER_HEAD)
     for provider in dict.fromkeys(PROVIDERS.values()):
         (node,) = _sections(provider.model_fields["nodes"])

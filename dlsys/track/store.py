@@ -81,6 +81,12 @@ class Store:
                 self._experiments[name] = self._experiment(name)
         return self._experiments[name]
 
+    def find_experiment(self, name: str) -> str | None:
+        """The id of an experiment, if there is one of this name."""
+        with _translated(self.uri):
+            found = self.client.get_experiment_by_name(name)
+        return None if found is None else str(found.experiment_id)
+
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 

@@ -140,7 +140,7 @@ def test_every_rank_is_told_what_torchrun_tells_and_nothing_else_is_said(folder:
         f"run {run.id}",
         "rank 0 ['--lr', '0.1'] out",
         "rank 0 err",
-        "See it:       dlsys ui",
+        f"See it:       dlsys ui {run.id}",
         f"Look it up:   dlsys runs show {run.id}",
     ]
     assert re.fullmatch(r"run +mine-\S+\nstatus +FINISHED\ntime .*\n", done.out)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from dlsys.spec.notify import Notify
 from dlsys.spec.rl.algorithms import Algorithm
 from dlsys.spec.section import (
     Bool,
@@ -141,6 +142,8 @@ class RLJob(Section):
     """Retries and hangs."""
     tracking: Store = Field(default_factory=Store)
     """The MLflow experiment and server."""
+    notify: Notify | None = None
+    """Who is told when the run has ended; by default whom DLSYS_NOTIFY says."""
     seed: Annotated[NonNegativeInt, Field(lt=2**32)] = 0
     """Decides initial weights, exploration, and the starts of episodes."""
     expect: dict[str, Bound] = Field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from dlsys.spec.notify import Notify
 from dlsys.spec.section import Bound, Name, NonNegativeInt, Number, Section, Text
 from dlsys.spec.train.job import Processes, Store
 
@@ -44,6 +45,8 @@ class ScriptJob(Section):
     """Retries."""
     tracking: Store = Field(default_factory=Store)
     """The MLflow experiment and server, which the script is handed."""
+    notify: Notify | None = None
+    """Who is told when the run has ended; by default whom DLSYS_NOTIFY says."""
     env: dict[str, Text] = Field(default_factory=dict)
     """Variables for the command, besides those that it inherits: `{SEED: "1"}`."""
     expect: dict[str, Bound] = Field(default_factory=dict)

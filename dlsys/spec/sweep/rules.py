@@ -10,7 +10,7 @@ from dlsys.spec.sweep import space, trials
 from dlsys.spec.sweep.sweep import PBT, Grid, Halving, Sweep
 from dlsys.spec.sweep.trials import Base, Facts
 
-_THE_SWEEPS_OWN = ("kind", "name", "tracking", "expect")
+_THE_SWEEPS_OWN = ("kind", "name", "tracking", "notify", "expect")
 # What a resumed run may change, as far as it is a matter of degree.
 _WHILE_TRAINING = ("optimizer.", "schedule.", "regularize.", "gradient.clip_", "algorithm.")
 # Of an agent, what its networks are made of.
@@ -44,6 +44,7 @@ def resolve(sweep: Sweep, base: Base) -> Sweep:
             "mode": sweep.mode or best(base.job, sweep.metric),
             "space": space.dump(tree),
             "tracking": base.job.tracking,
+            "notify": sweep.notify or base.job.notify,
         }
     )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from dlsys.spec.notify import Notify
 from dlsys.spec.section import (
     Count,
     Every,
@@ -164,3 +165,5 @@ class Sweep(Section):
     """Decides what is drawn; the trials' own seed is the job's."""
     tracking: Tracking | None = None
     """The MLflow experiment and server; what is left out is the job's own."""
+    notify: Notify | None = None
+    """Who is told when the sweep has ended; by default whom the job tells, and of trials nobody."""

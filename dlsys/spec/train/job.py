@@ -10,6 +10,7 @@ from pydantic import Field
 from dlsys.spec.card import Card
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.data import OwnSource, Source
+from dlsys.spec.notify import Notify
 from dlsys.spec.section import (
     Bool,
     Bound,
@@ -239,6 +240,8 @@ class TrainJob(Section):
     """Retries and hangs."""
     tracking: Tracking = Field(default_factory=Tracking)
     """The MLflow experiment and server."""
+    notify: Notify | None = None
+    """Who is told when the run has ended; by default whom DLSYS_NOTIFY says."""
     seed: Annotated[NonNegativeInt, Field(lt=2**32)] = 0
     """Decides initial weights, data order, dropout and augmentation."""
     expect: dict[str, Bound] = Field(default_factory=dict)
