@@ -139,7 +139,7 @@ def _run(command: list[str], said: dict[str, Any], patience: float, folder: Path
         return f"{command[0]} was not done in {patience:.0f} s"
     except (OSError, ValueError) as error:
         return f"{command[0]} cannot be started: {getattr(error, 'strerror', None) or error}"
+    if done.returncode == 0:
+        return ""
     last = (done.stderr.strip().splitlines() or [""])[-1]
-    return f"{command[0]} ended with exit code {done.returncode}{f': {last}' if last else ''}" * bool(
-        done.returncode
-    )
+    return f"{command[0]} ended with exit code {done.returncode}{f': {last}' if last else ''}"
