@@ -32,6 +32,8 @@ if TYPE_CHECKING:  # it imports what a user's own loss needs
 # State carried from one batch to the next of the same stream: tensors, rows first, in nested
 # dicts or tuples; None at the start of an epoch and for workloads without state.
 Carry = Any
+# What a run leaves to look at: text, images, or a table's rows.
+Sample = str | Tensor | Sequence[Mapping[str, Any]]
 
 
 @dataclass
@@ -68,7 +70,9 @@ class Phase:
 class Measured(Protocol):
     """Figures of a split besides a workload's own, as sums over rows."""
 
-    modes: Mapping[str, Literal["max", "min"]]
+    @property
+    def modes(self) -> Mapping[str, Literal["max", "min"]]:
+        """The figures' names, each with which of its values is the best."""
 
     def sums(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Those of one batch."""
@@ -174,7 +178,7 @@ class Workload:
         """One output from several stochastic ones (Monte Carlo dropout); by default the mean."""
         return torch.stack(list(outputs)).mean(0)
 
-    def samples(self, model: nn.Module, seed: int) -> dict[str, str | Tensor | Sequence[Mapping[str, Any]]]:
+    def samples(self, model: nn.Module, seed: int) -> Mapping[str, Sample]:
         """Something to look at when the run ends, by file name: text, images as a float tensor
         (N, C, H, W) in 0…1, or a table's rows. Called on rank 0 with the model in eval mode."""
         return {}
