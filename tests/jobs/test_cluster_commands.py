@@ -80,7 +80,7 @@ if os.environ["RANK"] == "1" and sys.argv[1] == "is-killed":
 while True:
     time.sleep(0.1)
 """
-_OURS = ("job-group", "ray::_Rank", "launch.guard", "ranks.py", "sleep 1000")
+_OURS = ("dlsys.cli.main run", "ray::_Rank", "launch.guard", "ranks.py", "sleep 1000")
 
 
 class Ranks:
@@ -156,7 +156,7 @@ def test_stopped_every_process_may_still_work(cluster: Cluster, ranks: dict[str,
 def test_a_killed_driver_leaves_nothing(cluster: Cluster, ranks: dict[str, Ranks]) -> None:
     left = ranks["loses-driver"]
     left.ready()
-    (driver,) = left.family("job-group")
+    (driver,) = left.family("dlsys.cli.main run")
     driver.kill()
     cluster.wait_for(left.job, ("FAILED",))
     left.gone()

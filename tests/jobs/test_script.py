@@ -15,10 +15,8 @@ import psutil
 import pytest
 from runner import Folder
 
-from dlsys.cli.submit import _file
 from dlsys.errors import UsageError
 from dlsys.jobs.launch.script import program
-from dlsys.jobs.submission import Options
 from dlsys.paths import RunPaths
 
 # Plain torch, as it is written for torchrun: it goes on from its own checkpoint, and its gradients are the
@@ -368,6 +366,3 @@ def test_a_file_says_what_the_command_line_does(folder: Folder) -> None:
     }
     assert "logs/rank-0.log" in artifacts
     assert RunPaths(folder.run.root).source.read_text().startswith("kind: script")
-    with pytest.raises(UsageError, match="is of kind: script, which is run here") as caught:
-        _file([str(folder.path / "inside" / "job.yaml")], Options(), None)
-    assert caught.value.hint.endswith("dlsys submit -- python train.py --lr 0.1")
