@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlsys.cli import command as commands
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import report_end
 from dlsys.errors import DlsysError, UsageError
@@ -46,21 +46,18 @@ def run(
     from dlsys.spec.load import LoadedCluster, LoadedSweep, load_any
 
     cluster = address or os.environ.get("RAY_ADDRESS") or None
-    before, command = _split(words or [])
-    said = {"--name": name, "--workers": workers, "--experiment": experiment}
-    if command is None and (useless := [key for key, value in said.items() if value is not None]):
-        raise UsageError(
-            f"{useless[0]}: is for a command after `--`",
-            hint="A file says it itself; change it for this run: resources.workers=2",
-        )
+    before, command = commands.split(words or [], "run")
+    if command is None:
+        commands.of_commands_alone({"--name": name, "--workers": workers, "--experiment": experiment})
+    options = commands.of_options(workers, experiment)
     loaded: Loaded | LoadedScript
     paths: RunPaths | None = None
     if resume is not None:
         if name is not None:
             raise UsageError("--name: a run that goes on keeps its name: leave it out")
-        paths, loaded = _taken_up(resume, before, command, workers, experiment)
+        paths, loaded = _taken_up(resume, [*options, *before], command)
     elif command is not None:
-        loaded = _command(before, command, name, workers, experiment)
+        loaded = commands.load("run", before, command, name, options)
     else:
         if not before:
             raise UsageError(
@@ -84,85 +81,55 @@ def run(
                 hint=f"Bring it up: dlsys cluster up {file}",
             )
         loaded = found
-    if loaded.job.kind == "script":
-        if address is not None:
-            raise UsageError("--address: a script runs on this machine: leave it out")
+    is_script = loaded.job.kind == "script"
+    queued = paths is not None and paths.submission.exists()
+    if is_script and address is not None:
+        raise UsageError(
+            "--address: a script runs on this machine: leave it out",
+            hint="To a cluster goes: dlsys submit -- python train.py",
+        )
+    if is_script and not queued:
         cluster = None  # RAY_ADDRESS is the script's own to read
     if paths is None:
         paths = runs.prepare(loaded)
     job = loaded.job
-    progress = progress_of(paths, job)
+    # What a cluster keeps as a script's log is what the script says.
+    heard = not (is_script and queued)
+    progress = progress_of(paths, job, heard=heard)
     with progress:
         ended = runs.execute(
             paths,
             job,
             address=cluster,
             note=progress.say,
-            farewell=lambda ended: tell(ended, job, as_json),
+            farewell=lambda ended: tell(ended, job, as_json, heard),
         )
-    tell(ended, job, as_json)
+    tell(ended, job, as_json, heard)
     if isinstance(ended.error, DlsysError):
         raise typer.Exit(ended.error.exit_code)
 
 
-def _split(words: list[str]) -> tuple[list[str], list[str] | None]:
-    """What stands before `--`, and the command behind it; None without one."""
-    if "--" not in sys.argv:
-        return words, None
-    command = sys.argv[sys.argv.index("--") + 1 :]
-    if not command or words[-len(command) :] != command:
-        raise UsageError("--: no command follows", hint="For example: dlsys run -- python train.py --lr 0.1")
-    return words[: -len(command)], command
-
-
-def _overrides(words: list[str], hint: str) -> list[str]:
-    if wrong := [text for text in words if "=" not in text]:
-        raise UsageError(f"{wrong[0]}: is no override (key=value)", hint=hint)
-    return words
-
-
-def _of_options(workers: int | None, experiment: str | None) -> list[str]:
-    """What options say, as overrides."""
-    from dlsys.spec.overrides import as_given
-
-    said = {"resources.workers": workers, "tracking.experiment": experiment}
-    return [*as_given({key: value for key, value in said.items() if value is not None})]
-
-
-def _command(
-    before: list[str], command: list[str], name: str | None, workers: int | None, experiment: str | None
-) -> LoadedScript:
-    from dlsys.spec.script.load import of_command
-
-    given = _overrides(
-        before, "Before `--` stand overrides alone: dlsys run failure.retries=2 -- python train.py"
-    )
-    return of_command(command, name, [*_of_options(workers, experiment), *given], Path.cwd())
-
-
 def _taken_up(
-    resume: str,
-    before: list[str],
-    command: list[str] | None,
-    workers: int | None,
-    experiment: str | None,
+    resume: str, before: list[str], command: list[str] | None
 ) -> tuple[RunPaths, Loaded | LoadedScript]:
     """A run that goes on, and its job, with what is changed for it."""
     from dlsys.jobs import run as runs
     from dlsys.jobs.moved import folder_of
     from dlsys.paths import RunPaths
+    from dlsys.spec.files import Files
     from dlsys.spec.load import Loaded, load_any
     from dlsys.spec.overrides import as_given
     from dlsys.spec.script.load import LoadedScript
 
     # With --resume the file is known, and every argument is an override.
-    changes = _overrides(before, "With --resume, give only overrides (stop.epochs=20).")
-    changes = [*_of_options(workers, experiment), *changes]
+    changes = commands.overrides(before, "With --resume, give only overrides (stop.epochs=20).")
     recalled(resume)
     paths = RunPaths.find(resume)
     if command is not None:
         changes += as_given({"command": command})
-    loaded = load_any(paths.spec, changes, folder=folder_of(paths))
+    # On a cluster, what has a full path is the workers' nodes' own.
+    there: Files = "relative" if paths.submission.exists() else "all"
+    loaded = load_any(paths.spec, changes, folder=folder_of(paths), there=there)
     if not isinstance(loaded, Loaded | LoadedScript):
         raise UsageError(f"{paths.id}: is a sweep", hint=f"It goes on with: dlsys sweep resume {paths.id}")
     if command is not None and not isinstance(loaded, LoadedScript):
@@ -171,10 +138,17 @@ def _taken_up(
     return paths, loaded
 
 
-def tell(ended: Any, job: Any, as_json: bool) -> None:
-    """How a run ended: its error first, then what it has come to."""
+def tell(ended: Any, job: Any, as_json: bool, heard: bool = True) -> None:
+    """How a run ended: its error first, then what it has come to.
+
+    Args:
+        heard: whether somebody sees this who does not know the run yet.
+    """
     report_end(ended.error)
-    summarize(ended, job, as_json)
+    if heard:
+        summarize(ended, job, as_json)
+    else:
+        print(*(f"{line}\n" for line in _unsent(ended)), sep="", end="", file=sys.stderr)
 
 
 def recalled(prefix: str) -> None:
@@ -229,8 +203,12 @@ def summarize(ended: Any, job: Any, as_json: bool) -> None:
         if ended.resumable:
             lines.append(f"Continue it:  dlsys run --resume {ended.run_id}")
         lines.append(f"Look it up:   dlsys runs show {ended.run_id}")
-    if ended.unsent:
-        lines.append(ended.unsent)
+    print("\n".join([*lines, *_unsent(ended)]), file=sys.stderr)
+
+
+def _unsent(ended: Any) -> list[str]:
+    """What of a run is not yet where it belongs."""
+    lines = [ended.unsent] if ended.unsent else []
     if not ended.delivered:
         lines.append(f"MLflow has not taken everything yet; later: dlsys runs sync {ended.run_id}")
-    print("\n".join(lines), file=sys.stderr)
+    return lines

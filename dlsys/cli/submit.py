@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlsys.cli import command as commands
 from dlsys.cli.options import Cluster
 from dlsys.cli.output import AsJson, give
 from dlsys.errors import UsageError
+
+if TYPE_CHECKING:
+    from dlsys.jobs.submit import Submitted
 
 
 def submit(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="FILE [KEY=VALUE]... | -- COMMAND...", help="A job or sweep file, or a command."
+            metavar="FILE [KEY=VALUE]... | [KEY=VALUE]... -- COMMAND...",
+            help="A job or sweep file, or a command.",
         ),
     ] = None,
     cluster: Cluster = None,
@@ -28,9 +32,10 @@ def submit(
         str | None, typer.Option("--id", help="The job's id, for a submission that may be repeated.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="A command's name; by default its script's.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="A command's processes.")] = 1,
-    cpus: Annotated[float, typer.Option(min=0, help="CPUs of each.")] = 1,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="A command's processes.")] = None,
+    cpus: Annotated[float | None, typer.Option(help="CPUs of each; 1 by default.")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs of each.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="A command's MLflow experiment.")] = None,
     pip: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Requirements beside what the nodes have.")
     ] = None,
@@ -47,75 +52,66 @@ def submit(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a job to a cluster: a file, or any command after `--`."""
+    """Send a job to a cluster: a file, or any script after `--`."""
     from dlsys.cli.jobs import follow
     from dlsys.cluster.places import choose
     from dlsys.cluster.reach import reach
     from dlsys.jobs.client import Desk
     from dlsys.jobs.submission import Options
+    from dlsys.jobs.submit import folder_for, of_loaded, travels
 
-    if not words:
-        raise UsageError("what is to run? dlsys submit FILE, or dlsys submit -- python train.py")
-    paths = choose(cluster)
-    said = Options(priority, job_id, pip, tuple(env or ()), tuple(secret or ()), working_dir or Path())
-    is_command = "--" in sys.argv and words == sys.argv[sys.argv.index("--") + 1 :]
-    used: list[Path] = []
-    if is_command:
-        made = _command(words, name, workers, cpus, gpus, said)
+    before, command = commands.split(words or [], "submit")
+    loaded: Submitted
+    if command is None:
+        own = {"--name": name, "--workers": workers, "--cpus": cpus, "--gpus": gpus}
+        commands.of_commands_alone({**own, "--experiment": experiment})
+        loaded = _file(before, _as_overrides(env))
     else:
-        made, used, said = _file(words, said, working_dir)
+        options = [*commands.of_options(workers, experiment, cpus, gpus), *_as_overrides(env)]
+        folder = (working_dir or Path()).resolve()
+        loaded = commands.load("submit", before, command, name, options, folder)
+    paths = choose(cluster)
+    used = travels(loaded)
+    packed = folder_for(loaded, working_dir, used)
+    made = of_loaded(loaded, Options(priority, job_id, pip, tuple(env or ()), tuple(secret or ()), packed))
     with reach(paths) as endpoint:
         desk = Desk(endpoint, paths.name)
-        if is_command or used:
-            made["package"] = _bring(desk, said.folder, used)
+        if used:
+            made["package"] = _bring(desk, packed, used)
         job = desk.submit(made)
         _acknowledge(job, paths.name, as_json)
         if not detach:
             raise typer.Exit(follow(desk, job["id"]))
 
 
-def job_group(job: Annotated[str, typer.Argument(metavar="JOB")]) -> None:
-    """Run a submitted command on its workers: what a cluster's queue gives to Ray."""
-    import os
+def _file(words: list[str], env: list[str]) -> Submitted:
+    """The job of a file.
 
-    from dlsys.jobs import group
-    from dlsys.jobs.desk import book
-    from dlsys.paths import RunPaths
-
-    paths = RunPaths.find(job)
-    known, address = book.read(paths), os.environ.get("RAY_ADDRESS")
-    if known is None or known.kind != "command" or not address:
-        raise UsageError(f"{paths.id}: only a cluster's queue can start this")
-    group.run(paths, known, address)
-
-
-def _command(words: list[str], name: str | None, workers: int, cpus: float, gpus: float, said: Any) -> Any:
-    from dlsys.jobs.submission import of_command
-
-    need = {key: value for key, value in {"CPU": cpus, "GPU": gpus}.items() if value}
-    return of_command(words, name, workers, need, said)
-
-
-def _file(words: list[str], said: Any, working_dir: Path | None) -> tuple[Any, list[Path], Any]:
-    """The submission of a file, what of its own it uses, and the options with the folder to be packed."""
-    from dlsys.jobs.submit import folder_for, of_file, travels
+    Args:
+        env: what `--env` says, as overrides of a script's file.
+    """
     from dlsys.spec.load import LoadedCluster, load_any
     from dlsys.spec.ready import find
     from dlsys.spec.script.load import LoadedScript
 
+    if not words:
+        raise UsageError("what is to run? dlsys submit FILE, or dlsys submit -- python train.py")
     file, *overrides = words
     # What has a full path is the nodes' own.
     loaded = load_any(find(file), overrides, there="relative")
+    if env and isinstance(loaded, LoadedScript):
+        loaded = load_any(find(file), [*overrides, *env], there="relative")
     if isinstance(loaded, LoadedCluster):
         raise UsageError(f"{file}: is a cluster; a job or a sweep is wanted here")
-    if isinstance(loaded, LoadedScript):
-        raise UsageError(
-            f"{file}: is of kind: script, which is run here: dlsys run {file}",
-            hint=f"Its command goes to a cluster by itself: dlsys submit -- {loaded.job.written}",
-        )
-    used = travels(loaded)
-    said = replace(said, folder=folder_for(loaded, working_dir, used))
-    return of_file(loaded, said), used, said
+    return loaded
+
+
+def _as_overrides(env: list[str] | None) -> list[str]:
+    """Variables for a job, as a script's file says them."""
+    from dlsys.spec.overrides import as_given
+
+    pairs = (text.partition("=") for text in env or () if "=" in text)
+    return [*as_given({f"env.{name}": value for name, _, value in pairs})]
 
 
 def _bring(desk: Any, folder: Path, used: list[Path]) -> str:

@@ -34,13 +34,15 @@ class Notes:
 
     Args:
         paths: the run.
+        heard: whether somebody hears of the run for the first time.
     """
 
-    def __init__(self, paths: RunPaths) -> None:
-        self._paths = paths
+    def __init__(self, paths: RunPaths, heard: bool) -> None:
+        self._paths, self._heard = paths, heard
 
     def __enter__(self) -> Notes:
-        self.say(f"run {self._paths.id}")
+        if self._heard:
+            self.say(f"run {self._paths.id}")
         return self
 
     def __exit__(
@@ -54,9 +56,13 @@ class Notes:
         sys.stderr.flush()
 
 
-def progress_of(paths: RunPaths, job: AnyJob) -> Notes | Progress:
-    """What shows a run of this job."""
-    return Notes(paths) if isinstance(job, ScriptJob) else Progress(paths, job)
+def progress_of(paths: RunPaths, job: AnyJob, *, heard: bool = True) -> Notes | Progress:
+    """What shows a run of this job.
+
+    Args:
+        heard: of a script, whether its run must be named first.
+    """
+    return Notes(paths, heard) if isinstance(job, ScriptJob) else Progress(paths, job)
 
 
 class Progress:

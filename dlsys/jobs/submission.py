@@ -1,7 +1,8 @@
-"""What a cluster's desk takes, of a command. Without the typed files: it is acknowledged sooner so."""
+"""What a submission says besides the job itself, and what it must not say."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,36 +34,11 @@ class Options:
     folder: Path = Path()
 
 
-def _refuse_typing_errors(command: list[str], folder: Path) -> None:
-    """Refuses what a shell would not find either, before it waits in the queue.
+def refuse_secrets(command: Sequence[str]) -> None:
+    """Refuses what a command's words should not hold.
 
     Raises:
-        UsageError: a whole command in quotes, or a script that is not in the folder.
-    """
-    program, *rest = command
-    if not rest and len(program.split()) > 1 and not (folder / program).exists():
-        raise UsageError(
-            f"{program!r} is one word, and would be looked for as a program of that name",
-            hint=f"Leave the quotes out: dlsys submit -- {program}",
-        )
-    script = program
-    if Path(program).name.startswith("python"):
-        script = next((word for word in rest if not word.startswith("-")), "")
-        if "-c" in rest or "-m" in rest or not script.endswith(".py"):
-            return
-    elif "/" not in program:
-        return
-    if not Path(script).is_absolute() and not (folder / script).exists():
-        raise UsageError(f"{script}: no such file in {folder.resolve()}, which is packed")
-
-
-def of_command(
-    command: list[str], name: str | None, workers: int, need: dict[str, float], options: Options
-) -> dict[str, Any]:
-    """The submission of any command: one process, or with several workers one on each.
-
-    Raises:
-        UsageError: a word looks like a secret.
+        UsageError: one looks like a secret.
     """
     for word in command:
         key, _, value = word.lstrip("-").partition("=")
@@ -71,19 +47,10 @@ def of_command(
                 f"the command's word {mask_settings(word)} looks like a secret; commands are written down",
                 hint="Let the program read it from a variable, and send that: --secret NAME.",
             )
-    _refuse_typing_errors(command, options.folder)
-    return {
-        **common(options),
-        "id": new_id(options, name or _name_of(command)),
-        "kind": "command",
-        "command": command,
-        "bundles": [need] * workers,
-        "retries": 0,
-    }
 
 
 def common(options: Options) -> dict[str, Any]:
-    """What a file's and a command's submission both say.
+    """What every submission says.
 
     Raises:
         UsageError: an option is wrong.
@@ -118,12 +85,3 @@ def new_id(options: Options, name: str) -> str:
             f"--id {options.job_id}: an id is name-date-time-random, such as lenet5-20260101-120000-abcd"
         )
     return options.job_id
-
-
-def _name_of(command: list[str]) -> str:
-    """A command's own name: its script's, or its program's."""
-    script = next((word for word in command if word.endswith((".py", ".sh"))), command[0])
-    kept = "".join(
-        letter if letter.isalnum() or letter in "_-" else "-" for letter in Path(script).stem.lower()
-    )
-    return kept.strip("-_")[:40] or "command"

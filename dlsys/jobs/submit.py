@@ -1,4 +1,4 @@
-"""From a job file to what a cluster's desk takes."""
+"""From a job to what a cluster's desk takes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,30 @@ from typing import Any
 
 from dlsys.errors import UsageError
 from dlsys.jobs import run as runs
-from dlsys.jobs.submission import Options, common, new_id
+from dlsys.jobs.submission import Options, common, new_id, refuse_secrets
 from dlsys.paths import RunPaths
 from dlsys.spec.load import Loaded, LoadedSweep
 from dlsys.spec.own_code import find_source
 from dlsys.spec.rl.job import Job
+from dlsys.spec.script import rules as script_rules
+from dlsys.spec.script.load import LoadedScript
 from dlsys.track.record import default_uri
 
+Submitted = Loaded | LoadedScript | LoadedSweep
 
-def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
-    """The submission of a checked job or sweep; its folder is packed by the caller."""
+
+def of_loaded(loaded: Submitted, options: Options) -> dict[str, Any]:
+    """The submission of a checked job or sweep; its folder is packed by the caller.
+
+    Raises:
+        UsageError: an option is wrong, or a script's command holds a secret.
+    """
     from dlsys.jobs import sweep as sweeps
     from dlsys.jobs.sweep_sizes import sizes, total
 
+    if isinstance(loaded, LoadedScript):
+        refuse_secrets(loaded.job.command)
+    said = common(options)
     is_sweep = isinstance(loaded, LoadedSweep)
     job_id = new_id(options, loaded.sweep.name if isinstance(loaded, LoadedSweep) else loaded.job.name)
     with tempfile.TemporaryDirectory(prefix="dlsys-") as name:
@@ -42,7 +53,7 @@ def of_file(loaded: Loaded | LoadedSweep, options: Options) -> dict[str, Any]:
         asked = loaded.sweep.concurrent
         times = 0 if asked == "auto" else asked
     return {
-        **common(options),
+        **said,
         "id": job_id,
         "kind": "sweep" if is_sweep else base.job.kind,
         "bundles": [room for bundle in bundles if (room := _counted(bundle))],
@@ -57,8 +68,15 @@ def _counted(bundle: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in bundle.items() if key in ("CPU", "GPU")}
 
 
-def travels(loaded: Loaded | LoadedSweep) -> list[Path]:
-    """The files of its own that a job uses: a user's code, and data by a relative path; full paths."""
+def travels(loaded: Submitted) -> list[Path]:
+    """The files of its own that a job uses: a user's code, and data by a relative path; full paths.
+
+    Of a script it is the folder that it is run in, and the script, if the command names one.
+    """
+    if isinstance(loaded, LoadedScript):
+        named = script_rules.script(loaded.job)
+        own_script = [] if named is None or os.path.isabs(named[1]) else [loaded.folder / named[1]]
+        return [loaded.folder.resolve(), *(Path(os.path.normpath(path)) for path in own_script)]
     base = loaded.job if isinstance(loaded, LoadedSweep) else loaded
     modules = [find_source(name.partition(":")[0]) for name in base.job.code.values() if ":" in name]
     # Of installed packages the nodes have their own.
@@ -68,7 +86,7 @@ def travels(loaded: Loaded | LoadedSweep) -> list[Path]:
     return [*own, *(Path(os.path.normpath(base.folder / text)) for text in local)]
 
 
-def folder_for(loaded: Loaded | LoadedSweep, told: Path | None, used: Sequence[Path]) -> Path:
+def folder_for(loaded: Submitted, told: Path | None, used: Sequence[Path]) -> Path:
     """The folder to be packed: the one that was told, this one, or the job file's where that holds all.
 
     Args:

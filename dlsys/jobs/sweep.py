@@ -28,9 +28,9 @@ from dlsys.jobs.sweep_sizes import sizes, total
 from dlsys.jobs.warm_start import earlier
 from dlsys.paths import RunPaths, new_run_id, read_json, write_json
 from dlsys.spec import yaml
-from dlsys.spec.files import files, placed
+from dlsys.spec.files import Files, files, placed
 from dlsys.spec.fingerprint import fingerprint, refuse_changes
-from dlsys.spec.load import Files, LoadedSweep, load_any
+from dlsys.spec.load import LoadedSweep, load_any
 from dlsys.spec.rl.job import Job, RLResources
 from dlsys.spec.train.job import Resources
 from dlsys.track import record as provenance

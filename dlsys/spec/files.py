@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Literal
 
 from dlsys.spec.own_code import uninstalled
 from dlsys.spec.rl.job import Job
@@ -13,6 +13,9 @@ from dlsys.spec.rules import Found
 from dlsys.spec.section import NamesFile, Section
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.yaml import Path
+
+# Which of the files that a job reads must be there: all, none, or those by relative paths.
+Files = Literal["all", "relative", "none"]
 
 
 def files(job: Job) -> Iterator[tuple[Path, str]]:

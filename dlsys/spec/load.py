@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.registry import did_you_mean
 from dlsys.spec import files, yaml
 from dlsys.spec.cluster import rules as cluster_rules
 from dlsys.spec.cluster.providers import PROVIDERS, Cluster
+from dlsys.spec.files import Files
 from dlsys.spec.overrides import apply_overrides, as_given, changed
 from dlsys.spec.rl import rules as rl_rules
 from dlsys.spec.rl.job import Job, RLJob
@@ -29,7 +30,6 @@ from dlsys.spec.train.job import TrainJob
 
 KINDS = ("train", "rl", "script", "sweep", "cluster")
 _JOBS = ("train", "rl")
-Files = Literal["all", "relative", "none"]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def check_any(
     if kind == "cluster":
         return LoadedCluster(check_cluster(document), source, Path(document.file).resolve(), tuple(overrides))
     if kind == "script":
-        return scripts.of_document(document, source, overrides, folder, look=there != "none")
+        return scripts.of_document(document, source, overrides, folder, there)
     return _loaded(document, source, overrides, folder, there)
 
 

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +20,10 @@ from cluster_fixture import Cluster, local_cluster
 
 from dlsys.cluster.places import Endpoint
 from dlsys.jobs.client import Desk
-from dlsys.paths import new_run_id, read_json
+from dlsys.jobs.submission import Options
+from dlsys.jobs.submit import of_loaded
+from dlsys.paths import read_json
+from dlsys.spec.script.load import of_command
 from dlsys.track.store import Store
 from dlsys.track.writer import delivered
 
@@ -128,16 +131,19 @@ def test_a_failed_command_fails_with_its_code(cluster: Cluster) -> None:
     job_id = done.stdout.splitlines()[0]
     assert done.returncode == 1
     assert "said" in done.stdout
-    assert "it ended with exit code 7" in done.stderr
+    assert "the command on " in done.stderr
+    assert " ended with exit code 7" in done.stderr
+    assert cluster.job(job_id)["exit_code"] == 7
+    assert cluster.log(job_id).startswith("said\ndlsys: the command on "), "the script has the first word"
     assert cluster.dlsys("jobs", "status", job_id, "--exit-code", check=False).returncode == 100
 
 
-def test_twenty_jobs_at_once_run_in_order_of_priority(cluster: Cluster, desk: Desk) -> None:
-    blockers = [desk.submit(command("blocker", priority=99, command=["sleep", "4"])) for _ in range(2)]
+def test_jobs_that_come_at_once_run_in_order_of_priority(cluster: Cluster, desk: Desk) -> None:
+    blockers = [desk.submit(command("blocker", priority=99, command=["sleep", "1"])) for _ in range(2)]
     for blocker in blockers:
         cluster.wait_for(blocker["id"], ["RUNNING"])
-    made = [command(f"job{index}", priority=index % 5) for index in range(20)]
-    with ThreadPoolExecutor(20) as pool:
+    made = [command(f"job{index}", priority=index % 3) for index in range(6)]
+    with ThreadPoolExecutor(6) as pool:
         assert {job["state"] for job in pool.map(desk.submit, made)} == {"QUEUED"}
     waiting = [desk.job(job["id"]) for job in made]
     ended = [cluster.wait_for(job["id"], ["SUCCEEDED"], 120) for job in made]
@@ -284,9 +290,9 @@ def names(cluster: Cluster) -> list[str]:
     return sorted(node["name"] for node in status["nodes"] if node["alive"])
 
 
-def command(name: str, cpu: float = 1, **more) -> dict:
-    need = {"kind": "command", "command": SLEEP, "bundles": [{"CPU": cpu}], "retries": 0}
-    return {"id": new_run_id(name), **need, **more}
+def command(name: str, cpu: float = 1, command: Sequence[str] = SLEEP, priority: int = 0) -> dict:
+    loaded = of_command(command, name, [f"resources.cpus={cpu}"], Path.cwd())
+    return of_loaded(loaded, Options(priority))
 
 
 def status(url: str, token: str, method: str = "GET", **headers: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster_fixture import Cluster, local_cluster
+from scripts import TRAIN
 
 from dlsys.jobs.sweep import ledger_of
 from dlsys.track.store import Store
@@ -24,7 +25,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 _REDUCE = """
-import os, torch
+import os, mlflow, torch
 from torch import distributed
 
 distributed.init_process_group("gloo", init_method="env://")
@@ -34,6 +35,7 @@ print(f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}, sum {total.item
       f"node {os.environ['NODE_RANK']} {os.environ['GROUP_RANK']}, local {os.environ['LOCAL_RANK']}",
       f"of {os.environ['LOCAL_WORLD_SIZE']}, {os.environ['TORCHELASTIC_RUN_ID']}",
       open("beside.txt").read())
+mlflow.log_metric(f"sum/{os.environ['RANK']}", total.item(), step=4)
 distributed.destroy_process_group()
 """
 
@@ -41,13 +43,51 @@ distributed.destroy_process_group()
 def test_torch_finds_its_ranks_on_both_nodes(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "reduce.py").write_text(_REDUCE)
     (tmp_path / "beside.txt").write_text("packed")
-    done = cluster.dlsys("submit", "--workers", "2", "--", "python", "reduce.py", cwd=tmp_path)
+    options = ("--workers", "2", "--experiment", "sums", "failure.retries=1", "--env", "SEED=7")
+    done = cluster.dlsys("submit", *options, "--", "python", "reduce.py", cwd=tmp_path)
     job = done.stdout.split()[0]
     said = "rank {0} of 2, sum 11, node {0} {0}, local 0 of 1, " + job + " packed"
-    assert said.format(0) in done.stdout
-    assert said.format(1) not in done.stdout
-    assert said.format(1) in cluster.run(job).log(1).read_text()
-    assert said.format(0) in cluster.dlsys("jobs", "logs", job, "--rank", "0").stdout
+    assert done.stdout == f"{job}\n{said.format(0)}\n", "no library says a word"
+    assert cluster.run(job).log(1).read_text() == f"{said.format(1)}\n"
+    assert cluster.dlsys("jobs", "logs", job, "--rank", "0").stdout == f"{said.format(0)}\n"
+    shown = json.loads(cluster.dlsys("runs", "show", job, "--json").stdout)
+    assert shown["metrics"] == {"sum/0": 11, "sum/1": 11}
+    assert (shown["params"]["env.SEED"], shown["tags"]["dlsys.cluster"]) == ("7", "test-two")
+    assert f"{job}  FINISHED" in cluster.dlsys("runs", "list").stdout
+
+
+def test_a_file_is_one_run_that_goes_on_from_its_own_checkpoint(cluster: Cluster, tmp_path: Path) -> None:
+    """A rank is killed; each step is in MLflow once, with both ranks' logs."""
+    (tmp_path / "exp").mkdir()
+    (tmp_path / "exp" / "train.py").write_text(TRAIN)
+    (tmp_path / "exp" / "script.yaml").write_text(_FILE)
+    done = cluster.dlsys("submit", "exp/script.yaml", "failure.retries=1", cwd=tmp_path)
+    job = done.stdout.split()[0]
+    assert "was ended by SIGKILL; attempt 2 of 2 starts all workers anew\n" in done.stdout
+    assert done.stdout.endswith("goes on from step 3, restart 1\n")
+    store = Store(f"sqlite:///{cluster.folder}/.dlsys/mlflow.db")
+    (run,) = store.runs(prefix=job)
+    cluster.until(lambda: store.client.get_run(run.info.run_id).info.status == "FINISHED")
+    points = store.client.get_metric_history(run.info.run_id, "loss")
+    assert sorted(point.step for point in points) == [*range(6)]
+    logs = {item.path for item in store.client.list_artifacts(run.info.run_id, "logs")}
+    assert {"logs/rank-0.log", "logs/rank-1.log"} <= logs
+    assert all(cluster.run(each.info.run_name).root.is_dir() for each in everything(store))
+
+
+_FILE = """
+kind: script
+name: own
+command: [python, train.py, die]
+resources: {workers: 2, cpus: 0.5}
+expect: {loss: "< 100"}
+"""
+
+
+def everything(store: Store) -> list:
+    """Every run in the store, also those that are not dlsys's."""
+    found = store.client.search_experiments()
+    return store.client.search_runs([experiment.experiment_id for experiment in found])
 
 
 def test_torch_alone(cluster: Cluster, tmp_path: Path) -> None:
@@ -80,7 +120,7 @@ if os.environ["RANK"] == "1" and sys.argv[1] == "is-killed":
 while True:
     time.sleep(0.1)
 """
-_OURS = ("job-group", "ray::_Rank", "launch.guard", "ranks.py", "sleep 1000")
+_OURS = ("dlsys.cli.main run", "ray::_Rank", "launch.guard", "ranks.py", "sleep 1000")
 
 
 class Ranks:
@@ -156,7 +196,7 @@ def test_stopped_every_process_may_still_work(cluster: Cluster, ranks: dict[str,
 def test_a_killed_driver_leaves_nothing(cluster: Cluster, ranks: dict[str, Ranks]) -> None:
     left = ranks["loses-driver"]
     left.ready()
-    (driver,) = left.family("job-group")
+    (driver,) = left.family("dlsys.cli.main run")
     driver.kill()
     cluster.wait_for(left.job, ("FAILED",))
     left.gone()

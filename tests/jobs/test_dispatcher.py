@@ -30,7 +30,7 @@ class Ray(RayApi):
         self.says = RayJob("RUNNING", "", None, "1")
         self.on_submit: Callable[[], None] = lambda: None
 
-    async def submit(self, ray_id: str, entrypoint: str, runtime_env: dict[str, Any], **room: Any) -> None:
+    async def submit(self, ray_id: str, entrypoint: str, runtime_env: dict[str, Any]) -> None:
         self.given.append(ray_id)
         self.on_submit()
 

@@ -105,28 +105,6 @@ def test_an_attempt_that_ended(verdict: str | None, asked: str, state: State) ->
     assert found == VERDICTS[verdict][asked]
 
 
-@pytest.mark.parametrize(
-    ("status", "code", "asked", "state"),
-    [
-        ("SUCCEEDED", 0, "", S),
-        ("SUCCEEDED", 0, "stop", S),
-        ("FAILED", 3, "", F),
-        ("FAILED", 3, "stop", X),
-        ("FAILED", -9, "", Q),
-        ("FAILED", None, "", Q),
-        ("FAILED", -9, "stop", X),
-        ("STOPPED", None, "", X),
-        ("STOPPED", None, "stop", X),
-    ],
-)
-def test_a_commands_verdict_is_its_exit_code(status: str, code: int | None, asked: str, state: State) -> None:
-    """What a script leaves in its folder is no verdict."""
-    found = look(job(R, kind="command", asked=asked), status, code=code, verdict="KILLED")
-    assert becomes(found) == state
-    assert isinstance(found, Change)
-    assert found.more["exit_code"] == code
-
-
 @pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
 def test_a_driver_dies_with_its_node(status: str) -> None:
     found = look(job(R), status, lost=True)
@@ -155,7 +133,7 @@ def test_a_job_starts_again_as_often_as_it_may() -> None:
 
 REASONS = [
     (look(job(R), "FAILED", verdict="FAILED", cause="out of memory"), "out of memory"),
-    (look(job(R, kind="command"), "FAILED", code=3), "it ended with exit code 3"),
+    (look(job(R), "FAILED", code=3, verdict="FAILED"), "it ended with exit code 3"),
     (look(job(R), "STOPPED"), "stopped from outside"),
     (look(job(R), "SUCCEEDED"), "starts again: it died without a word"),
     (look(job(R), None), "starts again: the cluster's head was lost"),
@@ -255,7 +233,7 @@ def test_no_decision_breaks_the_table() -> None:
     """Whatever comes together."""
     for state, status, verdict in itertools.product(State, (None, *STATUSES), VERDICTS):
         for asked, kind, lost, deaths in itertools.product(
-            ("", "stop", "pause"), ("train", "command"), (False, True), (0, 3)
+            ("", "stop", "pause"), ("train", "script"), (False, True), (0, 3)
         ):
             one = job(state, asked=asked, kind=kind, deaths=deaths)
             code = 1 if status == "FAILED" else None

@@ -172,7 +172,7 @@ def test_a_new_machine_finds_runs_and_their_logs(paths: RunPaths, store: str, tm
 
 
 def test_a_job_is_taken_only_when_the_store_has_it(paths: RunPaths, away: tuple[str, int]) -> None:
-    job = Job(RUN, "command", "here", [], 1.0)
+    job = Job(RUN, "script", "here", [], 1.0)
     paths.spec.write_text("kind: train")
     with pytest.raises(OSError, match="s3://bucket/dlsys"):
         Keeping(away[0], {}).begin(job)

@@ -62,10 +62,13 @@ def test_as_few_as_it_takes_make_room_and_none_when_that_is_not_enough():
     assert decide([*running, job("urgent", 1, 1, at=3, priority=1)], NODES).pause == []
 
 
-def test_a_command_is_not_paused_it_would_start_from_nothing():
-    running = [job("script", 1, 1, state="RUNNING", kind="command"), job("urgent", 1, at=1, priority=1)]
-    made = decide(running, NODES)
-    assert made.pause == []
+@pytest.mark.parametrize(("retries", "paused"), [(0, []), (1, ["script"])])
+def test_a_script_is_paused_only_where_it_may_be_started_again(retries, paused):
+    """Otherwise it would start from nothing."""
+    script = job("script", 1, 1, state="RUNNING", kind="script")
+    script.retries = retries
+    made = decide([script, job("urgent", 1, at=1, priority=1)], NODES)
+    assert names(made.pause) == paused
     assert made.start == []
 
 

@@ -14,53 +14,11 @@ from typing import Any
 import psutil
 import pytest
 from runner import Folder
+from scripts import TRAIN
 
-from dlsys.cli.submit import _file
 from dlsys.errors import UsageError
 from dlsys.jobs.launch.script import program
-from dlsys.jobs.submission import Options
 from dlsys.paths import RunPaths
-
-# Plain torch, as it is written for torchrun: it goes on from its own checkpoint, and its gradients are the
-# mean over all rows whatever the number of workers.
-TRAIN = """
-import os, signal, sys
-import mlflow, torch
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
-
-distributed.init_process_group("gloo")
-rank, size = distributed.get_rank(), distributed.get_world_size()
-torch.manual_seed(0)
-rows, labels = torch.randn(64, 8), torch.randn(64, 1)
-model = nn.Linear(8, 1)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-kept, begin = os.path.join(os.environ["DLSYS_CHECKPOINTS"], "last.pt"), 0
-if os.path.exists(kept):
-    saved = torch.load(kept)
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    begin = saved["step"]
-    print(f"goes on from step {begin}, restart {os.environ['TORCHELASTIC_RESTART_COUNT']}")
-parallel = DistributedDataParallel(model)
-if rank == 0:
-    mlflow.start_run()
-    mlflow.log_params({"lr": 0.1})
-for step in range(begin, 6):
-    optimizer.zero_grad()
-    loss = nn.functional.mse_loss(parallel(rows[rank::size]), labels[rank::size])
-    loss.backward()
-    if "die" in sys.argv and rank == 1 and begin == 0 and step == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    optimizer.step()
-    distributed.all_reduce(loss)
-    if rank == 0:
-        mlflow.log_metric("loss", loss.item() / size, step=step)
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-        torch.save(state, kept + ".new")
-        os.rename(kept + ".new", kept)
-distributed.destroy_process_group()
-"""
 
 
 def alone() -> tuple[float, dict[str, Any]]:
@@ -331,6 +289,25 @@ def test_what_is_wrong_is_told_with_exit_code_2(words: list[str], message: str, 
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--"], "--: no command follows"),
+        (["--", "python", "tarin.py"], "command line: command[1]: no such file: tarin.py in "),
+        (["--env", "RANK=3", "--", "python", "train.py"], "command line: env.RANK: dlsys sets it itself"),
+        (["--cpus", "2", "script.yaml"], "--cpus: is for a command after `--`"),
+        (["--env", "MLFLOW_RUN_ID=3", "script.yaml"], "env.MLFLOW_RUN_ID: dlsys sets it itself"),
+        (["lr=3", "--", "python", "train.py"], "command line: lr: unknown key"),
+    ],
+)
+def test_a_submission_is_checked_alike(words: list[str], message: str, folder: Folder) -> None:
+    script(folder, "")
+    (folder.path / "script.yaml").write_text("kind: script\nname: s\ncommand: [python, train.py]\n")
+    done = folder.dlsys("submit", *words)
+    assert done.code == 2
+    assert message in done.err
+
+
 def test_python_is_that_of_an_environment_that_is_active(tmp_path: Path) -> None:
     """Or else the one that runs dlsys, whatever the system's python is."""
     system, environment = tmp_path / "usr", tmp_path / "venv"
@@ -368,6 +345,3 @@ def test_a_file_says_what_the_command_line_does(folder: Folder) -> None:
     }
     assert "logs/rank-0.log" in artifacts
     assert RunPaths(folder.run.root).source.read_text().startswith("kind: script")
-    with pytest.raises(UsageError, match="is of kind: script, which is run here") as caught:
-        _file([str(folder.path / "inside" / "job.yaml")], Options(), None)
-    assert caught.value.hint.endswith("dlsys submit -- python train.py --lr 0.1")

@@ -16,7 +16,7 @@ from runner import JOB, MODULE, Folder
 
 from dlsys.errors import UsageError
 from dlsys.jobs import secrets
-from dlsys.jobs.submission import Options, of_command
+from dlsys.jobs.submission import Options, common, refuse_secrets
 from dlsys.paths import read_json
 from dlsys.track.mask import is_secret, mask_settings
 
@@ -76,7 +76,7 @@ def test_a_job_files_settings_are_masked_by_name() -> None:
 @pytest.mark.parametrize("text", [f"HF_TOKEN={CANARY}", f"DATA=https://me:{CANARY}@example.org/x"])
 def test_env_takes_no_secrets(text: str) -> None:
     with pytest.raises(UsageError, match="looks like a secret") as caught:
-        of_command(["true"], None, 1, {"CPU": 1.0}, Options(env=(text,)))
+        common(Options(env=(text,)))
     assert CANARY not in str(caught.value)
     assert "--secret " in caught.value.hint
 
@@ -84,19 +84,18 @@ def test_env_takes_no_secrets(text: str) -> None:
 @pytest.mark.parametrize("word", [f"--password={CANARY}", f"HF_TOKEN={CANARY}", f"s3://me:{CANARY}@host/x"])
 def test_a_commands_words_are_no_place_for_secrets(word: str) -> None:
     with pytest.raises(UsageError, match="looks like a secret") as caught:
-        of_command(["python", "train.py", word], None, 1, {"CPU": 1.0}, Options())
+        refuse_secrets(["python", "train.py", word])
     assert CANARY not in str(caught.value)
 
 
 def test_a_command_may_talk_of_tokens() -> None:
-    words = ["python", "-c", "token = next(tokens)", "--max_tokens=5", "--tokenizer=gpt2"]
-    assert of_command(words, None, 1, {"CPU": 1.0}, Options())["command"] == words
+    refuse_secrets(["python", "-c", "token = next(tokens)", "--max_tokens=5", "--tokenizer=gpt2"])
 
 
 def test_a_secret_is_taken_from_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     value = "a b'c\"$HOME\\\nd"
     monkeypatch.setenv("HF_TOKEN", value)
-    made = of_command(["true"], None, 1, {"CPU": 1.0}, Options(secrets=("HF_TOKEN",)))
+    made = common(Options(secrets=("HF_TOKEN",)))
     assert made["secrets"] == {"HF_TOKEN": value}
     secrets.keep(tmp_path / "secrets", made["secrets"])
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o600

@@ -89,6 +89,12 @@ def test_a_job_stops_goes_on_and_outlives_its_cluster(cluster: Cluster, address:
     assert "said by a command" in command.stdout
     assert command.returncode == 0, command.stderr
 
+    (run,) = store.runs(prefix=command.stdout.split()[0])
+    assert run.data.params["command"].startswith("sh -c ")
+    refused = cluster.dlsys("submit", "failure.retries=1", "--", "true", check=False)
+    assert refused.returncode == 2
+    assert "failure.retries: must be 0 where runs are in an object store" in refused.stderr
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_TOKEN", _SECRET)
         words = ("--workers", "2", "--secret", "HF_TOKEN", "--", "sh", "-c", 'printf %s "$HF_TOKEN" | wc -c')

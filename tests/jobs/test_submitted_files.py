@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from dlsys.cli import command as commands
 from dlsys.errors import SpecError, UsageError
 from dlsys.jobs.package import pack
-from dlsys.jobs.submission import Options, of_command
-from dlsys.jobs.submit import folder_for, of_file, travels
+from dlsys.jobs.submission import Options
+from dlsys.jobs.submit import folder_for, of_loaded, travels
 from dlsys.spec.load import Loaded, load_any
+from dlsys.spec.script.load import LoadedScript
 
 JOB = """
 kind: train
@@ -72,7 +74,7 @@ def test_the_folder_is_this_one_or_the_jobs(
     (project / "exp" / "t.csv").write_text("x,y\n1,0\n2,1\n")
     beside = loaded(project, "t.csv")
     assert folder_for(beside, None, travels(beside)) == project / "exp"
-    sent = of_file(beside, Options(folder=project / "exp"))
+    sent = of_loaded(beside, Options(folder=project / "exp"))
     assert '"folder": "."' in sent["files"]["record.json"]
 
 
@@ -97,15 +99,15 @@ def test_a_file_that_git_ignores_is_told_at_once(rule: str, project: Path, tmp_p
     ("command", "said"),
     [
         (["python show.py --epochs 3"], "is one word, and would be looked for as a program of that name"),
-        (["python", "shwo.py", "--epochs", "3"], "shwo.py: no such file in"),
-        (["python3", "-u", "shwo.py"], "shwo.py: no such file in"),
-        (["./train.sh"], "./train.sh: no such file in"),
+        (["python", "shwo.py", "--epochs", "3"], "no such file: shwo.py in "),
+        (["python3", "-u", "shwo.py"], "no such file: shwo.py in "),
+        (["./train.sh"], "no such file: ./train.sh in "),
     ],
 )
 def test_what_a_shell_would_not_find_is_told(command: list[str], said: str, project: Path) -> None:
     (project / "show.py").touch()
-    with pytest.raises(UsageError) as found:
-        of_command(command, "x", 1, {}, Options())
+    with pytest.raises(SpecError) as found:
+        commands.load("submit", [], command, "x", [], project)
     assert said in str(found.value)
 
 
@@ -122,4 +124,29 @@ def test_what_a_shell_would_not_find_is_told(command: list[str], said: str, proj
 )
 def test_what_may_run_is_sent(command: list[str], project: Path) -> None:
     (project / "show.py").touch()
-    assert of_command(command, "x", 1, {}, Options())["command"] == command
+    job = commands.load("submit", [], command, "x", [], project)
+    assert job.job.command == tuple(command)
+    used = travels(job)
+    assert used == [project, *([project / "show.py"] if "show.py" in command else [])]
+    assert folder_for(job, None, used) == Path()
+
+
+def test_a_scripts_file_is_packed_with_its_folder(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "exp" / "show.py").touch()
+    file = project / "exp" / "script.yaml"
+    text = "kind: script\nname: s\ncommand: [python, show.py]\nresources: {workers: 2, cpus: 0.5}\n"
+    file.write_text(f"{text}failure: {{retries: 2}}\n")
+    job = load_any(file, there="relative")
+    assert isinstance(job, LoadedScript)
+    assert folder_for(job, None, travels(job)) == Path()
+    sent = of_loaded(job, Options())
+    assert '"folder": "exp"' in sent["files"]["record.json"]
+    assert (sent["kind"], sent["bundles"], sent["retries"]) == ("script", [{"CPU": 0.5}] * 2, 2)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert folder_for(job, None, travels(job)) == project / "exp"
+    with pytest.raises(UsageError, match="it lies outside of"):
+        folder_for(job, tmp_path / "elsewhere", travels(job))

@@ -44,7 +44,7 @@ _MOST_JSON = 64 * 1024 * 1024
 _LOG_PART = 256 * 1024
 _LOOK = 0.2
 # What is not one of these is the desk's own to decide.
-_ASKED = ("id", "kind", "bundles", "times", "command", "package", "pip", "env", "priority", "retries")
+_ASKED = ("id", "kind", "bundles", "times", "package", "pip", "env", "priority", "retries")
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -175,6 +175,12 @@ class Api:
                 raise _Refused(409, why)
             if self._keeping is not None and asked.get("secrets") and job.kind == "sweep":
                 raise _Refused(409, "a sweep whose runs are in an object store cannot have secrets")
+            if self._keeping is not None and job.kind == "script" and job.retries:
+                raise _Refused(
+                    409,
+                    "failure.retries: must be 0 where runs are in an object store, which does not keep what "
+                    "a script saves itself",
+                )
             self._write_files(job, asked.get("files", {}))
             if values := asked.get("secrets"):
                 job.secrets = sorted(values)

@@ -17,12 +17,11 @@ class Job:
 
     Attributes:
         id: the id of its run, decided by who submits it: sent twice, it is still one job.
-        kind: `train`, `rl`, `sweep` or `command`.
+        kind: `train`, `rl`, `sweep` or `script`.
         cluster: the cluster's name.
         bundles: what each of its workers needs, `{"CPU": 1}`.
         times: how often all of that: a sweep's concurrent trials; 0 is as often as it fits.
         submitted: when.
-        command: a command's words.
         package: the name of the packed working folder, `<sha256>.zip`; empty without one.
         pip: requirements that its processes need beside what the nodes have.
         env: environment variables that are no secrets.
@@ -47,7 +46,6 @@ class Job:
     bundles: list[Bundle]
     submitted: float
     times: int = 1
-    command: list[str] = field(default_factory=list)
     package: str = ""
     pip: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
@@ -75,8 +73,11 @@ class Job:
 
     @property
     def resumable(self) -> bool:
-        """Whether it goes on from its last checkpoint when it is started again."""
-        return self.kind != "command"
+        """Whether it goes on from its last checkpoint when it is started again.
+
+        Of a script nobody knows that but its user, who says it by allowing retries.
+        """
+        return self.kind != "script" or self.retries > 0
 
     def move(self, state: State, reason: str, **more: Any) -> None:
         """Changes the state, its reason, and other fields.

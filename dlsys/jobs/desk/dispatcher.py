@@ -30,7 +30,7 @@ VERBS = {
     "train": ("run", "--resume"),
     "rl": ("run", "--resume"),
     "sweep": ("sweep", "resume"),
-    "command": ("job-group",),
+    "script": ("run", "--resume"),
 }
 """What a job's driver runs, by the kind of what was submitted."""
 
@@ -182,15 +182,7 @@ class Dispatcher:
         if job.pip:
             env["pip"] = job.pip
         python = "python" if job.pip else sys.executable
-        room: dict[str, float] = {}
-        # Ray may take any node for an entrypoint that needs room; its log must be where the desk is, or be
-        # brought there.
-        if job.kind == "command" and len(job.bundles) == 1 and self.keeping is None:
-            command = job.command
-            variables = {**_ALONE, **variables}
-            room = {f"entrypoint_num_{key.lower()}s": value for key, value in job.bundles[0].items() if value}
-        else:
-            command = [python, "-P", "-m", "dlsys.cli.main", *VERBS[job.kind], job.id]
+        command = [python, "-P", "-m", "dlsys.cli.main", *VERBS[job.kind], job.id]
         try:
             if job.package:
                 package = self._packages / job.package
@@ -200,7 +192,7 @@ class Dispatcher:
                 env["working_dir"] = f"gcs://{job.package}"
             enter = secrets.entered(book.paths_of(job.id).secrets) if job.secrets else ""
             line = f"{enter}exec {shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
-            await self._ray.submit(job.ray_id, line, {"env_vars": variables, **env}, **room)
+            await self._ray.submit(job.ray_id, line, {"env_vars": variables, **env})
         except RayRefused as error:
             self._fail(job, f"Ray refused it: {error}")
         except FileNotFoundError:
@@ -233,16 +225,3 @@ class Dispatcher:
         self._news.set()
         for listener in list(self.listeners):
             listener()
-
-
-# A script in one process, as torchrun names its surroundings. With port 0, the only rank's store takes
-# one that is free.
-_ALONE = {
-    "RANK": "0",
-    "LOCAL_RANK": "0",
-    "WORLD_SIZE": "1",
-    "LOCAL_WORLD_SIZE": "1",
-    "NODE_RANK": "0",
-    "MASTER_ADDR": "127.0.0.1",
-    "MASTER_PORT": "0",
-}

@@ -65,7 +65,8 @@ def after_look(
 
 def _judged(job: Job, seen: RayJob, outcome: Mapping[str, Any], now: float) -> Change:
     """What a job is whose attempt has ended."""
-    verdict, code = _verdict(job, seen, outcome), {"exit_code": seen.exit_code}
+    # FINISHED, FAILED or KILLED, as in MLflow; None where the attempt died before it came to one.
+    verdict, code = outcome.get("status"), {"exit_code": seen.exit_code}
     if verdict == "FINISHED":
         return ended(job, State.SUCCEEDED, "", now, **code)
     if job.asked == "pause" and verdict != "FAILED":
@@ -79,15 +80,6 @@ def _judged(job: Job, seen: RayJob, outcome: Mapping[str, Any], now: float) -> C
         return ended(job, State.STOPPED, "stopped from outside", now, **code)
     lines = [line for line in seen.message.strip().splitlines() if line.strip()]
     return died(job, lines[0] if lines else "it died without a word", now, **code)
-
-
-def _verdict(job: Job, seen: RayJob, outcome: Mapping[str, Any]) -> str | None:
-    """FINISHED, FAILED or KILLED, as in MLflow; None where an attempt died before it came to one."""
-    if job.kind != "command":
-        return outcome.get("status")
-    if seen.status == "FAILED":
-        return "FAILED" if seen.exit_code is not None and seen.exit_code > 0 else None
-    return {"SUCCEEDED": "FINISHED", "STOPPED": "KILLED"}[seen.status]
 
 
 def died(job: Job, why: str, now: float, **more: Any) -> Change:

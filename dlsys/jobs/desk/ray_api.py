@@ -99,16 +99,13 @@ class RayApi:
         assert self._session is not None
         await self._session.close()
 
-    async def submit(self, ray_id: str, entrypoint: str, runtime_env: dict[str, Any], **room: Any) -> None:
-        """Gives Ray a job; one that it has already is left as it is.
-
-        Args:
-            room: `entrypoint_num_cpus`, `entrypoint_num_gpus`: what the entrypoint itself takes.
+    async def submit(self, ray_id: str, entrypoint: str, runtime_env: dict[str, Any]) -> None:
+        """Gives Ray a job, which it starts on its head; one that it has already is left as it is.
 
         Raises:
             RayRefused: Ray will not have it.
         """
-        body = {"submission_id": ray_id, "entrypoint": entrypoint, "runtime_env": runtime_env, **room}
+        body = {"submission_id": ray_id, "entrypoint": entrypoint, "runtime_env": runtime_env}
         status, text = await self._call("POST", "/api/jobs/", json=body)
         if status != 200 and await self.job(ray_id) is None:
             lines = [line for line in str(text).strip().splitlines() if line.strip()]

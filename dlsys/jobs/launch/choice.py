@@ -28,9 +28,14 @@ def launcher_of(
         check_machine(job.resources)
     # Each is imported where it is used: Ray, and what trains, take their time.
     if isinstance(job, ScriptJob):
-        from dlsys.jobs.launch.script import LocalScript
+        if address is None:
+            from dlsys.jobs.launch.local_script import LocalScript
 
-        return LocalScript()
+            return LocalScript()
+        from dlsys.jobs.launch.ray_launcher import RayScript
+        from dlsys.jobs.launch.ray_session import RaySession
+
+        return RayScript(RaySession(owner, address, queued=queued), mirror)
     resources = job.resources
     if resources.workers == 1 and address is None and not job.needs_ray:
         from dlsys.jobs.launch.inprocess import InProcess

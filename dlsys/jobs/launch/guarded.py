@@ -61,14 +61,15 @@ class Guarded:
             self._guard.stdin.close()
 
 
-def how(code: int | None) -> str:
+def how(code: int | None, lost: str) -> str:
     """How a command ended, as the end of a sentence.
 
     Args:
         code: as `Guarded.code` has it.
+        lost: why nobody may know.
     """
     if code is None:
-        return "was lost: the process that watched it was killed"
+        return f"was lost: {lost}"
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 

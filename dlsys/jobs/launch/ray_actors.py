@@ -159,12 +159,21 @@ def _killer(call: Any, place: Place, kills: int) -> str:
     return ""
 
 
-def in_ranks(places: list[Place], actors: list[Any]) -> tuple[list[Place], list[Any]]:
+def in_ranks(
+    places: list[Place], actors: list[Any], first: Collection[str] = ()
+) -> tuple[list[Place], list[Any]]:
     """Actors in the order of their ranks: those of one machine are neighbours.
 
     What a ring or a shard group sends stays on it.
+
+    Args:
+        first: the nodes whose ranks come before all others.
     """
-    ranked = sorted(zip(places, actors, strict=True), key=lambda pair: (pair[0].node, pair[0].gpus))
+
+    def turn(pair: tuple[Place, Any]) -> tuple[bool, str, tuple[str, ...]]:
+        return pair[0].node not in first, pair[0].node, pair[0].gpus
+
+    ranked = sorted(zip(places, actors, strict=True), key=turn)
     return [place for place, _ in ranked], [actor for _, actor in ranked]
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from dlsys.errors import DlsysError, RunError, UsageError, WorkerDiedError
 from dlsys.jobs.launch.assignment import Assignment, Outcome, reported
 from dlsys.jobs.launch.launcher import Driver, Free, Need
 from dlsys.jobs.launch.ray_session import RaySession, first_line
+from dlsys.jobs.launch.script import End, Given, Ranks, ScriptLauncher
 from dlsys.jobs.mirror.node import Mirror
 from dlsys.paths import read_json
+from dlsys.spec.script.job import ScriptJob
 
 
 class _RayLauncher(ABC):
@@ -80,6 +83,47 @@ class RayTrain(_RayLauncher):
         from dlsys.jobs.launch.torch_trainer import fit
 
         fit(assignment, watch)
+
+
+class RayScript(ScriptLauncher):
+    """A script's command in an actor for each worker.
+
+    Args:
+        mirror: the driver's own.
+    """
+
+    lost = "its worker or its node died"
+
+    def __init__(self, session: RaySession, mirror: Mirror) -> None:
+        self._session = session
+        self._mirror = mirror
+
+    def start(self, need: Need) -> None:
+        self._session.start(need)
+
+    def stop(self) -> None:
+        self._session.stop()
+
+    @contextmanager
+    def _started(
+        self, assignment: Assignment, job: ScriptJob, wait: Callable[[], None], given: Given
+    ) -> Iterator[Ranks]:
+        from ray.exceptions import RayError
+
+        from dlsys.jobs.launch.ray_ranks import started
+
+        try:
+            with started(assignment, job, wait, given, self._mirror) as ranks:
+                yield ranks
+        except RayError as error:
+            raise _translate(error) from error
+
+    def _failure(self, end: End, ranks: Ranks, rank: int, log: Path, before: int) -> DlsysError:
+        """As anywhere; the job ends with the rank's exit code, as a shell would have it of a signal."""
+        error = super()._failure(end, ranks, rank, log, before)
+        if end.code is not None:
+            error.exit_code = end.code if end.code > 0 else 128 - end.code
+        return error
 
 
 def equipped(assignment: Assignment, watch: Callable[[], None]) -> AbstractContextManager[Assignment]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dlsys.errors import SpecError
 from dlsys.spec import yaml
+from dlsys.spec.files import Files
 from dlsys.spec.overrides import apply_overrides
 from dlsys.spec.script import rules
 from dlsys.spec.script.job import ScriptJob, script_of
@@ -39,11 +40,12 @@ class LoadedScript:
         return self.job
 
 
-def check(document: yaml.Document, folder: Path | None) -> ScriptJob:
+def check(document: yaml.Document, folder: Path | None, *, relative_only: bool = False) -> ScriptJob:
     """Validates a script job: types, unknown keys, the rules, and whether the script is there.
 
     Args:
         folder: where the command is run; None does not look for the script.
+        relative_only: whether one with a full path is of another machine.
 
     Raises:
         SpecError: all problems.
@@ -52,7 +54,7 @@ def check(document: yaml.Document, folder: Path | None) -> ScriptJob:
     known = job or without(document.data, broken, ScriptJob, HARMLESS_SCRIPT)
     wrong += islice(rules.check(known, broken), yaml.MAX_PROBLEMS)
     if job is not None and folder is not None and not wrong:
-        wrong += rules.missing(job, folder)
+        wrong += rules.missing(job, folder, relative_only=relative_only)
     if problems := told(document, wrong):
         raise SpecError(problems)
     assert job is not None, "what pydantic refuses is a problem"
@@ -60,7 +62,11 @@ def check(document: yaml.Document, folder: Path | None) -> ScriptJob:
 
 
 def of_document(
-    document: yaml.Document, source: str, overrides: Sequence[str], folder: Path | None, *, look: bool
+    document: yaml.Document,
+    source: str,
+    overrides: Sequence[str],
+    folder: Path | None,
+    there: Files,
 ) -> LoadedScript:
     """The job of a file.
 
@@ -68,19 +74,24 @@ def of_document(
         source: the file's own text.
         overrides: what the command line changed, as given.
         folder: where the command is run, if not where the file lies.
-        look: whether the script must be there.
+        there: whether the script must be there; `relative` looks for none with a full path.
 
     Raises:
         SpecError: all problems.
     """
     full = Path(document.file).resolve()
     folder = (folder or full.parent).absolute()
-    job = check(document, folder if look else None)
+    job = check(document, None if there == "none" else folder, relative_only=there == "relative")
     return LoadedScript(job, source, full, folder, tuple(overrides))
 
 
 def of_command(
-    command: Sequence[str], name: str | None, overrides: Sequence[str], folder: Path
+    command: Sequence[str],
+    name: str | None,
+    overrides: Sequence[str],
+    folder: Path,
+    *,
+    relative_only: bool = False,
 ) -> LoadedScript:
     """The job that a command line says: `dlsys run -- python train.py`.
 
@@ -88,7 +99,8 @@ def of_command(
         command: its words.
         name: what the run is called; by default as its script.
         overrides: `dotted.path=value`, as for a file.
-        folder: this one.
+        folder: where it is run.
+        relative_only: as in `check`.
 
     Raises:
         SpecError: all problems.
@@ -97,7 +109,7 @@ def of_command(
     source = yaml.dump(plain)
     document = yaml.Document(yaml.COMMAND_LINE, plain, {(): 0})
     apply_overrides(document, overrides)
-    job = check(document, folder)
+    job = check(document, folder, relative_only=relative_only)
     script = (folder / script_of(job.command)).absolute()
     return LoadedScript(job, source, script, folder.absolute(), tuple(overrides))
 

@@ -62,23 +62,28 @@ def _variables_are_the_jobs_own(job: ScriptJob) -> Found:
             yield ("env", name), "is no variable's name: letters, digits and _, no digit first"
 
 
-def missing(job: ScriptJob, folder: FilePath) -> Found:
+def script(job: ScriptJob) -> tuple[int, str] | None:
+    """The file that the command is about, with its place among the words; None where it names none."""
+    program, *rest = job.command
+    if FilePath(program).name.startswith("python"):
+        where = next((i for i, word in enumerate(rest, 1) if not word.startswith("-")), 0)
+        if "-c" in rest or "-m" in rest or not where or not job.command[where].endswith(".py"):
+            return None
+        return where, job.command[where]
+    return (0, program) if "/" in program else None
+
+
+def missing(job: ScriptJob, folder: FilePath, *, relative_only: bool = False) -> Found:
     """What the command names and is not there.
 
     Args:
         folder: where it is run.
+        relative_only: whether full paths are of another machine.
     """
-    program, *rest = job.command
-    named, where = program, 0
-    if FilePath(program).name.startswith("python"):
-        if "-c" in rest or "-m" in rest:
-            return
-        where = next((i for i, word in enumerate(rest, 1) if not word.startswith("-")), 0)
-        named = job.command[where]
-        if not where or not named.endswith(".py"):
-            return
-    elif "/" not in program:
+    if (found := script(job)) is None:
         return
-    if not (folder / named).exists():
-        looked = "" if FilePath(named).is_absolute() else f" in {folder}, where the command is run"
+    where, named = found
+    full = FilePath(named).is_absolute()
+    if not (full and relative_only) and not (folder / named).exists():
+        looked = "" if full else f" in {folder}, where the command is run"
         yield ("command", where), f"no such file: {named}{looked}"
