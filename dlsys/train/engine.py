@@ -26,6 +26,7 @@ from dlsys.spec.fingerprint import fingerprint, refuse_changes
 from dlsys.spec.names import wrong_name
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.rules import total_steps
+from dlsys.train.alike import require_same_rows
 from dlsys.train.average import averaged
 from dlsys.train.best import to_test
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
@@ -129,6 +130,7 @@ def _train(
     job, workload = parts.job, parts.workload
     strategy.setup(parts)
     world = strategy.gathering(parts.world)
+    require_same_rows(splits, world)
 
     batch_size = _batch_size(job, splits)
     _check_batch(batch_size, len(splits.train), strategy.data_place[1] * job.gradient.accumulate)

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset, default_collate
 
 from dlsys.data import dataset as ours
-from dlsys.data.own.tables import as_arrow, is_table
+from dlsys.data.own.tables import as_arrow, is_table, values
 from dlsys.data.text.padding import padded
 from dlsys.errors import DataError
 from dlsys.spec.data.own import OwnSource
 from dlsys.spec.rows import Shape
+
+# A larger table is left where it is.
+_LARGE = 64 * 2**20
 
 _KINDS = (
     "a torch data set of the map style, a Hugging Face Dataset, a mapping or tuple of arrays, a table, or a "
@@ -53,7 +57,9 @@ def as_rows(found: Any, options: OwnSource) -> Given:
         found = found.tensors
     if is_table(found):
         table = as_arrow(found)
-        found = {column: table[column].to_numpy() for column in table.column_names}
+        if table.nbytes > _LARGE and not options.pad_with:
+            return _of_table(table, options)
+        found = {column: values(table[column]) for column in table.column_names}
     if isinstance(found, Mapping) and found and not hasattr(found, "with_format"):
         return _of_columns(dict(found), options)
     if isinstance(found, list | tuple) and found and all(map(is_column, found)):
@@ -87,6 +93,15 @@ def _of_columns(columns: dict[str, Any], options: OwnSource) -> Given:
     )
     rows = _Lists(lists, fields, options) if lists else ours.TensorDataset(fields)
     return Given(rows, labels=known)
+
+
+def _of_table(table: pa.Table, options: OwnSource) -> Given:
+    """Rows of a table that is left where it is, on disk maybe."""
+    rows = _Taken(table, options)
+    rows.batch(np.zeros(1, dtype=np.int64))  # what is no number is told now
+    label = table["label"] if "label" in table.column_names else None
+    known = label.to_numpy() if label is not None and pa.types.is_integer(label.type) else None
+    return Given(rows, labels=None if known is None else known.astype(np.int64))
 
 
 def _refuse_absent(fields: Collection[str], options: OwnSource) -> None:
@@ -145,6 +160,22 @@ def _with_lists(
 ) -> dict[str, Tensor]:
     """A batch of padded lists and of other fields, whose own mask comes first."""
     return {**padded(lists, options.pad_with, options.source), **others}
+
+
+class _Taken:
+    """Rows of an Arrow table, taken from it for each batch."""
+
+    def __init__(self, table: pa.Table, options: OwnSource) -> None:
+        self._table, self._options = table, options
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        taken = self._table.take(pa.array(rows))
+        return {
+            name: _plain(_tensor(values(taken[name]), self._options, name)) for name in taken.column_names
+        }
 
 
 class _Items:
