@@ -68,7 +68,7 @@ def _of_ray(found: Any) -> pa.Table:
 def _free_cpus() -> float:
     import ray  # whose data set it is
 
-    return float(ray.available_resources().get("CPU", 0))
+    return float(ray.available_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
 
 
 def values(column: pa.ChunkedArray) -> np.ndarray:
