@@ -11,6 +11,7 @@ _OFFERED = {
     "Sweep": "dlsys.api.sweep:Sweep",
     "find": "dlsys.api.runs:find",
     "load_model": "dlsys.api.model:load_model",
+    "resume": "dlsys.api.run:resume",
     "run": "dlsys.api.run:run",
     "runs": "dlsys.api.runs:runs",
     "sweep": "dlsys.api.sweep:sweep",

@@ -1,4 +1,5 @@
 from dlsys.api.model import load_model as load_model
+from dlsys.api.run import resume as resume
 from dlsys.api.run import run as run
 from dlsys.api.runs import Run as Run
 from dlsys.api.runs import find as find

@@ -1,4 +1,4 @@
-"""A job, trained here and now."""
+"""A job, trained here and now, or further."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from dlsys.api.visit import visit
 from dlsys.errors import DlsysError
 from dlsys.jobs import run as runs
 from dlsys.jobs.driving import silent
-from dlsys.jobs.progress import Progress
-from dlsys.spec.given import Given, load_job
+from dlsys.jobs.progress import progress_of
+from dlsys.jobs.resume import take_up
+from dlsys.paths import RunPaths
+from dlsys.spec.given import CHANGES, Given, load_job, overrides_of
+from dlsys.spec.kinds import AnyJob
 
 
 @visit
@@ -34,12 +37,35 @@ def run(job: Given, /, *, changes: Mapping[str, Any] | None = None, quiet: bool 
         TrackingError: MLflow will never take some of its figures; all are in its folder.
     """
     loaded = load_job(job, changes)
-    paths = runs.prepare(loaded)
-    with nullcontext() if quiet else Progress(paths, loaded.job) as progress:
+    return _executed(runs.prepare(loaded), loaded.job, quiet)
+
+
+@visit
+def resume(run: str | Run, /, *, changes: Mapping[str, Any] | None = None, quiet: bool = False) -> Run:
+    """Lets a run go on from its last good checkpoint, as `dlsys run --resume` does.
+
+    Args:
+        run: the run, or the beginning of its id.
+        changes: of its job, by dotted paths, such as `{"stop.epochs": 20}`. What would make another
+            computation of it is refused.
+        quiet: as of `dlsys.run`.
+
+    Raises:
+        UsageError: no such run, or one that does not go on so.
+        SpecError, Interrupted, ExpectationError, RunError, TrackingError: as `dlsys.run`.
+    """
+    given = overrides_of(changes or {})
+    paths, loaded = take_up(run if isinstance(run, str) else run.id, given, place=CHANGES)
+    return _executed(paths, loaded.job, quiet)
+
+
+def _executed(paths: RunPaths, job: AnyJob, quiet: bool) -> Run:
+    with nullcontext() if quiet else progress_of(paths, job) as progress:
         ended = runs.execute(
             paths,
-            loaded.job,
-            address=os.environ.get("RAY_ADDRESS") or None,
+            job,
+            # A script reads it itself.
+            address=None if job.kind == "script" else os.environ.get("RAY_ADDRESS") or None,
             note=progress.say if progress else silent,
             may_exit=False,
         )

@@ -55,7 +55,11 @@ def run(
     if resume is not None:
         if name is not None:
             raise UsageError("--name: a run that goes on keeps its name: leave it out")
-        paths, loaded = _taken_up(resume, [*options, *before], command)
+        from dlsys.jobs.resume import take_up
+
+        # The file is known, and every argument is an override.
+        given = commands.overrides(before, "With --resume, give only overrides (stop.epochs=20).")
+        paths, loaded = take_up(resume, [*options, *given], command)
     elif command is not None:
         loaded = commands.load("run", before, command, name, options)
     else:
@@ -109,35 +113,6 @@ def run(
         raise typer.Exit(ended.error.exit_code)
 
 
-def _taken_up(
-    resume: str, before: list[str], command: list[str] | None
-) -> tuple[RunPaths, Loaded | LoadedScript]:
-    """A run that goes on, and its job, with what is changed for it."""
-    from dlsys.jobs import run as runs
-    from dlsys.jobs.moved import folder_of
-    from dlsys.paths import RunPaths
-    from dlsys.spec.files import Files
-    from dlsys.spec.load import Loaded, load_any
-    from dlsys.spec.overrides import as_given
-    from dlsys.spec.script.load import LoadedScript
-
-    # With --resume the file is known, and every argument is an override.
-    changes = commands.overrides(before, "With --resume, give only overrides (stop.epochs=20).")
-    recalled(resume)
-    paths = RunPaths.find(resume)
-    if command is not None:
-        changes += as_given({"command": command})
-    # On a cluster, what has a full path is the workers' nodes' own.
-    there: Files = "relative" if paths.submission.exists() else "all"
-    loaded = load_any(paths.spec, changes, folder=folder_of(paths), there=there)
-    if not isinstance(loaded, Loaded | LoadedScript):
-        raise UsageError(f"{paths.id}: is a sweep", hint=f"It goes on with: dlsys sweep resume {paths.id}")
-    if command is not None and not isinstance(loaded, LoadedScript):
-        raise UsageError(f"{paths.id}: is a job of kind: {loaded.job.kind}, and has no command to change")
-    runs.reopen(paths, loaded)
-    return paths, loaded
-
-
 def tell(ended: Any, job: Any, as_json: bool, heard: bool = True) -> None:
     """How a run ended: its error first, then what it has come to.
 
@@ -149,18 +124,6 @@ def tell(ended: Any, job: Any, as_json: bool, heard: bool = True) -> None:
         summarize(ended, job, as_json)
     else:
         print(*(f"{line}\n" for line in _unsent(ended)), sep="", end="", file=sys.stderr)
-
-
-def recalled(prefix: str) -> None:
-    """Brings runs here that only the object store has, where there is one."""
-    if store := os.environ.get("DLSYS_STORE"):
-        from dlsys.jobs.mirror.recall import recall
-        from dlsys.paths import home
-
-        try:
-            recall(store, home(), prefix)
-        except OSError as error:
-            raise UsageError(str(error), hint="Mend it, or unset DLSYS_STORE.") from error
 
 
 def summarize(ended: Any, job: Any, as_json: bool) -> None:

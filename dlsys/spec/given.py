@@ -62,11 +62,15 @@ def _load(given: Given, changes: Mapping[str, Any] | None) -> tuple[str, AnyLoad
     else:
         raise UsageError(f"a job is a file's path, a ready name or a mapping, got {show(given)}")
     document.changes = CHANGES
-    return document.file, check_any(document, source, _overrides(changes or {}))
+    return document.file, check_any(document, source, overrides_of(changes or {}))
 
 
-def _overrides(changes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Changes as a command line would give them."""
+def overrides_of(changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Changes as a command line would give them.
+
+    Raises:
+        SpecError: they are no mapping, or a value is none that a file could say.
+    """
     if not isinstance(changes, Mapping):
         text = f'a mapping of dotted paths to values is wanted ({{"optimizer.lr": 0.1}}), got {show(changes)}'
         raise SpecError([Problem(CHANGES, 0, "", text)])

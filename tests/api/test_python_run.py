@@ -135,3 +135,19 @@ def test_only_jobs_are_trained(name: str, kind: str, mend: list[str], home: Path
         dlsys.run(name)
     assert getattr(caught.value, "__notes__", []) == mend
     assert not home.exists()
+
+
+@pytest.mark.usefixtures("store")
+def test_a_run_goes_on(trained: dlsys.Run) -> None:
+    """As one that was never stopped, in the same run of MLflow's."""
+    half = dlsys.run(JOB, changes={"stop.epochs": 1}, quiet=True)
+    whole = dlsys.resume(half, changes={"stop.epochs": 2}, quiet=True)
+    assert (whole.id, whole.status) == (half.id, "FINISHED")
+    one, other = (dlsys.load_model(each).state_dict() for each in (whole, trained))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    with pytest.raises(UsageError, match="seed"):
+        dlsys.resume(half.id, changes={"seed": 7}, quiet=True)
+    with pytest.raises(SpecError, match=r"changes: stop\.epochs: must be a whole number"):
+        dlsys.resume(half.id, changes={"stop.epochs": "two"}, quiet=True)
+    with pytest.raises(UsageError, match="none-2026"):
+        dlsys.resume("none-2026")
