@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,11 @@ class _Optimizer(Section):
     groups: tuple[Group, ...] = ()
     """Parameters with another rate or decay: `[{match: ["*.bias"], weight_decay: 0}]`. Of several that match,
     the first counts."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What an optimizer of torch's is made with, besides parameters."""
+        return self.model_dump(exclude={"name", "groups"})
 
 
 class GD(_Optimizer):

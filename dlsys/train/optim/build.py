@@ -49,7 +49,7 @@ def build(
     """
     parameters = list(parameters)
     maker = _MAKERS[options.name]
-    fields = options.model_dump(exclude={"name", "groups"})
+    fields = options.arguments
     plain = all(type(p.data) is torch.Tensor and p.is_floating_point() for p in parameters)
     if plain and getattr(maker, "func", maker) in _FUSED:
         fields["fused"] = True

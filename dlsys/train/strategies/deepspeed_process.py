@@ -58,10 +58,9 @@ def compiled_adam(options: Optimizer, parameters: list[nn.Parameter]) -> torch.o
     assert isinstance(options, Adam | AdamW), "a checked job offloads no other optimizer"
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-    fields = options.model_dump(exclude={"name"})
     try:
         adam: torch.optim.Optimizer = DeepSpeedCPUAdam(
-            parameters, **fields, adamw_mode=isinstance(options, AdamW)
+            parameters, **options.arguments, adamw_mode=isinstance(options, AdamW)
         )
     except RuntimeError as error:
         raise UsageError(
