@@ -153,6 +153,10 @@ class DDPStrategy(SingleStrategy):
                 "each step uses the same parameters: say static_graph: false"
             )
 
+    def agree(self) -> None:
+        if not self._options.local_sgd:  # which leaves workers their own, as it does with weights
+            super().agree()
+
     def update(
         self, trained: TrainedPhase, step: int, hyper: Mapping[str, float | None], sums: dict[str, Tensor]
     ) -> Tensor:
