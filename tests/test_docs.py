@@ -91,6 +91,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "my_data.py").write_text(rows)
     texts = [f"{('fine', 'poor')[i % 2]} film {i % 7},{('up', 'down')[i % 2]}" for i in range(200)]
     (tmp_path / "reviews.csv").write_text("\n".join(["review,mood", *texts]))
+    (hooks,) = blocks((ROOT / "docs" / "training.md").read_text(), "python")
+    (tmp_path / "my_hooks.py").write_text(hooks)
     visits = [f"p{i // 3},{i * 7 % 50},{i % 2}" for i in range(60)]
     (tmp_path / "visits.csv").write_text("\n".join(["patient,age,ill", *visits]))
     for number in range(60):
@@ -99,7 +101,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Image.new("RGB", (70, 70), ("red", "blue")[number % 2]).save(place / f"{number}.png")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for module in ("my_model", "my_data"):
+    for module in ("my_model", "my_data", "my_hooks"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return tmp_path
 
