@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,10 +49,7 @@ def choose(cells: Cells, options: ColumnsSection) -> Table:
         DataError: names that the header has not, and cells that are missing where none may be.
     """
     names = _names(cells, options)
-    columns = [cells.column(name, options.said.get(name)) for name in names]
-    # Arrow reads with all its threads, and turns text into numbers with the one that asks.
-    with ThreadPoolExecutor(pa.cpu_count()) as threads:
-        chosen = dict(zip(names, threads.map(Column.parsed, columns), strict=True))
+    chosen = {name: cells.column(name, options.said.get(name)).parsed() for name in names}
     chosen[options.target] = cells.column(options.target, options.said.get(options.target))
     notes = []
     for name in [name for name in names if name in _INDEX and name not in options.columns]:
