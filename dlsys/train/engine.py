@@ -184,16 +184,22 @@ def _train(
     around.beat(loop.position.step)
     with _settled_memory():
         result = loop.run()
+    if result.reason not in ("paused", "interrupted"):
+        _write_pictures(loop, around.artifacts)
+    return result
+
+
+def _write_pictures(loop: Loop, folder: Path) -> None:
+    """What a run that has ended leaves to look at; called on every worker."""
+    workload, is_main = loop.workload, loop.world.is_main
     split = "test" if "test" in loop.sums else "valid"
     table = table_of(loop.sums.get(split, {}))
-    if table is not None and world.is_main and result.reason not in ("paused", "interrupted"):
-        write_confusion(table.cpu(), splits.learnt["target"]["classes"], split, around.artifacts)
-    if result.reason not in ("paused", "interrupted") and type(workload).samples is not Workload.samples:
-        state = strategy.state_out()
-        if world.is_main:
-            weights = averaged(state.model, state.optimizers)
-            write_samples(workload, weights, job.seed, around.artifacts)
-    return result
+    if table is not None and is_main:
+        write_confusion(table.cpu(), loop.learnt["target"]["classes"], split, folder)
+    if type(workload).samples is not Workload.samples:
+        state = loop.strategy.state_out()
+        if is_main:
+            write_samples(workload, averaged(state.model, state.optimizers), loop.job.seed, folder)
 
 
 @contextmanager

@@ -82,11 +82,8 @@ class FSDPStrategy(SingleStrategy):
         self.prepare_to_measure()
         return self._shards.run(super().evaluate_step, micro, carry)
 
-    def show_averages(self, shown: bool) -> bool:
-        changed = super().show_averages(shown)
-        if changed:
-            self._shards.free()  # what is gathered is of the others
-        return changed
+    def exchanged(self) -> None:
+        self._shards.free()
 
     @property
     def keeps_whole(self) -> bool:

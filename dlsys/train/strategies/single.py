@@ -91,17 +91,14 @@ class SingleStrategy(Strategy):
         """Before the model is measured: gives every worker the same running statistics."""
         self._parts.world.share_buffers(self._model)
 
-    def show_averages(self, shown: bool) -> bool:
-        """Puts the averages that the job asks for in the weights' places, or the weights back.
-
-        Returns:
-            Whether any had another place.
-        """
-        changed = False
+    def show_averages(self, shown: bool) -> None:
+        """Puts the averages that the job asks for in the weights' places, or the weights back."""
         for trained in self._phases:
-            if trained.average is not None:
-                changed |= trained.average.show(shown)
-        return changed
+            if trained.average is not None and trained.average.show(shown):
+                self.exchanged()
+
+    def exchanged(self) -> None:
+        """What is to be done when parameters have other values than this worker's copies of them."""
 
     def prepare_to_measure(self) -> None:
         """Before every batch that is measured."""

@@ -139,11 +139,9 @@ class TensorStrategy(CutStrategy):
             sums, carry = evaluate(micro, carry)
         return self._once(sums), carry
 
-    def show_averages(self, shown: bool) -> bool:
-        changed = super().show_averages(shown)
-        if changed and self._shards:
-            self._shards.free()  # what is gathered is of the others
-        return changed
+    def exchanged(self) -> None:
+        if self._shards:
+            self._shards.free()
 
     @property
     def _is_first(self) -> bool:

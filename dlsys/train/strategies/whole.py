@@ -42,16 +42,14 @@ def state_out(model: nn.Module, phases: Sequence[TrainedPhase], *, keep: bool = 
         for trained in phases
         for name, (named, optimizer) in trained.optimizers.items()
     }
-    tied = _tied(model)
-    own = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    tied, live = _tied(model), model.state_dict()
+    own = {name: tensor for name, tensor in live.items() if name not in tied}
     # Bringing a tensor's parts together takes every worker, in the same order.
     whole_model, whole_optimizers = tree_map_only(Tensor, lambda t: _whole(t, keep), (own, optimizers))
     local = {"carry": carries}
     if not keep:
         return State({}, {}, local)
-    return State(
-        {name: whole_model[tied.get(name, name)] for name in model.state_dict()}, whole_optimizers, local
-    )
+    return State({name: whole_model[tied.get(name, name)] for name in live}, whole_optimizers, local)
 
 
 def state_in(model: nn.Module, phases: Sequence[TrainedPhase], state: State) -> None:

@@ -164,9 +164,9 @@ class ZeroStrategy(SingleStrategy):
         self._engine.backward(loss, scale_wrt_gas=False)
 
     def evaluate_step(self, micro: MicroBatch, carry: Carry) -> tuple[dict[str, Tensor], Carry]:
-        self.prepare_to_measure()
         if self._stage < 3:
             return super().evaluate_step(micro, carry)
+        self.prepare_to_measure()
         # Inside of the module that DeepSpeed surrounds, it also gathers parameters of modules that a
         # workload uses without calling them.
         module: Any = self._engine.module
