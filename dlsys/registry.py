@@ -155,7 +155,7 @@ STRATEGIES = Registry(
 ALGORITHMS = Registry(
     "algorithm",
     {
-        "ppo": "dlsys.rl.algorithms.rllib:ppo",
+        "ppo": "dlsys.rl.algorithms.ppo:PPOAgent",
         "trpo": "dlsys.rl.algorithms.trpo:trpo",
         "reinforce": "dlsys.rl.algorithms.reinforce:reinforce",
         "a2c": "dlsys.rl.algorithms.actor_critic:a2c",
@@ -166,8 +166,8 @@ ALGORITHMS = Registry(
         "q-value-iteration": "dlsys.rl.tabular.agent:of_job",
         "td-learning": "dlsys.rl.tabular.agent:of_job",
         "q-learning": "dlsys.rl.tabular.agent:of_job",
-        "dqn": "dlsys.rl.algorithms.rllib_value:dqn",
-        "rainbow": "dlsys.rl.algorithms.rllib_value:dqn",
+        "dqn": "dlsys.rl.algorithms.dqn:DQNAgent",
+        "rainbow": "dlsys.rl.algorithms.dqn:DQNAgent",
         "sac": "dlsys.rl.algorithms.rllib_value:soft_actor_critic",
         "ddpg": "dlsys.rl.algorithms.ddpg:ddpg",
         "td3": "dlsys.rl.algorithms.ddpg:ddpg",

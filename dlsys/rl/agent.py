@@ -37,11 +37,11 @@ class Agent(Protocol):
     def iterate(self) -> Iteration:
         """Samples and learns once."""
 
-    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
+    def act(self, observations: Any) -> NDArray[Any]:
         """The best known actions, without exploration.
 
         Args:
-            observations: of shape [N, …].
+            observations: of shape [N, …], or such arrays by name, as `algorithm.SEES` says.
 
         Returns:
             N actions, in the one form of `dlsys.rl.actions`.
@@ -50,8 +50,8 @@ class Agent(Protocol):
     def state(self) -> dict[str, Any]:
         """All that is needed to go on exactly: plain values, numpy arrays and tensors by name."""
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Takes up a state."""
+    def load(self, state: dict[str, Any]) -> Sequence[str] | None:
+        """Takes up a state; returns what is otherwise than it was, in words."""
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """What acts, by name: a network's parameters, or a table."""
@@ -67,11 +67,11 @@ class Recurrent(Protocol):
     def memory(self) -> NDArray[Any] | None:
         """What it remembers where an episode begins, [S]; None if it acts on what it sees alone."""
 
-    def recall(self, observations: NDArray[Any], memories: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def recall(self, observations: Any, memories: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The best known actions, as `Agent.act`, and what it remembers then.
 
         Args:
-            observations: of shape [N, …].
+            observations: likewise.
             memories: what it remembers of the N episodes, [N, S].
         """
 
@@ -88,12 +88,12 @@ class Acting:
         self._first = agent.memory() if isinstance(agent, Recurrent) else None
         self._memories: dict[int, NDArray[Any]] = {}
 
-    def __call__(self, episodes: Sequence[int], observations: NDArray[Any]) -> NDArray[Any]:
+    def __call__(self, episodes: Sequence[int], observations: Any) -> NDArray[Any]:
         """The best known actions.
 
         Args:
             episodes: which ones these are. One that is new begins; one that is missing is over.
-            observations: theirs, [N, …].
+            observations: theirs, as `Known.stack` makes them.
         """
         if self._first is None:
             return self._agent.act(observations)

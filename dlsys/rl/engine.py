@@ -10,6 +10,7 @@ from dlsys.registry import ALGORITHMS
 from dlsys.rl import environments
 from dlsys.rl.agent import Agent
 from dlsys.rl.loop import Loop
+from dlsys.rl.own import OwnAgent
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import Offline
 from dlsys.train.engine import Surroundings
@@ -29,6 +30,9 @@ def run_agent(job: RLJob, world: World, around: Surroundings) -> Result:
     environments.check_suits(job.algorithm, job.environment)
     agent = build(_with_files(job, around.folder))
     try:
+        if isinstance(agent, OwnAgent):
+            for text in agent.runners.observations.notes:
+                around.recorder.note(text)
         loop = Loop(job, agent, around)
         around.store.tidy()
         if saved := around.store.latest():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +16,11 @@ from gymnasium import spaces
 from dlsys.errors import DlsysError, NonFiniteError, UsageError, WorkloadError
 from dlsys.own.frames import user_traceback
 from dlsys.rl.actions import Actions
+from dlsys.rl.observations import Observations, asks
 from dlsys.spec.rl import environments as spec
 from dlsys.spec.rl.job import Environment
-from dlsys.spec.rl.section import AlgorithmSection
+from dlsys.spec.rl.section import AlgorithmSection, Sees
+from dlsys.spec.rl.spaces import MASK, leaves
 
 # Where an episode without a limit of its own is cut if someone waits for its end: the longest one of Atari's
 # is 27,000 steps.
@@ -37,6 +39,11 @@ def stepping(told: Callable[[], None]) -> Iterator[None]:
         _stepped = before
 
 
+def stepped() -> None:
+    """A sign of life of environments in other processes."""
+    _stepped()
+
+
 class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment as agents know it: it takes what they choose, what it gives is looked at, and an error
     of the user's code is told as theirs, in whichever process it is stepped.
@@ -45,9 +52,12 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
         env: with all its wrappers.
         name: what it is called in messages.
         longest: where its episodes are cut because nothing else cuts them; None leaves them.
+        seen: what agents are shown instead of what the environment shows; None leaves that.
     """
 
-    def __init__(self, env: spec.Env, name: str, longest: int | None = None) -> None:
+    def __init__(
+        self, env: spec.Env, name: str, longest: int | None = None, seen: Observations | None = None
+    ) -> None:
         super().__init__(gymnasium.wrappers.TimeLimit(env, longest) if longest else env)
         self.longest = longest
         self._name = name
@@ -55,9 +65,13 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._same = self.actions.same
         if not self._same:
             self.action_space = self.actions.chosen
-        seen = env.observation_space
-        self._shape = seen.shape if isinstance(seen, spaces.Box) else None
-        self._inexact = self._shape is not None and np.issubdtype(seen.dtype, np.inexact)
+        self.seen, shown = seen, env.observation_space
+        self._boxes = [
+            (leaf, leaf.space.shape, np.issubdtype(leaf.space.dtype, np.inexact))
+            for leaf in leaves(shown)
+            if isinstance(leaf.space, spaces.Box)
+        ]
+        self._asks = asks(env) if seen is not None and MASK in seen.shapes else None
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -67,7 +81,7 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
         except Exception as error:
             raise self._translated(error) from error
         self._look(found[0])
-        return found
+        return found if self.seen is None else (self._shown(found[0], found[1]), found[1])
 
     def step(self, action: Any) -> Any:
         self._steps += 1
@@ -79,18 +93,36 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise NonFiniteError(f"{self._place()}: the reward is {found[1]}")
         self._look(found[0])
         _stepped()
+        return found if self.seen is None else (self._shown(found[0], found[4]), *found[1:])
+
+    def stack(self, seen: Sequence[Any]) -> Any:
+        """N of the observations that it shows, as agents take them."""
+        if self.seen is not None:
+            return self.seen.stack(seen)
+        return np.stack([np.asarray(one) for one in seen])
+
+    def _shown(self, observation: Any, info: dict[str, Any]) -> Any:
+        assert self.seen is not None
+        if self._asks is not None:
+            info = {**info, MASK: self._asks()}
+        found = self.seen.seen(observation, info)
+        if MASK in found and len(found[MASK]) == sum(self.actions.counts):
+            starts = np.cumsum([0, *self.actions.counts[:-1]])
+            if not np.logical_or.reduceat(found[MASK], starts).all():
+                raise UsageError(f"{self._place()}: {MASK} says that no action is legal")
         return found
 
     def _look(self, seen: Any) -> None:
-        if self._shape is None:
-            return
-        if np.shape(seen) != self._shape:
-            raise UsageError(
-                f"{self._place()}: the observation is of shape {np.shape(seen)}, and observation_space says "
-                f"{self._shape}"
-            )
-        if self._inexact and not np.isfinite(seen).all():
-            raise NonFiniteError(f"{self._place()}: the observation has numbers that are not finite")
+        for leaf, shape, inexact in self._boxes:
+            part = leaf.of(seen)
+            if np.shape(part) != shape:
+                what = f"observation {leaf.name}".rstrip()
+                raise UsageError(
+                    f"{self._place()}: the {what} is of shape {np.shape(part)}, and observation_space says "
+                    f"{shape}"
+                )
+            if inexact and not np.isfinite(part).all():
+                raise NonFiniteError(f"{self._place()}: the observation has numbers that are not finite")
 
     def _place(self) -> str:
         return f"{self._name}, step {self._steps} of an episode" if self._steps else f"{self._name}, reset"
@@ -102,11 +134,21 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
         return error
 
 
-def make(told: Environment, *, flat: bool = True, render: bool = False, ends: bool = False) -> Known:
+def make(
+    told: Environment,
+    *,
+    sees: Sees = "vector",
+    render: bool = False,
+    ends: bool = False,
+    seen: Observations | None = None,
+) -> Known:
     """As `dlsys.spec.rl.environments.make`, in a process that runs the user's code too.
 
     Args:
-        told, flat, render: likewise.
+        told, render: likewise.
+        sees: what agents see: `plain`, as the environment shows it; `vector`, float32, as networks of
+            libraries take it; `parts`, the form of `dlsys.rl.observations`.
+        seen: that form, of another one like it: this one need not be asked then.
         ends: an episode ends after LONGEST steps at the latest, if nothing else says how long it may be.
 
     Raises:
@@ -114,10 +156,17 @@ def make(told: Environment, *, flat: bool = True, render: bool = False, ends: bo
             environment of gymnasium's.
         WorkloadError: the user's own code raised.
     """
+    env = _made(told, flat=sees == "vector", render=render)
+    if sees == "parts" and seen is None:
+        seen = Observations.of(env)
+    return Known(env, told.name, LONGEST if ends and not _limited(env) else None, seen)
+
+
+def _made(told: Environment, *, flat: bool, render: bool = False) -> spec.Env:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        env = spec.make(told, flat=flat, render=render)
+        return spec.make(told, flat=flat, render=render)
     except DlsysError:
         raise
     except Exception as error:
@@ -126,7 +175,16 @@ def make(told: Environment, *, flat: bool = True, render: bool = False, ends: bo
                 f"your environment raised {type(error).__name__}: {error}", traceback=own
             ) from error
         raise UsageError(f"environment: {told.name} cannot be made: {error}") from error
-    return Known(env, told.name, LONGEST if ends and not _limited(env) else None)
+
+
+def forms(told: Environment) -> tuple[Observations, Actions]:
+    """What is seen of an environment, and what is chosen in it."""
+    env = make(told, sees="parts")
+    try:
+        assert env.seen is not None
+        return env.seen, env.actions
+    finally:
+        env.close()
 
 
 def _limited(env: spec.Env) -> bool:
@@ -152,5 +210,5 @@ class Made:
 
 def check_suits(algorithm: AlgorithmSection, told: Environment) -> None:
     """Raises UsageError when an algorithm cannot learn in an environment."""
-    for path, text in spec.unsuited(algorithm, make(told, flat=False).env, told.name):
+    for path, text in spec.unsuited(algorithm, _made(told, flat=False), told.name):
         raise UsageError(f"{'.'.join(map(str, path))}: {text}")

@@ -12,12 +12,14 @@ import pyarrow.parquet as pq
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dlsys.errors import DataError
+from dlsys.errors import DataError, UsageError
 from dlsys.rl import environments
 from dlsys.rl.actions import Actions
 from dlsys.rl.agent import Acting, Agent
 from dlsys.rl.environments import Known
+from dlsys.rl.observations import NUMBERS
 from dlsys.spec.rl.job import Environment
+from dlsys.spec.rl.section import Sees
 
 _COLUMNS = ("eps_id", "t", "obs", "actions", "rewards", "new_obs", "terminateds", "truncateds")
 
@@ -48,7 +50,13 @@ class Recorded(NamedTuple):
 
 
 def record(
-    agent: Agent, environment: Environment, n: int, seed: int, path: Path, explore: float = 0.0
+    agent: Agent,
+    environment: Environment,
+    n: int,
+    seed: int,
+    path: Path,
+    explore: float = 0.0,
+    sees: Sees = "vector",
 ) -> list[float]:
     """Plays episodes and writes them.
 
@@ -59,11 +67,20 @@ def record(
         seed: decides their starts, and the random actions.
         path: the file.
         explore: the share of random actions.
+        sees: what the agent sees, as `environments.make` says.
 
     Returns:
         The episodes' returns.
+
+    Raises:
+        UsageError: what it sees is no vector of numbers.
     """
-    env = environments.make(environment, flat=getattr(agent, "flat", True), ends=True)
+    env = environments.make(environment, sees=sees, ends=True)
+    if env.seen is not None and list(env.seen.shapes) != [NUMBERS]:
+        raise UsageError(
+            f"{environment.name}: a row of recorded episodes has numbers alone, and it shows "
+            f"{', '.join(env.seen.shapes)}"
+        )
     env.action_space.seed(seed)
     random = np.random.default_rng(seed)
     rows, returns = [], []
@@ -82,7 +99,7 @@ def _play(agent: Agent, env: Known, random: np.random.Generator, explore: float)
     act, ended = Acting(agent), False
     seen, _ = env.reset(seed=int(random.integers(2**31)))
     while not ended:
-        action = act([0], seen[None])[0]
+        action = act([0], env.stack([seen]))[0]
         if random.random() < explore:
             action = env.action_space.sample()
         following, reward, terminated, truncated, _ = env.step(action)
@@ -99,6 +116,8 @@ def _play(agent: Agent, env: Known, random: np.random.Generator, explore: float)
 
 def _plain(value: Any) -> Any:
     """A whole number, or the numbers of an array in their order."""
+    if isinstance(value, dict):
+        value = value[NUMBERS]
     array = np.asarray(value)
     whole = not array.ndim and np.issubdtype(array.dtype, np.integer)
     return int(array) if whole else array.flatten().astype(np.float32)

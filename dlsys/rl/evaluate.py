@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dlsys.rl import environments
 from dlsys.rl.agent import Acting, Agent
 from dlsys.spec.rl.job import Environment
+from dlsys.spec.rl.section import Sees
 
 # At once: what acts answers for many about as fast as for one.
 _TOGETHER = 32
@@ -47,7 +47,7 @@ def play(
     told: Environment,
     episodes: int,
     *,
-    flat: bool,
+    sees: Sees = "vector",
     seed: int,
     split: Literal["valid", "test"],
     beat: Callable[[], None] = lambda: None,
@@ -62,7 +62,7 @@ def play(
         agent: acts.
         told: the environment.
         episodes: how many.
-        flat: whether the agent sees vectors of what is discrete.
+        sees: what the agent sees, as `environments.make` says.
         seed: the run's.
         split: those of `valid` and `test` start differently.
         beat: called now and then.
@@ -75,9 +75,9 @@ def play(
     seeds = [int(value) for value in stream.generate_state(episodes, np.uint32) >> 1]
     returns, lengths, cut = [0.0] * episodes, [0] * episodes, 0
     waiting = list(range(episodes))[::-1]
-    seats: list[tuple[int, environments.Known, NDArray[Any]]] = []
+    seats: list[tuple[int, environments.Known, Any]] = []
     act = Acting(agent)
-    spare = [environments.make(told, flat=flat, ends=True) for _ in range(min(episodes, _TOGETHER))]
+    spare = [environments.make(told, sees=sees, ends=True) for _ in range(min(episodes, _TOGETHER))]
     ask_at = time.monotonic() + _ASK_SECONDS
     try:
         while waiting or seats:
@@ -89,7 +89,7 @@ def play(
                 index, env = waiting.pop(), spare.pop()
                 seats.append((index, env, env.reset(seed=seeds[index])[0]))
             beat()
-            observations = np.stack([np.asarray(seen) for _, _, seen in seats])
+            observations = seats[0][1].stack([seen for _, _, seen in seats])
             actions = act([index for index, _, _ in seats], observations)
             going = []
             for (index, env, _), action in zip(seats, actions, strict=True):

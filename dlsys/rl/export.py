@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.utils._pytree import tree_map
 
 from dlsys.errors import UsageError
 from dlsys.registry import ALGORITHMS, import_string
 from dlsys.rl import environments
 from dlsys.rl.actions import Actions, Taken
+from dlsys.rl.observations import Observations, See
 from dlsys.rl.policy import RecurrentPolicy
 from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl.spaces import MASK
 from dlsys.spec.rl.tabular import QLearning, QValueIteration, TDLearning, ValueIteration
 from dlsys.train.checkpoint.export import chosen
 
@@ -84,13 +87,10 @@ def export(job: RLJob, checkpoints: Path, target: Path, *, best: bool = False) -
         CheckpointError: all are damaged, or the best one is.
     """
     saved = chosen(checkpoints, best=best)
-    acts = policy(job, saved.model).eval()
-    seen, actions = _asked(job)
-    shown = [seen]
-    if isinstance(acts, RecurrentPolicy):
-        shown.append(acts.initial.repeat(len(seen), 1))
-    shapes = ({0: Dim("N")},) * len(shown)
-    program = torch.export.export(Taken(acts, actions), tuple(shown), dynamic_shapes=shapes, strict=False)
+    acts, shown = (_own if job.algorithm.OWN else _library)(job, saved.model)
+    rows = Dim("N")
+    shapes = tree_map(lambda _: {0: rows}, shown)
+    program = torch.export.export(acts.eval(), shown, dynamic_shapes=shapes, strict=False)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -102,12 +102,75 @@ def export(job: RLJob, checkpoints: Path, target: Path, *, best: bool = False) -
     return saved.position.step, sum(tensor.numel() for tensor in saved.model.values())
 
 
-def _asked(job: RLJob) -> tuple[Tensor, Actions]:
-    """Two observations, and what the environment takes."""
-    env = environments.make(job.environment, flat=job.algorithm.FLAT)
+def _library(job: RLJob, weights: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[Any, ...]]:
+    """What acts on one array, and what it is shown: two observations, and states if it remembers."""
+    acts = policy(job, weights).eval()
+    env = environments.make(job.environment, sees=job.algorithm.SEES)
     try:
         seen: Any = np.stack([np.asarray(env.observation_space.sample())] * 2)
     finally:
         env.close()
-    kind = torch.float32 if job.algorithm.FLAT else None
-    return torch.as_tensor(seen, dtype=kind), env.actions
+    shown = torch.as_tensor(seen, dtype=torch.float32 if job.algorithm.SEES == "vector" else None)
+    if isinstance(acts, RecurrentPolicy):
+        return Taken(acts, env.actions), (shown, acts.initial.repeat(2, 1))
+    return Taken(acts, env.actions), (shown,)
+
+
+class Own(nn.Module):
+    """A policy of ours, from the environment's own observations to its own actions.
+
+    Args:
+        acts: from what is seen and remembered to what is chosen and remembered then.
+        observations, actions: the environment's.
+
+    Attributes:
+        initial: of a policy that remembers, the state where an episode begins, [S].
+    """
+
+    def __init__(self, acts: nn.Module, observations: Observations, actions: Actions) -> None:
+        super().__init__()
+        self._see, self._taken, self._acts = See(observations), Taken(nn.Identity(), actions), acts
+        first = acts.get_buffer("initial")
+        self._masked, self._remembers = observations.masked, len(first) > 0
+        self.register_buffer("initial", first)
+
+    def forward(self, observation: Any, *more: Tensor) -> Any:
+        """Actions [N, …], and of a policy that remembers the next states [N, S] too.
+
+        Args:
+            observation: N of them in the environment's own form, each array [N, …].
+            more: the mask of legal actions [N, K], where the environment tells it in `info`; the states
+                before [N, S], of a policy that remembers.
+        """
+        seen = self._see(observation, more[0] if self._masked else None)
+        count = next(iter(seen.values())).shape[0]  # not its length, which would be of the example alone
+        before = more[-1] if self._remembers else self.get_buffer("initial").expand(count, -1)
+        chosen, after = self._acts(seen, before)
+        return (self._taken(chosen), after) if self._remembers else self._taken(chosen)
+
+
+def own_policy(job: RLJob, weights: Mapping[str, Tensor]) -> Own:
+    """What acts of an agent of our own."""
+    observations, actions = environments.forms(job.environment)
+    module = ALGORITHMS.target(job.algorithm.name).partition(":")[0]
+    acts: nn.Module = import_string(f"{module}:policy")(job, weights, observations, actions)
+    return Own(acts, observations, actions)
+
+
+def _own(job: RLJob, weights: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[Any, ...]]:
+    """What acts, and what it is shown: two observations, and what comes with them."""
+    observations, _ = environments.forms(job.environment)
+    acts = own_policy(job, weights)
+    seen = observations.space.sample()
+    shown = tree_map(lambda part: torch.as_tensor(np.stack([np.asarray(part)] * 2)), _plain(seen))
+    more = [torch.ones(2, *observations.shapes[MASK], dtype=torch.bool)] if observations.masked else []
+    if len(first := acts.get_buffer("initial")):
+        more.append(first.repeat(2, 1))
+    return acts, (shown, *more)
+
+
+def _plain(seen: Any) -> Any:
+    """An element of a space, of Python's own dictionaries and tuples."""
+    if isinstance(seen, Mapping):
+        return {name: _plain(part) for name, part in seen.items()}
+    return tuple(map(_plain, seen)) if isinstance(seen, tuple) else seen

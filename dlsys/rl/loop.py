@@ -67,15 +67,16 @@ class Loop:
             refuse_changes(
                 saved.loop.get("data", {}), self._data, f"the checkpoint of step {saved.position.step}"
             )
-        self.agent.load(decode(saved.optimizers["agent"]))
+        otherwise = self.agent.load(decode(saved.optimizers["agent"])) or []
         self.position = saved.position
         self.metrics = dict(saved.loop["metrics"])
         told = self.best.load_state_dict(saved.loop["best"])
         self._recent.extend((float(value), int(length)) for value, length in saved.loop["recent"])
         self._saved_at = self.position.step
         self.around.recorder.note(f"continues from the checkpoint of step {saved.position.step}")
-        if told:
-            self.around.recorder.note(told)
+        for text in [told, *otherwise]:
+            if text:
+                self.around.recorder.note(text)
 
     def run(self) -> Result:
         """Trains; returns when `stop` holds or someone asked for the end."""
@@ -159,7 +160,7 @@ class Loop:
             self.agent,
             self.job.environment,
             episodes,
-            flat=self.job.algorithm.FLAT,
+            sees=self.job.algorithm.SEES,
             seed=self.job.seed,
             split=split,
             beat=lambda: self.around.beat(self.position.step),
@@ -206,7 +207,7 @@ class Loop:
             self.around.artifacts,
             gamma=self.job.algorithm.gamma,
             seed=self.job.seed,
-            flat=self.job.algorithm.FLAT,
+            sees=self.job.algorithm.SEES,
         )
         if why:
             self.around.recorder.note(f"no pictures of an episode: {why}")

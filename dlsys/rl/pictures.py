@@ -18,6 +18,7 @@ from dlsys.errors import DlsysError
 from dlsys.rl import environments
 from dlsys.rl.agent import Acting, Agent
 from dlsys.spec.rl.job import Environment
+from dlsys.spec.rl.section import Sees
 
 _FRAMES = 200  # of an animation; longer episodes leave frames out
 _STEPS = 2_000  # of an episode; their frames are in memory
@@ -26,14 +27,14 @@ _HEIGHT, _GAP = 200, 4
 _PYGAME = {"PYGAME_HIDE_SUPPORT_PROMPT": "1", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
 
 
-def draw(agent: Agent, told: Environment, folder: Path, *, gamma: float, seed: int, flat: bool) -> str:
+def draw(agent: Agent, told: Environment, folder: Path, *, gamma: float, seed: int, sees: Sees) -> str:
     """Plays one episode and writes `episode.gif`, `strip.png`, and `values.png` where values are known.
 
     Returns:
         why there is no picture; empty where there is one.
     """
     with _silent_pygame():
-        return _draw(agent, told, folder, gamma, seed, flat)
+        return _draw(agent, told, folder, gamma, seed, sees)
 
 
 @contextmanager
@@ -49,9 +50,9 @@ def _silent_pygame() -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def _draw(agent: Agent, told: Environment, folder: Path, gamma: float, seed: int, flat: bool) -> str:
+def _draw(agent: Agent, told: Environment, folder: Path, gamma: float, seed: int, sees: Sees) -> str:
     try:
-        env = environments.make(told, flat=flat, render=True, ends=True)
+        env = environments.make(told, sees=sees, render=True, ends=True)
     except DlsysError as error:
         return str(error)
     try:
@@ -77,7 +78,7 @@ def _draw(agent: Agent, told: Environment, folder: Path, gamma: float, seed: int
 
 
 def _play(
-    agent: Agent, env: gymnasium.Env[Any, Any], seed: int
+    agent: Agent, env: environments.Known, seed: int
 ) -> tuple[list[Image.Image], list[float], list[float]]:
     """Frames, the values of what was seen, and the rewards that followed."""
     act, worth = Acting(agent), getattr(agent, "values", None)
@@ -90,7 +91,7 @@ def _play(
         drawn: Any = env.render()
         if isinstance(drawn, np.ndarray):
             frames.append(_small(drawn))
-        batch = np.asarray(seen)[None]
+        batch = env.stack([seen])
         if worth is not None and (value := worth(batch)) is not None:
             values.append(float(value[0]))
         seen, reward, terminated, truncated, _ = env.step(act([0], batch)[0])

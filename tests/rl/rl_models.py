@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import gymnasium
@@ -53,7 +54,8 @@ def check_resumes_exactly(whole: Agent, other: Agent) -> None:
     """Two iterations, a state, and two more by either of two agents of one job: the same."""
     for _ in range(2):
         whole.iterate()
-    other.load(decode(encode(whole.state())))
+    # A file holds a copy.
+    other.load(decode(copy.deepcopy(encode(whole.state()))))
     for _ in range(2):
         expected, found = whole.iterate(), other.iterate()
         assert found.figures == expected.figures

@@ -84,7 +84,7 @@ def test_training_evaluation_recording_and_export_do_the_same(kind: str, tmp_pat
     check_suits(told.algorithm, place)
     agent = GeneticAgent(told)
     assert agent.iterate().lengths == [10] * len(agent.iterate().lengths)
-    played = play(agent, place, 3, flat=True, seed=0, split="valid")
+    played = play(agent, place, 3, sees="vector", seed=0, split="valid")
     assert played is not None
     assert played.lengths == [10] * 3
     file = tmp_path / "a.parquet"
@@ -111,7 +111,7 @@ def test_ppo_trains_and_is_measured_with_the_same_actions(kind: str) -> None:
     agent = RllibAgent(told.model_copy(update={"environment": place}))
     try:
         assert agent.iterate().steps >= 64
-        assert play(agent, place, 2, flat=True, seed=0, split="valid") is not None
+        assert play(agent, place, 2, sees="vector", seed=0, split="valid") is not None
     finally:
         agent.close()
 
@@ -123,7 +123,7 @@ def test_tables_choose_from_any_start() -> None:
         told = job({"name": name, "episodes": 2}, "actions_taken:Small")
         agent = of_job(told)
         assert agent.iterate().lengths == [10, 10]
-        assert play(agent, told.environment, 2, flat=False, seed=0, split="valid") is not None
+        assert play(agent, told.environment, 2, sees="plain", seed=0, split="valid") is not None
         agent.close()
 
 
@@ -155,7 +155,7 @@ def test_a_fault_ends_it_at_that_step_whoever_acts(how: str, kind: type[DlsysErr
         assert "actions_taken.py" in getattr(found.value, "traceback", "")
         assert "gymnasium" not in getattr(found.value, "traceback", "")
     with pytest.raises(kind, match=said):
-        play(Idle(), place, 1, flat=True, seed=0, split="test")
+        play(Idle(), place, 1, sees="vector", seed=0, split="test")
 
 
 def test_tables_stop_at_a_reward_that_is_no_number() -> None:
@@ -184,11 +184,11 @@ class Idle(Scripted):
 def test_an_episode_without_an_end_is_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments, "LONGEST", 50)
     endless = Environment(name="actions_taken:Endless")
-    found = play(Idle(), endless, 3, flat=True, seed=0, split="valid")
+    found = play(Idle(), endless, 3, sees="vector", seed=0, split="valid")
     assert found is not None
     assert (found.lengths, found.cut) == ([50] * 3, 3)
     for limited in (endless.model_copy(update={"max_steps": 70}), Environment(name="CartPole-v1")):
-        found = play(Idle(), limited, 1, flat=True, seed=0, split="valid")
+        found = play(Idle(), limited, 1, sees="vector", seed=0, split="valid")
         assert found is not None
         assert found.cut == 0
     assert found.lengths[0] < 50
@@ -199,7 +199,7 @@ def test_an_episode_without_an_end_is_cut_and_counted(monkeypatch: pytest.Monkey
 
 def test_an_evaluation_can_be_given_up() -> None:
     slow = Environment(name="actions_taken:Endless", options={"seconds": 0.05})
-    assert play(Idle(), slow, 1, flat=True, seed=0, split="valid", stop=lambda: True) is None
+    assert play(Idle(), slow, 1, sees="vector", seed=0, split="valid", stop=lambda: True) is None
 
 
 def test_each_step_is_a_sign_of_life() -> None:

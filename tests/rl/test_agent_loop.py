@@ -187,8 +187,8 @@ def test_who_asks_for_the_end_gets_it_with_a_checkpoint_and_no_evaluation(tmp_pa
 def test_episodes_do_not_depend_on_how_many_are_played() -> None:
     agent = Leaning()
     agent.iterations = 3
-    few = play(agent, job().environment, 3, flat=True, seed=1, split="valid")
-    many = play(agent, job().environment, 40, flat=True, seed=1, split="valid")
+    few = play(agent, job().environment, 3, sees="vector", seed=1, split="valid")
+    many = play(agent, job().environment, 40, sees="vector", seed=1, split="valid")
     assert many.seeds[:3] == few.seeds
     assert many.returns[:3] == few.returns
     assert len(set(many.returns)) > 1

@@ -334,7 +334,7 @@ def test_what_is_exported_plays_as_the_agent(one_ray: None, tmp_path: Path) -> N
     of = told()
     agent = RllibAgent(of)
     agent.iterate()
-    expected = play(agent, of.environment, 3, flat=True, seed=0, split="test")
+    expected = play(agent, of.environment, 3, sees="vector", seed=0, split="test")
     store = CheckpointStore(tmp_path / "checkpoints", keep=1)
     (tmp_path / "checkpoints").mkdir()
     model = {name: torch.as_tensor(value) for name, value in agent.weights().items()}

@@ -65,7 +65,7 @@ def test_it_finds_a_policy_and_its_weights_act_alike(environment: str) -> None:
     agent = GeneticAgent(told)
     mean = [agent.iterate().figures["fitness_mean"] for _ in range(10)]
     assert mean[-1] > mean[0]
-    best = play(agent, told.environment, 20, flat=True, seed=0, split="valid").summary()["return"]
+    best = play(agent, told.environment, 20, sees="vector", seed=0, split="valid").summary()["return"]
     assert best > {"CartPole-v1": 300, "rl_models:Point": -40}[environment]
     weights = {name: torch.as_tensor(value) for name, value in agent.weights().items()}
     seen = (

@@ -93,10 +93,10 @@ def test_it_goes_on_exactly() -> None:
 def test_it_learns_and_its_weights_act_alike() -> None:
     told = job(SMALL | {"updates": 4, "batch_size": 128, "lr": 3e-3, "models": 2})
     agent = MBPOAgent(told)
-    before = play(agent, told.environment, 20, flat=True, seed=0, split="valid").summary()["return"]
+    before = play(agent, told.environment, 20, sees="vector", seed=0, split="valid").summary()["return"]
     while agent._sampled < 240:
         agent.iterate()
-    after = play(agent, told.environment, 20, flat=True, seed=0, split="valid").summary()["return"]
+    after = play(agent, told.environment, 20, sees="vector", seed=0, split="valid").summary()["return"]
     assert after > before / 2
     weights = {name: torch.as_tensor(value) for name, value in agent.weights().items()}
     seen = np.linspace(-1, 1, 7, dtype=np.float32)[:, None]

@@ -43,7 +43,7 @@ def test_it_does_what_was_done(name: str, recorded: Path) -> None:
     agent = build(made)
     did = agent.iterate()
     assert did.steps == 200 * 256
-    assert play(agent, made.environment, 5, flat=True, seed=0, split="valid").summary()["return"] >= 450
+    assert play(agent, made.environment, 5, sees="vector", seed=0, split="valid").summary()["return"] >= 450
     agent.close()
 
 

@@ -58,7 +58,7 @@ class Counter(Scripted):
 
 
 def test_seats_that_come_and_go_do_not_mix_what_is_remembered() -> None:
-    played = play(Counter(), TOLD, 100, flat=True, seed=0, split="valid")
+    played = play(Counter(), TOLD, 100, sees="vector", seed=0, split="valid")
     assert played.returns == played.lengths
     assert len(set(played.lengths)) > 10
 
@@ -70,7 +70,7 @@ def test_every_other_way_to_play_remembers_too(tmp_path: Path) -> None:
     acted = []
     known = made.recall
     made.recall = lambda *told: (acted.append(told[1].item()), known(*told))[1]  # type: ignore[method-assign]
-    draw(made, TOLD, tmp_path, gamma=0.9, seed=1, flat=True)
+    draw(made, TOLD, tmp_path, gamma=0.9, seed=1, sees="vector")
     assert acted == list(range(len(acted)))
     assert len(acted) > 1
 

@@ -108,9 +108,9 @@ def test_pixels_of_a_users_own_environment_are_learned_from_and_drawn(tmp_path: 
         for _ in range(3):
             agent.iterate()
         environment = agent._job.environment
-        played = play(agent, environment, 50, flat=True, seed=0, split="valid")
+        played = play(agent, environment, 50, sees="vector", seed=0, split="valid")
         assert played.summary()["return"] >= 0.8, "who waits in the middle catches one ball in six"
-        assert not draw(agent, environment, tmp_path, gamma=0.9, seed=0, flat=True)
+        assert not draw(agent, environment, tmp_path, gamma=0.9, seed=0, sees="vector")
     finally:
         agent.close()
     assert {path.name for path in tmp_path.iterdir()} == {"episode.gif", "strip.png", "values.png"}

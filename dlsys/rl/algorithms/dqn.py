@@ -1,40 +1,30 @@
-"""DQN and Rainbow (https://arxiv.org/abs/1710.02298): RLlib's, with what its torch network lacks.
+"""Deep Q-networks (Mnih et al. 2015), and what Rainbow adds to them (https://arxiv.org/abs/1710.02298).
 
-RLlib's dueling network takes the mean alone, and with a distribution it takes it over the atoms and adds
-one value to all of them, which a softmax undoes; its noisy layers are gone.
+With a memory the network learns from pieces of what an environment did, each from what it remembered there
+then (Kapturowski et al. 2019); the first quarter of a piece only brings what is remembered up to date.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from ray.rllib.algorithms import dqn as rllib
-from ray.rllib.algorithms.dqn.dqn_learner import (
-    ATOMS,
-    QF_LOGITS,
-    QF_LOSS_KEY,
-    QF_MEAN_KEY,
-    QF_NEXT_PREDS,
-    QF_PREDS,
-    QF_PROBS,
-    QF_TARGET_NEXT_PREDS,
-    QF_TARGET_NEXT_PROBS,
-    TD_ERROR_MEAN_KEY,
-)
-from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
-from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.models.base import ENCODER_OUT
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils.metrics import TD_ERROR_KEY
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
-from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState
-from dlsys.rl.learner import LeanUpdates
+from dlsys.rl.actions import Actions
+from dlsys.rl.chances import mask_of
+from dlsys.rl.networks import Features, Memory, activation
+from dlsys.rl.observations import Observations, tensors
+from dlsys.rl.off_policy import OffPolicy
+from dlsys.rl.sampler import Told
+from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl.section import at
+from dlsys.spec.rl.value import DQN
 
 
 class NoisyLinear(nn.Module):
@@ -58,10 +48,12 @@ class NoisyLinear(nn.Module):
         self.bias_sigma = nn.Parameter(torch.full((out,), scale * bound))
         self.noise: tuple[Tensor, Tensor] | None = None
 
-    def draw(self) -> None:
+    def draw(self, generator: torch.Generator | None = None) -> None:
         """New noise."""
-        wide, out = (torch.randn(size, device=self.weight.device) for size in reversed(self.weight.shape))
-        self.noise = wide.sign() * wide.abs().sqrt(), out.sign() * out.abs().sqrt()
+        out, wide = self.weight.shape
+        raw = torch.randn(wide + out, generator=generator, device=self.weight.device)
+        shaped = raw.sign() * raw.abs().sqrt()
+        self.noise = shaped[:wide], shaped[wide:]
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.noise is None:
@@ -71,66 +63,247 @@ class NoisyLinear(nn.Module):
         return nn.functional.linear(inputs, weight, self.bias + self.bias_sigma * out)
 
 
-class QNetwork(DefaultDQNTorchRLModule):
-    """RLlib's, with both kinds of dueling, for distributions too, and noisy layers.
+class QNetwork(nn.Module):
+    """What actions are worth. Implements `dlsys.rl.runners.Policy`.
 
-    With noise, every linear layer after the first has it: the first one's would be of the observation's
-    scale. It is drawn anew for each update and each step of the environments, and is nought when the
-    best known actions are asked for.
+    With noise, every layer after the features has it, but the first where there is more than one: its noise
+    would be of the observation's scale. It is drawn anew for each update and each step of the environments,
+    and is nought when the best known actions are asked for.
     """
 
-    def setup(self) -> None:
-        super().setup()
-        self.dueling = self.model_config["dueling"]
-        if self.dueling:
-            self.vf = nn.Linear(self.catalog.latent_dims[0], self.num_atoms)
-        if self.model_config["noisy"]:
-            found = [
-                (parent, name, layer)
-                for parent in self.modules()
-                for name, layer in parent.named_children()
-                if isinstance(layer, nn.Linear)
+    initial: Tensor
+
+    def __init__(self, observations: Observations, actions: Actions, job: RLJob) -> None:
+        super().__init__()
+        told = job.algorithm
+        assert isinstance(told, DQN)
+        self._told, self.choices = told, actions.counts[0]
+        self.features = Features(observations, job)
+        width, self.memory, initial = self.features.width, None, torch.zeros(0)
+        if job.model.memory:
+            self.memory = Memory(width, job.model.units, job.model.memory)
+            width, initial = job.model.units, self.memory.initial
+        self.register_buffer("initial", initial, persistent=False)
+        layers: list[nn.Module] = []
+        for index, after in enumerate(told.hidden):
+            layers += [
+                self._linear(width, after, noisy=told.noisy and index > 0),
+                activation(told.activation),
             ]
-            for parent, name, layer in found[1:]:
-                noisy = NoisyLinear(layer.in_features, layer.out_features, self.model_config["noise"])
-                setattr(parent, name, noisy)
+            width = after
+        self.body = nn.Sequential(*layers)
+        self.advantage = self._linear(width, self.choices * told.atoms, noisy=told.noisy)
+        self.value = self._linear(width, told.atoms, noisy=told.noisy) if told.dueling else None
+        self._noisy = [layer for layer in self.modules() if isinstance(layer, NoisyLinear)]
+        self.atoms: Tensor
+        self.register_buffer("atoms", torch.linspace(told.v_min, told.v_max, told.atoms), persistent=False)
+        self._epsilon = 0.0
+
+    def _linear(self, wide: int, out: int, *, noisy: bool) -> nn.Module:
+        return NoisyLinear(wide, out, self._told.noise) if noisy else nn.Linear(wide, out)
+
+    def set(self, told: Mapping[str, float]) -> None:
+        self._epsilon = told.get("epsilon", 0.0)
 
     @contextmanager
-    def _noise(self) -> Iterator[None]:
-        if not self.model_config["noisy"]:
-            yield
-            return
-        layers = [layer for layer in self.modules() if isinstance(layer, NoisyLinear)]
-        for layer in layers:
-            layer.draw()
+    def noise(self, generator: torch.Generator | None = None) -> Iterator[None]:
+        """Within it, its weights have noise, if it is told so."""
+        for layer in self._noisy:
+            layer.draw(generator)
         try:
             yield
         finally:
-            for layer in layers:
+            for layer in self._noisy:
                 layer.noise = None
 
-    def _forward_exploration(self, batch: dict[str, Any], t: int) -> dict[str, Any]:
-        with self._noise():
-            return super()._forward_exploration(batch, t)
+    def remembered(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, F] of what is seen [N, …], and what is remembered then [N, S]."""
+        features = self.features(seen)
+        return (features, memory) if self.memory is None else self.memory(features, memory)
 
-    def _forward_train(self, batch: dict[str, Any]) -> dict[str, Any]:
-        with self._noise():
-            return super()._forward_train(batch)
+    def outputs(self, features: Tensor) -> Tensor:
+        """Of each action its value, or the logarithms of its returns' shares: [N, actions, atoms]."""
+        inner = self.body(features)
+        advantage = self.advantage(inner).unflatten(-1, (self.choices, self._told.atoms))
+        if self.value is None:
+            return advantage
+        over = (
+            advantage.mean(1, keepdim=True)
+            if self._told.dueling == "mean"
+            else advantage.amax(1, keepdim=True)
+        )
+        return self.value(inner).unsqueeze(1) + advantage - over
 
-    def _qf_forward_helper(self, batch: dict[str, Any], encoder: Any, head: Any) -> dict[str, Any]:
-        if not self.dueling:
-            found: dict[str, Any] = super()._qf_forward_helper(batch, encoder, head)
-            return found
-        seen = encoder(batch)[ENCODER_OUT]
-        # [B, actions, atoms], of one atom when the mean is learned alone.
-        advantage = head["af"](seen).unflatten(-1, (-1, self.num_atoms))
-        over = advantage.mean(1, keepdim=True) if self.dueling == "mean" else advantage.amax(1, keepdim=True)
-        values = head["vf"](seen).unsqueeze(1) + advantage - over
-        if self.num_atoms == 1:
-            return {QF_PREDS: values.squeeze(-1)}
-        shares = values.softmax(-1)
-        atoms = torch.linspace(self.v_min, self.v_max, self.num_atoms, device=values.device)
-        return {QF_PREDS: (shares * atoms).sum(-1), QF_LOGITS: values, QF_PROBS: shares, ATOMS: atoms}
+    def mean(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What actions are worth [N, actions], of outputs; those that are not legal, nothing that one would
+        take."""
+        single = self._told.atoms == 1
+        found = outputs.squeeze(-1) if single else (outputs.softmax(-1) * self.atoms).sum(-1)
+        return found if mask is None else found.masked_fill(~mask, torch.finfo(found.dtype).min)
+
+    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: torch.Generator) -> Told:
+        features, memory = self.remembered(seen, memory)
+        mask = mask_of(seen)
+        with self.noise(generator):
+            best = self.mean(self.outputs(features), mask).argmax(-1)
+        if self._epsilon:
+            legal = features.new_ones(len(best), self.choices) if mask is None else mask.float()
+            random = torch.multinomial(legal, 1, generator=generator).squeeze(-1)
+            drawn = torch.rand(len(best), generator=generator, device=best.device) < self._epsilon
+            best = torch.where(drawn, random, best)
+        return best, {}, memory
+
+
+class Best(nn.Module):
+    """The actions that are worth most.
+
+    Attributes:
+        initial: what it remembers where an episode begins, [S].
+    """
+
+    initial: Tensor
+
+    def __init__(self, network: QNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("initial", network.initial, persistent=False)
+
+    def forward(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [N] and what is remembered then [N, S]."""
+        features, after = self.network.remembered(seen, memory)
+        return self.network.mean(self.network.outputs(features), mask_of(seen)).argmax(-1), after
+
+
+class DQNAgent(OffPolicy):
+    """An iteration is a thousand steps of the environments, and the updates that they bring."""
+
+    network: QNetwork
+
+    def __init__(self, job: RLJob) -> None:
+        super().__init__(job, QNetwork)
+        told = job.algorithm
+        assert isinstance(told, DQN)
+        self._told = told
+        self._target = copy.deepcopy(self.network).requires_grad_(False)
+        self._parameters = list(self.network.parameters())
+        self._adam = torch.optim.Adam(self._parameters, at(told.lr, 0), fused=True)
+        self._renewed = 0
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        return {"adam": self._adam}
+
+    def best(self, explore: bool) -> nn.Module:
+        return Best(self.network)
+
+    def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
+        if len(self.network.initial):
+            return None
+        return self.network.mean(self.network.outputs(self.network.features(seen)), mask_of(seen)).amax(-1)
+
+    def exploring(self) -> Mapping[str, float]:
+        told = self._told
+        if told.noisy:
+            return {}
+        share = min(self.step / told.epsilon_steps, 1.0)
+        return {"epsilon": 1.0 + (told.epsilon - 1.0) * share}
+
+    def update(self) -> dict[str, Tensor]:
+        self._adam.param_groups[0]["lr"] = at(self._told.lr, self.step)
+        if self.step - self._renewed >= self._told.target_every:
+            self._target.load_state_dict(self.network.state_dict())
+            self._renewed = self.step
+        with self.network.noise(self.generator), self._target.noise(self.generator):
+            loss, figures = self._recurrent() if self.network.memory is not None else self._single()
+        for parameter in self._parameters:
+            parameter.grad = None  # the optimizer's own way to do it takes ten times as long
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._told.clip_norm is not None:
+            figures["gradient_norm"] = clip_grad_norm_(self._parameters, self._told.clip_norm)
+        self._adam.step()
+        return {"loss": loss.detach(), **figures}
+
+    def _single(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of steps by themselves."""
+        drawn, columns = self.drawn()
+        before, after = tensors(drawn.seen, self.device), tensors(drawn.following, self.device)
+        network, target = self.network, self._target
+        outputs = network.outputs(network.features(before))
+        with torch.no_grad():
+            later = target.outputs(target.features(after))
+            chosen = later if not self._told.double else network.outputs(network.features(after))
+            best = network.mean(chosen, mask_of(after)).argmax(-1)
+        each, errors, values = self._errors(outputs, later, best, columns)
+        self.replay.prioritize(drawn.rows, errors)
+        loss = (columns["weights"] * each).mean()
+        return loss, {"q": values.mean(), "td_error": errors.mean()}
+
+    def _errors(
+        self, outputs: Tensor, later: Tensor, best: Tensor, columns: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses, temporal-difference errors and values of steps, [B] each.
+
+        Args:
+            outputs: where they began, [B, actions, atoms].
+            later: where they led to, likewise, the target network's.
+            best: what is done there, [B].
+            columns: `actions`, `rewards` and `going` of the steps, [B].
+        """
+        every = torch.arange(len(best), device=best.device)
+        taken, following = outputs[every, columns["actions"].long()], later[every, best]
+        rewards, going = columns["rewards"].unsqueeze(-1), columns["going"].unsqueeze(-1)
+        if self._told.atoms == 1:
+            values, wanted = taken.squeeze(-1), (rewards + going * following).squeeze(-1)
+            each = nn.functional.huber_loss(values, wanted, reduction="none")
+            return each, (values - wanted).abs().detach(), values.detach()
+        atoms = self.network.atoms
+        wanted = projected(following.softmax(-1), rewards + going * atoms, atoms)
+        each = nn.functional.cross_entropy(taken, wanted, reduction="none")
+        return each, each.detach(), (taken.softmax(-1) * atoms).sum(-1).detach()
+
+    def _recurrent(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of pieces of episodes, one step after the other."""
+        length = self.job.model.sequence
+        pieces = self.replay.pieces(max(1, self._told.batch_size // length), length)
+        seen, first = tensors(pieces.seen, self.device), torch.from_numpy(pieces.first).to(self.device)
+        memory = torch.from_numpy(pieces.memory).to(self.device)
+
+        def outputs(network: QNetwork) -> Tensor:
+            rows = {name: part.flatten(0, 1) for name, part in seen.items()}
+            assert network.memory is not None
+            inner = network.features(rows).unflatten(0, first.shape)
+            found = network.outputs(network.memory.sequence(inner, memory, first).flatten(0, 1))
+            return found.unflatten(0, first.shape)
+
+        mine = outputs(self.network)
+        with torch.no_grad():
+            later = outputs(self._target)[1:].flatten(0, 1)
+            chosen = later if not self._told.double else mine[1:].flatten(0, 1)
+            mask = mask_of(seen)
+            best = self.network.mean(chosen, None if mask is None else mask[1:].flatten(0, 1)).argmax(-1)
+        columns = tensors(
+            {
+                "actions": pieces.actions.reshape(-1),
+                "rewards": self.rewards.scaled(pieces.rewards).reshape(-1),
+                "going": (self._told.gamma * ~pieces.terminated).astype("float32").reshape(-1),
+            },
+            self.device,
+        )
+        each, errors, values = self._errors(mine[:-1].flatten(0, 1), later, best, columns)
+        # What an episode would have come to that was cut is not among what was seen.
+        counts = torch.from_numpy(~pieces.cut).to(self.device)
+        counts[: len(counts) // 4] = False
+        counts = counts.flatten().float()
+        loss = (each * counts).sum() / counts.sum().clamp(min=1)
+        return loss, {"q": values.mean(), "td_error": errors.mean()}
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "target": self._target.state_dict(), "renewed": self._renewed}
+
+    def load(self, state: dict[str, Any]) -> list[str]:
+        self._target.load_state_dict(state["target"])
+        self._renewed = state["renewed"]
+        return super().load(state)
 
 
 def projected(shares: Tensor, moved: Tensor, atoms: Tensor) -> Tensor:
@@ -149,52 +322,8 @@ def projected(shares: Tensor, moved: Tensor, atoms: Tensor) -> Tensor:
     return (shares.unsqueeze(-1) * (1 - away).clamp(0, 1)).sum(1)
 
 
-class Learner(LeanUpdates, WholeState, DQNTorchLearner):
-    """The losses of values, as RLlib's, and of distributions: RLlib's fails where rounding leads beyond the
-    last atom, as it does for one range in five."""
-
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
-    ) -> Tensor:
-        actions = batch[Columns.ACTIONS].long()
-        rows = torch.arange(len(actions), device=actions.device)
-        best = fwd_out[QF_NEXT_PREDS if config.double_q else QF_TARGET_NEXT_PREDS].argmax(-1)
-        going = config.gamma ** batch["n_step"] * (1.0 - batch[Columns.TERMINATEDS].float())
-        values = fwd_out[QF_PREDS][rows, actions]
-        if config.num_atoms == 1:
-            wanted = batch[Columns.REWARDS] + going * fwd_out[QF_TARGET_NEXT_PREDS][rows, best]
-            each = nn.functional.huber_loss(values, wanted.detach(), reduction="none")
-            errors = (values - wanted).abs()
-        else:
-            moved = batch[Columns.REWARDS].unsqueeze(-1) + going.unsqueeze(-1) * fwd_out[ATOMS]
-            wanted = projected(fwd_out[QF_TARGET_NEXT_PROBS][rows, best], moved, fwd_out[ATOMS]).detach()
-            logits = fwd_out[QF_LOGITS][rows, actions]  # rows of following states come after these
-            each = errors = nn.functional.cross_entropy(logits, wanted, reduction="none")
-        loss = (batch["weights"] * each).mean()
-        self.metrics.log_value((module_id, TD_ERROR_KEY), errors, reduce="item_series")
-        told = {QF_LOSS_KEY: loss, QF_MEAN_KEY: values.mean(), TD_ERROR_MEAN_KEY: errors.mean()}
-        self.metrics.log_dict(told, key=module_id, window=1)
-        return loss
-
-
-class DQN(OffPolicy, rllib.DQN):
-    """RLlib's algorithm."""
-
-
-class DQNConfig(rllib.DQNConfig):
-    """RLlib's configuration."""
-
-    def __init__(self) -> None:
-        super().__init__(algo_class=DQN)
-        self.replay_options: dict[str, Any] = {}
-
-    @property
-    def _model_config_auto_includes(self) -> dict[str, Any]:
-        more = {"noisy": self.noisy, "noise": self.sigma0}
-        return super()._model_config_auto_includes | more
-
-    def get_default_rl_module_spec(self) -> RLModuleSpec:
-        return RLModuleSpec(module_class=QNetwork, model_config=self.model_config)
-
-    def get_default_learner_class(self) -> type[Learner]:
-        return Learner
+def policy(job: RLJob, weights: Mapping[str, Any], observations: Observations, actions: Actions) -> Best:
+    """What acts, from its weights."""
+    network = QNetwork(observations, actions, job)
+    network.load_state_dict(dict(weights))
+    return Best(network)

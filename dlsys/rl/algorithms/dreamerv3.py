@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dlsys.rl.algorithms.off_policy import OffPolicy
-from dlsys.rl.replay import Sequences
+from dlsys.rl.episode_replay import Sequences
 from dlsys.spec.rl.models import DreamerV3
 
 # Parts of RLlib's module that are in its `dreamer_model` too.

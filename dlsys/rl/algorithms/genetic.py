@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import ray
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -118,11 +117,15 @@ class GeneticAgent:
         env.close()  # type: ignore[no-untyped-call]
         self._generator = Generator().manual_seed(job.seed)
         # What they do depends on what they are asked alone: lost ones start again, and are asked again.
-        actors: Any = ray.remote(Players).options(
-            num_cpus=job.resources.cpus, max_restarts=-1, max_task_retries=-1
-        )
         self._players = Players(job.environment, told)
-        self._remote = [actors.remote(job.environment, told) for _ in range(job.resources.env_runners)]
+        self._remote: list[Any] = []
+        if job.resources.env_runners:
+            import ray
+
+            actors: Any = ray.remote(Players).options(
+                num_cpus=job.resources.cpus, max_restarts=-1, max_task_retries=-1
+            )
+            self._remote = [actors.remote(job.environment, told) for _ in range(job.resources.env_runners)]
 
     def iterate(self) -> Iteration:
         began = time.perf_counter()
@@ -150,6 +153,8 @@ class GeneticAgent:
         if not self._remote:
             return list(self._players.play(self._genomes, starts))
         shares = self._genomes.tensor_split(len(self._remote))
+        import ray
+
         calls = [one.play.remote(share, starts) for one, share in zip(self._remote, shares, strict=True)]
         return [np.concatenate(parts) for parts in zip(*ray.get(calls), strict=True)]
 
@@ -186,8 +191,11 @@ class GeneticAgent:
 
     def close(self) -> None:
         self._players.close()
-        for one in self._remote:
-            ray.kill(one)
+        if self._remote:
+            import ray
+
+            for one in self._remote:
+                ray.kill(one)
 
 
 def policy(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:

@@ -16,7 +16,7 @@ from ray.rllib.utils.metrics import (
     TD_ERROR_KEY,
 )
 
-from dlsys.rl.replay import Replay
+from dlsys.rl.episode_replay import Replay
 from dlsys.spec.rl.value import Replayed
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.rllib.algorithms import AlgorithmConfig
-from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
-from dlsys.rl.learner import LeanPPOLearner
-from dlsys.spec.rl.policy import PPO
 from dlsys.spec.rl.section import Deep
 
 # The side of an image that is not halved again.
@@ -36,27 +32,3 @@ def convolutions(told: Deep, height: int, width: int) -> dict[str, Any]:
     first, *others = told.hidden
     found += [[first, [height, width], 1, "valid"], *([each, 1, 1, "valid"] for each in others)]
     return {"conv_filters": found, "conv_activation": told.activation}
-
-
-def ppo(told: PPO) -> AlgorithmConfig:
-    return (
-        PPOConfig()
-        .training(
-            lr=told.lr,
-            gamma=told.gamma,
-            train_batch_size_per_learner=told.batch_size,
-            minibatch_size=told.minibatch_size,
-            num_epochs=told.passes,
-            lambda_=told.trace,
-            clip_param=told.clip,
-            vf_clip_param=float("inf"),
-            vf_loss_coeff=told.value_weight,
-            entropy_coeff=told.entropy,
-            use_kl_loss=told.kl > 0,
-            kl_coeff=told.kl,
-            grad_clip=told.clip_norm,
-            grad_clip_by="global_norm",
-        )
-        .learners(learner_class=LeanPPOLearner)
-        .rl_module(model_config=network(told, vf_share_layers=False))
-    )

@@ -22,31 +22,13 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from dlsys.rl.algorithms.catalog import Catalog
-from dlsys.rl.algorithms.dqn import DQNConfig
 from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState, replayed
 from dlsys.rl.algorithms.rllib import network
 from dlsys.rl.learner import LeanUpdates
-from dlsys.spec.rl.value import DQN, SAC
+from dlsys.spec.rl.value import SAC
 
 # The share of the highest entropy, log n, that a policy of n actions aims at.
 _OF_HIGHEST = 0.5
-
-
-def dqn(told: DQN) -> AlgorithmConfig:
-    config: Any = replayed(DQNConfig(), told)
-    done: AlgorithmConfig = config.training(
-        lr=told.lr,
-        double_q=told.double,
-        dueling=told.dueling,
-        num_atoms=told.atoms,
-        v_min=told.v_min,
-        v_max=told.v_max,
-        noisy=told.noisy,
-        sigma0=told.noise,
-        epsilon=0.0 if told.noisy else [(0, 1.0), (told.epsilon_steps, told.epsilon)],
-        target_network_update_freq=told.target_every,
-    ).rl_module(model_config=network(told))
-    return done
 
 
 class SoftModule(DefaultSACTorchRLModule):

@@ -38,7 +38,7 @@ def of_job(job: RLJob) -> Agent:
     }
     told = job.algorithm
     made: Agent = kinds[type(told)](
-        told, partial(make, job.environment, flat=False, ends=True), told.gamma, job.seed
+        told, partial(make, job.environment, sees="plain", ends=True), told.gamma, job.seed
     )
     return made
 

@@ -15,14 +15,11 @@ from dlsys.errors import UsageError
 from dlsys.registry import did_you_mean, import_string
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import AlgorithmSection
+from dlsys.spec.rl.spaces import Picture, bounded, is_pixels, leaves, picture, unserved
 from dlsys.spec.section import show
 from dlsys.spec.yaml import Path
 
 Env = gymnasium.Env[Any, Any]
-
-# A bound beyond this is a way to say that there is none: the range between two would overflow float32, and
-# whole numbers have no infinity, so that their type's ends stand for it.
-_NO_BOUND, _NO_WHOLE_BOUND = 1e30, 2e9
 
 
 def make(told: Environment, *, flat: bool = True, render: bool = False) -> Env:
@@ -47,26 +44,39 @@ def make(told: Environment, *, flat: bool = True, render: bool = False) -> Env:
 
 def _plain(env: Env) -> Env:
     wrappers, seen = gymnasium.wrappers, env.observation_space
-    if isinstance(seen, spaces.Dict | spaces.Tuple):
-        env = wrappers.TransformObservation(env, _scaled, _scaled_space(seen))
-    if not isinstance(seen, spaces.Box):
+    if (read := picture(seen)) is not None:
+        return _pictured(env, read)
+    if any(is_pixels(leaf.space) for leaf in leaves(seen)):
+        env = wrappers.TransformObservation(env, lambda value: _scaled(seen, value), _scaled_space(seen))
+    if not isinstance(seen, spaces.Box) or len(seen.shape) != 1:
         env = wrappers.FlattenObservation(env)
-    elif len(seen.shape) == 2:
-        env = wrappers.ReshapeObservation(env, (*seen.shape, 1))
     if env.observation_space.dtype != np.float32:
         env = wrappers.DtypeObservation(env, np.float32)
-    if _observations(seen) == "image" and np.issubdtype(seen.dtype, np.integer):
-        env = wrappers.RescaleObservation(env, np.float32(0), np.float32(1))
     return env
 
 
-def _scaled(seen: Any) -> Any:
-    """What is seen, with pixels in 0 to 1: beside them all else would be nothing."""
-    if isinstance(seen, dict):
-        return {name: _scaled(part) for name, part in seen.items()}
-    if isinstance(seen, tuple):
-        return tuple(map(_scaled, seen))
-    return np.asarray(seen, np.float32) / 255 if _is_pixels(seen) else seen
+def _pictured(env: Env, read: Picture) -> Env:
+    """An image as [height, width, channels], in 0 to 1 if it is of whole numbers."""
+    seen: Any = env.observation_space
+    order, shape = read.order(len(seen.shape)), read.shape(seen.shape)
+    scale = np.issubdtype(seen.dtype, np.integer)
+    low, high = (0.0, 1.0) if scale else (read.low, read.high)
+
+    def shown(value: Any) -> NDArray[np.float32]:
+        image = np.asarray(value, np.float32).transpose(order).reshape(shape)
+        return (image - np.float32(read.low)) / np.float32(read.high - read.low) if scale else image
+
+    space = spaces.Box(np.float32(low), np.float32(high), shape, np.float32)
+    return gymnasium.wrappers.TransformObservation(env, shown, space)
+
+
+def _scaled(space: spaces.Space[Any], seen: Any) -> Any:
+    """What is seen, with bytes in 0 to 1: beside them all else would be nothing."""
+    if isinstance(space, spaces.Dict):
+        return {name: _scaled(part, seen[name]) for name, part in space.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_scaled(part, value) for part, value in zip(space, seen, strict=True))
+    return np.asarray(seen, np.float32) / np.float32(255) if is_pixels(space) else seen
 
 
 def _scaled_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
@@ -74,14 +84,9 @@ def _scaled_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
         return spaces.Dict({name: _scaled_space(part) for name, part in space.items()})
     if isinstance(space, spaces.Tuple):
         return spaces.Tuple([_scaled_space(part) for part in space])
-    if isinstance(space, spaces.Box) and _is_pixels(space):
+    if isinstance(space, spaces.Box) and is_pixels(space):
         return spaces.Box(space.low / np.float32(255), space.high / np.float32(255), dtype=np.float32)
     return space
-
-
-def _is_pixels(seen: Any) -> bool:
-    """Of an array or a space."""
-    return getattr(seen, "dtype", None) == np.uint8 and len(seen.shape) >= 2
 
 
 def _own(told: Environment, options: dict[str, Any]) -> Env:
@@ -166,7 +171,8 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
                 f"{name} chooses actions within bounds, and {place} takes {bounds}: put a wrapper "
                 "of your own around it that has bounds, or take ppo",
             )
-    shape = env.observation_space.shape
+    read = picture(env.observation_space)
+    shape = read and read.shape(env.observation_space.shape or ())
     if seen == "image" and algorithm.IMAGES not in (None, shape):
         yield (
             ("environment", "wrappers"),
@@ -185,26 +191,18 @@ def _has_model(env: Env) -> bool:
     return table or settable or hasattr(inner, "mdp")
 
 
-def bounded(space: spaces.Box) -> NDArray[np.bool_]:
-    """Which numbers of a box have two bounds, of its shape."""
-    whole = np.issubdtype(space.dtype, np.integer)
-    bound = _NO_WHOLE_BOUND if whole else _NO_BOUND
-    found: NDArray[np.bool_] = (np.abs(space.low.astype(np.float64)) < bound) & (
-        np.abs(space.high.astype(np.float64)) < bound
-    )
-    return found
-
-
 def _actions(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Discrete):
         return "discrete"
-    return "continuous" if isinstance(space, spaces.Box) else type(space).__name__
+    if isinstance(space, spaces.Box):
+        return "continuous"
+    return unserved(space) or "composite"
 
 
 def _observations(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Discrete):
         return "table"
-    if isinstance(space, spaces.Box):
-        return "image" if len(space.shape) >= 2 else "flat"
-    parts = spaces.Dict | spaces.Tuple | spaces.MultiBinary | spaces.MultiDiscrete
-    return "flat" if isinstance(space, parts) else type(space).__name__
+    if picture(space) is not None:
+        return "image"
+    held = any(picture(leaf.space) is not None for leaf in leaves(space))
+    return unserved(space) or ("mixed" if held else "flat")

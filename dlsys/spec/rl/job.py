@@ -48,6 +48,36 @@ class Environment(Section):
     """Cuts episodes that are longer; by default as the environment says."""
 
 
+class Normalize(Section):
+    """What is standardized while an agent learns. The figures it takes are saved and exported with the agent,
+    and evaluation changes none of them; returns are told in the environment's own unit."""
+
+    observation: Bool = False
+    """Numbers that are seen, by the mean and the deviation of all seen so far. Images are not."""
+    reward: Bool = False
+    """Rewards, by the deviation of the discounted returns so far."""
+
+
+class Model(Section):
+    """The agent's networks, besides the widths that `algorithm` says."""
+
+    module: Text | None = None
+    """Your own `module:Class`, a torch.nn.Module that makes features [N, F] of what is seen: it is made with
+    the shapes by name and with `options`, and called with tensors by name: `numbers` [N, O], images [N,
+    height, width, channels]. Without it, images go through convolutions."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """What your class is made with besides."""
+    filters: tuple[tuple[Count, Count, Count], ...] = ()
+    """The convolutions that images go through: [channels, side, stride] of each. By default they are halved
+    until few numbers are left."""
+    memory: Literal["lstm", "gru"] | None = None
+    """Remembers what was seen earlier in an episode."""
+    units: Count = 64
+    """Of that memory."""
+    sequence: Count = 32
+    """Steps of an episode through which it learns at once."""
+
+
 class RLResources(Section):
     """What the agent needs of a machine or a cluster."""
 
@@ -115,7 +145,15 @@ class RLJob(Section):
     """One agent's training."""
 
     # As of a training job, all that is written in capitals.
-    FIXED: ClassVar[tuple[str, ...]] = ("kind", "name", "environment", "algorithm", "seed")
+    FIXED: ClassVar[tuple[str, ...]] = (
+        "kind",
+        "name",
+        "environment",
+        "algorithm",
+        "model",
+        "normalize",
+        "seed",
+    )
     ENGINE: ClassVar[str] = "dlsys.rl.engine:run_agent"
     LEARNS: ClassVar[tuple[str, ...]] = ("return", "length")
 
@@ -127,6 +165,10 @@ class RLJob(Section):
     """What the agent acts in."""
     algorithm: Algorithm
     """How it learns."""
+    model: Model = Field(default_factory=Model)
+    """Its networks."""
+    normalize: Normalize = Field(default_factory=Normalize)
+    """What is standardized."""
     resources: RLResources = Field(default_factory=RLResources)
     """Env runners and what each process needs."""
     stop: RLStop
@@ -151,8 +193,8 @@ class RLJob(Section):
 
     @property
     def needs_ray(self) -> bool:
-        """Whether even one process needs it: RLlib does, tables do not."""
-        return self.algorithm.RAY
+        """Whether even one process needs it: RLlib does, agents of our own do not."""
+        return self.algorithm.RLLIB or self.resources.env_runners > 0
 
     @property
     def learner(self) -> str:
@@ -171,12 +213,13 @@ class RLJob(Section):
         return {
             ("environment", "name"): self.environment.name,
             **{("environment", "wrappers", i, "name"): each.name for i, each in enumerate(wrappers)},
+            **({("model", "module"): self.model.module} if self.model.module else {}),
         }
 
     @property
     def options(self) -> tuple[dict[str, Any], ...]:
         """Where the user's files may be named, besides the code."""
-        return self.environment.options, self.algorithm.model_dump()
+        return self.environment.options, self.algorithm.model_dump(), self.model.options
 
     @property
     def paced(self) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ class MBPO(Deep):
     ACTIONS: ClassVar[tuple[str, ...]] = ("continuous",)
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
     RLLIB: ClassVar[bool] = False
-    RAY: ClassVar[bool] = False
+    RUNNERS: ClassVar[bool] = False
 
     name: Literal["mbpo"]
     lr: Positive = 1e-3

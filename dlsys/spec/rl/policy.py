@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from dlsys.spec.rl.section import Deep, Share
+from dlsys.spec.rl.section import Deep, Scheduled, Sees, Share
 from dlsys.spec.section import Bool, Count, NonNegative, Positive
 
 
@@ -14,10 +14,23 @@ class _Chances(Deep):
     UNBOUNDED: ClassVar[bool] = True
 
 
-class PPO(_Chances):
-    """Proximal policy optimization (Schulman et al. 2017); RLlib's."""
+class _Own(_Chances):
+    """An algorithm that is ours, with its networks."""
+
+    ACTIONS: ClassVar[tuple[str, ...]] = ("discrete", "continuous", "composite")
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat", "image", "mixed")
+    RLLIB: ClassVar[bool] = False
+    SEES: ClassVar[Sees] = "parts"
+    OWN: ClassVar[bool] = True
+
+
+class PPO(_Own):
+    """Proximal policy optimization (Schulman et al. 2017)."""
 
     name: Literal["ppo"]
+    MEMORY: ClassVar[bool] = True
+    lr: Scheduled = 3e-4  # type: ignore[assignment]
+    """The learning rate, or a ramp of it: {start: 3e-4, end: 0, steps: 1000000}."""
     batch_size: Count = 2048
     """Steps sampled by one policy, and learned from together."""
     minibatch_size: Count = 64
@@ -26,10 +39,10 @@ class PPO(_Chances):
     """Passes over each batch."""
     trace: Share = 0.95
     """The λ of generalized advantage estimation."""
-    clip: Positive = 0.2
-    """How far an action's probability may move, as a ratio."""
-    entropy: NonNegative = 0.0
-    """The weight of the policy's entropy."""
+    clip: Scheduled = 0.2
+    """How far an action's probability may move, as a ratio; a number or a ramp."""
+    entropy: Scheduled = 0.0
+    """The weight of the policy's entropy; a number or a ramp."""
     value_weight: NonNegative = 0.5
     """The weight of the value function's loss."""
     kl: NonNegative = 0.0

@@ -74,10 +74,32 @@ def _runners_suit_algorithm(job: RLJob) -> Found:
 @_RULES.on("resources", "algorithm")
 def _resources_are_used(job: RLJob) -> Found:
     algorithm, needs = job.algorithm, job.resources
-    if not algorithm.RLLIB and needs.gpus:
+    if not (algorithm.RLLIB or algorithm.OWN) and needs.gpus:
         yield ("resources", "gpus"), f"{algorithm.name} learns on CPUs: leave it out"
-    if not algorithm.RAY and needs.env_runners:
+    if not algorithm.RUNNERS and needs.env_runners:
         yield ("resources", "env_runners"), f"{algorithm.name} acts in its own process: leave it out"
+
+
+@_RULES.on("algorithm", "model", "normalize")
+def _networks_are_ours(job: RLJob) -> Found:
+    algorithm = job.algorithm
+    for name in ("model", "normalize"):
+        if not algorithm.OWN and getattr(job, name) != type(getattr(job, name))():
+            yield (name,), f"{algorithm.name} has networks of its own that this does not reach: leave it out"
+    if algorithm.OWN and job.model.memory and not algorithm.MEMORY:
+        yield ("model", "memory"), f"{algorithm.name} learns without a memory: leave it out, or take ppo"
+    if job.model.module is None and job.model.options:
+        yield ("model", "options"), "are those of model.module: name it, or leave them out"
+    if job.model.module is not None:
+        if job.model.filters:
+            yield (
+                ("model", "filters"),
+                "are of the convolutions that model.module stands for: leave one of them out",
+            )
+        if ":" not in job.model.module:
+            yield ("model", "module"), f"must be your own module:Class, got {job.model.module!r}"
+        else:
+            yield from own_code(job.model.module, ("model", "module"))
 
 
 @_RULES.on("stop", "expect", "checkpoint", "algorithm")

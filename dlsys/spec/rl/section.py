@@ -6,9 +6,32 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dlsys.spec.section import Count, Number, Positive, Section
+from dlsys.spec.section import Count, NonNegative, Number, Positive, Section
 
 Share = Annotated[Number, Field(ge=0, le=1)]
+# What an agent sees: what the environment shows, one float32 array, or the parts of `dlsys.rl.observations`.
+Sees = Literal["plain", "vector", "parts"]
+
+
+class Ramp(Section):
+    """A number that changes in a straight line over the run's first steps, and then stays."""
+
+    start: NonNegative
+    """What it is at first."""
+    end: NonNegative
+    """What it becomes."""
+    steps: Count
+    """Steps of the environment until then."""
+
+
+Scheduled = NonNegative | Ramp
+
+
+def at(told: float | Ramp, step: int) -> float:
+    """What a number that may change is at a step of the environment."""
+    if not isinstance(told, Ramp):
+        return told
+    return told.start + (told.end - told.start) * min(step / told.steps, 1.0)
 
 
 class AlgorithmSection(Section):
@@ -22,12 +45,15 @@ class AlgorithmSection(Section):
     PLANS: ClassVar[bool] = False
     # The one shape of images that its networks take.
     IMAGES: ClassVar[tuple[int, ...] | None] = None
-    # Whether its entry in the registry makes RLlib's configuration, or an agent of our own; and whether
-    # that needs Ray.
+    # Whether its entry in the registry makes RLlib's configuration, which needs Ray even for one process, or
+    # an agent of our own; and whether env runners can sample for it.
     RLLIB: ClassVar[bool] = True
-    RAY: ClassVar[bool] = True
-    # Whether it takes one vector for what is discrete, a dictionary or a tuple.
-    FLAT: ClassVar[bool] = True
+    RUNNERS: ClassVar[bool] = True
+    SEES: ClassVar[Sees] = "vector"
+    # Whether its networks and their learning are ours, so that `model` and `normalize` say more of them; and
+    # whether they can have a memory.
+    OWN: ClassVar[bool] = False
+    MEMORY: ClassVar[bool] = False
     # Whether env runners sample while the learner learns: without one, nothing would.
     ASYNCHRONOUS: ClassVar[bool] = False
     # Whether it learns from whole episodes only.

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dlsys.spec.rl.section import AlgorithmSection, Share
+from dlsys.spec.rl.section import AlgorithmSection, Sees, Share
 from dlsys.spec.section import Count, Int, NonNegative, Number, Positive, Section, Text
 
 Rate = Annotated[Number, Field(gt=0, le=1)]
@@ -18,8 +18,8 @@ class _Planning(AlgorithmSection):
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("table", "flat")
     PLANS: ClassVar[bool] = True
     RLLIB: ClassVar[bool] = False
-    RAY: ClassVar[bool] = False
-    FLAT: ClassVar[bool] = False
+    RUNNERS: ClassVar[bool] = False
+    SEES: ClassVar[Sees] = "plain"
 
     tolerance: Positive = 1e-10
     """It has converged when no value changes by more than this in a sweep."""
@@ -47,8 +47,8 @@ class _Learning(AlgorithmSection):
     ACTIONS: ClassVar[tuple[str, ...]] = ("discrete",)
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("table",)
     RLLIB: ClassVar[bool] = False
-    RAY: ClassVar[bool] = False
-    FLAT: ClassVar[bool] = False
+    RUNNERS: ClassVar[bool] = False
+    SEES: ClassVar[Sees] = "plain"
 
     lr: Rate = 0.1
     """The learning rate α: how far an estimate moves towards its target."""

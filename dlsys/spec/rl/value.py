@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dlsys.spec.rl.section import Deep, Share
+from dlsys.spec.rl.section import Deep, Scheduled, Sees, Share
 from dlsys.spec.section import Bool, Count, NonNegative, NonNegativeInt, Number, Positive
 
 
@@ -41,13 +41,18 @@ class Replayed(Deep):
 
 
 class DQN(Replayed):
-    """Deep Q-networks (Mnih et al. 2015) and what has been added to them; RLlib's."""
+    """Deep Q-networks (Mnih et al. 2015) and what has been added to them."""
 
     ACTIONS: ClassVar[tuple[str, ...]] = ("discrete",)
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat", "image", "mixed")
+    RLLIB: ClassVar[bool] = False
+    SEES: ClassVar[Sees] = "parts"
+    OWN: ClassVar[bool] = True
+    MEMORY: ClassVar[bool] = True
 
     name: Literal["dqn"]
-    lr: Positive = 5e-4
-    """The learning rate."""
+    lr: Scheduled = 5e-4  # type: ignore[assignment]
+    """The learning rate; a number or a ramp."""
     n_step: Count = 3
     """Rewards added up before the value of the state that follows them."""
     double: Bool = False

@@ -1,0 +1,133 @@
+"""A policy and a value function beside it: the networks of agents that learn from what they have just
+done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlsys.rl.actions import Actions
+from dlsys.rl.chances import Chances, mask_of
+from dlsys.rl.networks import Features, Linears, Memory, activation
+from dlsys.rl.observations import Observations
+from dlsys.rl.sampler import Told
+from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl.section import Deep
+
+_POLICY, _VALUE = 0, 1
+
+
+class ActorCritic(nn.Module):
+    """Implements `dlsys.rl.runners.Policy`.
+
+    Both parts have layers of their own, which are computed together; what images and memories are made of is
+    shared.
+    """
+
+    initial: Tensor
+
+    def __init__(self, observations: Observations, actions: Actions, job: RLJob) -> None:
+        super().__init__()
+        told = job.algorithm
+        assert isinstance(told, Deep)
+        self._actions = actions
+        self.features = Features(observations, job)
+        width = self.features.width
+        self.memory = None
+        initial = torch.zeros(0)
+        if job.model.memory:
+            self.memory = Memory(width, job.model.units, job.model.memory)
+            width, initial = job.model.units, self.memory.initial
+        self.register_buffer("initial", initial, persistent=False)
+        layers: list[nn.Module] = []
+        for after in told.hidden:
+            layers += [Linears(2, width, after), activation(told.activation)]
+            width = after
+        self.body = nn.Sequential(*layers)
+        self.policy, self.value = nn.Linear(width, Chances.width(actions)), nn.Linear(width, 1)
+        self.log_std = nn.Parameter(torch.zeros(actions.numbers)) if actions.numbers else None
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Orthogonal weights, and a policy that hardly prefers anything (Andrychowicz et al. 2021)."""
+        for layer in self.modules():
+            if isinstance(layer, Linears):
+                for weight in layer.weight.data:
+                    nn.init.orthogonal_(weight, 2**0.5)
+                nn.init.zeros_(layer.bias)
+            elif isinstance(layer, nn.Conv2d):
+                nn.init.orthogonal_(layer.weight, 2**0.5)
+        for head, gain in ((self.policy, 0.01), (self.value, 1.0)):
+            nn.init.orthogonal_(head.weight, gain)
+            nn.init.zeros_(head.bias)
+
+    def set(self, told: Mapping[str, float]) -> None:
+        """It explores by its chances alone."""
+
+    def heads(self, features: Tensor, mask: Tensor | None) -> tuple[Chances, Tensor]:
+        """What it would do, and what it is worth [N], of features [N, F]."""
+        both = self.body(features.expand(2, *features.shape))
+        chances = Chances(self._actions, self.policy(both[_POLICY]), self.log_std, mask)
+        return chances, self.value(both[_VALUE]).squeeze(-1)
+
+    def forward(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Chances, Tensor, Tensor]:
+        """What it would do, what it is worth [N], and what it remembers then [N, S], of what is seen [N, …]
+        and remembered [N, S]."""
+        features = self.features(seen)
+        if self.memory is not None:
+            features, memory = self.memory(features, memory)
+        return *self.heads(features, mask_of(seen)), memory
+
+    def sequences(self, seen: Mapping[str, Tensor], memory: Tensor, first: Tensor) -> tuple[Chances, Tensor]:
+        """The same of T steps of N episodes [T, N, …], in rows [T · N].
+
+        Args:
+            seen: theirs.
+            memory: before the first of them, [N, S].
+            first: where an episode begins, [T, N].
+        """
+        rows = {name: value.flatten(0, 1) for name, value in seen.items()}
+        features = self.features(rows)
+        if self.memory is not None:
+            whole = features.unflatten(0, first.shape)
+            features = self.memory.sequence(whole, memory, first).flatten(0, 1)
+        return self.heads(features, mask_of(rows))
+
+    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: torch.Generator) -> Told:
+        chances, values, memory = self(seen, memory)
+        chosen = chances.sample(generator)
+        return chosen, {"value": values, "logp": chances.logp(chosen)}, memory
+
+
+class Best(nn.Module):
+    """The likeliest actions of a policy, or drawn ones.
+
+    Args:
+        network: the policy.
+        draw: whether they are drawn.
+
+    Attributes:
+        initial: what it remembers where an episode begins, [S].
+    """
+
+    initial: Tensor
+
+    def __init__(self, network: ActorCritic, draw: bool = False) -> None:
+        super().__init__()
+        self.network, self._draw = network, draw
+        self.register_buffer("initial", network.initial, persistent=False)
+
+    def forward(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [N, …] and what is remembered then [N, S]."""
+        chances, _, after = self.network(seen, memory)
+        return chances.sample() if self._draw else chances.best(), after
+
+
+def policy(job: RLJob, weights: Mapping[str, Any], observations: Observations, actions: Actions) -> Best:
+    """What acts, from its weights."""
+    network = ActorCritic(observations, actions, job)
+    network.load_state_dict(dict(weights))
+    return Best(network)

@@ -1,0 +1,105 @@
+"""What a policy draws actions from: categories and normal distributions, side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Generator, Tensor
+
+from dlsys.rl.actions import Actions
+from dlsys.spec.rl.spaces import MASK
+
+_LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class Chances:
+    """Of N observations.
+
+    Args:
+        actions: the environment's.
+        outputs: of a network: the logarithms of chances, up to a constant each, of every choice of every
+            index, and then the means of numbers, [N, width].
+        log_std: the logarithm of the numbers' deviations, [A] or [N, A].
+        mask: which choices of all indices are legal, [N, K]; others are never drawn.
+    """
+
+    def __init__(
+        self, actions: Actions, outputs: Tensor, log_std: Tensor | None = None, mask: Tensor | None = None
+    ) -> None:
+        self._single, self._counts = actions.single, actions.counts
+        total = sum(self._counts)
+        logits = outputs if not actions.numbers else outputs[..., :total]
+        if mask is not None and total:
+            # Not minus infinity, whose product with a chance of nought would be no number.
+            logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+        split = logits.split(self._counts, -1) if len(self._counts) > 1 else [logits] * len(self._counts)
+        self.categories = [part.log_softmax(-1) for part in split]
+        self.mean = outputs[..., total:] if actions.numbers else None
+        self.log_std = log_std
+
+    @staticmethod
+    def width(actions: Actions) -> int:
+        """How many outputs of a network it takes."""
+        return sum(actions.counts) + actions.numbers
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """Actions as agents choose them, [N] or [N, K + A]."""
+        # The least of exponential times divided by chances falls on each choice with its chance.
+        drawn = [
+            (part.exp() / torch.empty_like(part).exponential_(generator=generator)).argmax(-1)
+            for part in self.categories
+        ]
+        if self.mean is None or self.log_std is None:
+            return self._joined(drawn, None)
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        return self._joined(drawn, self.mean + self.log_std.exp() * noise)
+
+    def best(self) -> Tensor:
+        """The likeliest ones."""
+        return self._joined([part.argmax(-1) for part in self.categories], self.mean)
+
+    def _joined(self, indices: list[Tensor], numbers: Tensor | None) -> Tensor:
+        if self._single:
+            return indices[0]
+        if numbers is None:
+            return torch.stack(indices, -1)
+        return torch.cat([torch.stack(indices, -1).to(numbers.dtype), numbers], -1) if indices else numbers
+
+    def logp(self, actions: Tensor) -> Tensor:
+        """The logarithms of the chances, or densities, of actions; [N]."""
+        if self._single:
+            return self.categories[0].gather(-1, actions.long().unsqueeze(-1)).squeeze(-1)
+        found = [
+            part.gather(-1, actions[..., place : place + 1].long()).squeeze(-1)
+            for place, part in enumerate(self.categories)
+        ]
+        if self.mean is not None and self.log_std is not None:
+            away = (actions[..., len(self._counts) :] - self.mean) * (-self.log_std).exp()
+            found.append(-(away.square() / 2 + self.log_std + _LOG_TWO_PI / 2).sum(-1))
+        return sum(found[1:], found[0])
+
+    def entropy(self) -> Tensor:
+        """[N]"""
+        found = [-(part.exp() * part).sum(-1) for part in self.categories]
+        if self.mean is not None and self.log_std is not None:
+            found.append((self.log_std + (1 + _LOG_TWO_PI) / 2).expand_as(self.mean).sum(-1))
+        return sum(found[1:], found[0])
+
+    def kl(self, other: Chances) -> Tensor:
+        """The Kullback-Leibler divergence of another one from this, KL(self ‖ other); [N]."""
+        pairs = zip(self.categories, other.categories, strict=True)
+        found = [(mine.exp() * (mine - yours)).sum(-1) for mine, yours in pairs]
+        if self.mean is not None and self.log_std is not None:
+            assert other.mean is not None
+            assert other.log_std is not None
+            ratio = (2 * (self.log_std - other.log_std)).exp()
+            away = ((self.mean - other.mean) * (-other.log_std).exp()).square()
+            found.append(((ratio + away - 1) / 2 + other.log_std - self.log_std).sum(-1))
+        return sum(found[1:], found[0])
+
+
+def mask_of(seen: Mapping[str, Tensor]) -> Tensor | None:
+    """Which choices are legal, where that is told."""
+    return seen.get(MASK)

@@ -1,0 +1,181 @@
+"""Agents that learn from what they have just done, and then forget it."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dlsys.rl.actor_critic import ActorCritic, Best
+from dlsys.rl.agent import Iteration
+from dlsys.rl.observations import tensors
+from dlsys.rl.own import OwnAgent
+from dlsys.rl.sampler import Rollout
+from dlsys.spec.rl.job import RLJob
+
+
+@dataclass
+class Batch:
+    """T steps of N environments to learn from, all [T, N, …].
+
+    Attributes:
+        seen: by name.
+        actions: what was chosen.
+        logp: the logarithms of their chances then.
+        values: what was expected then.
+        advantages: how much better than expected it turned out.
+        returns: the values' goals.
+        first: where an episode begins.
+        memories: what was remembered before each step.
+    """
+
+    seen: dict[str, Tensor]
+    actions: Tensor
+    logp: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    first: Tensor
+    memories: Tensor
+
+    def flat(self) -> Rows:
+        """All steps as rows, of policies that remember nothing."""
+        return Rows(
+            {name: value.flatten(0, 1) for name, value in self.seen.items()},
+            *(
+                getattr(self, name).flatten(0, 1)
+                for name in ("actions", "logp", "values", "advantages", "returns")
+            ),
+        )
+
+
+@dataclass
+class Rows:
+    """Steps to learn from, all [R, …], as in `Batch`."""
+
+    seen: dict[str, Tensor]
+    actions: Tensor
+    logp: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+    def __getitem__(self, index: Tensor) -> Rows:
+        return Rows(
+            {name: value[index] for name, value in self.seen.items()},
+            *(getattr(self, name)[index] for name in ("actions", "logp", "values", "advantages", "returns")),
+        )
+
+
+class OnPolicy(OwnAgent):
+    """Samples `algorithm.batch_size` steps with its policy, and learns from them.
+
+    Args:
+        job: the job.
+    """
+
+    network: ActorCritic
+
+    def __init__(self, job: RLJob) -> None:
+        super().__init__(job, ActorCritic)
+        told: Any = job.algorithm
+        self._steps = max(1, -(-told.batch_size // self.runners.count))
+        self._trace: float = told.trace
+
+    @abstractmethod
+    def learn(self, batch: Batch) -> dict[str, float]:
+        """Learns from a batch; figures by name."""
+
+    def best(self, explore: bool) -> nn.Module:
+        return Best(self.network, draw=explore)
+
+    def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
+        first = self.network.initial
+        if len(first):
+            return None
+        return self.network(seen, first.expand(len(next(iter(seen.values()))), -1))[1]
+
+    def iterate(self) -> Iteration:
+        began = time.perf_counter()
+        rollout, _ = self.runners.sample(self._steps, self.step)
+        sampled = time.perf_counter()
+        self.step += rollout.steps
+        figures = self.learn(self.batch(rollout))
+        return Iteration(
+            steps=rollout.steps,
+            returns=rollout.returns,
+            lengths=rollout.lengths,
+            figures=figures,
+            seconds={"sample": sampled - began, "learn": time.perf_counter() - sampled},
+        )
+
+    def batch(self, rollout: Rollout) -> Batch:
+        """What a rollout teaches."""
+        device, steps = self.device, len(rollout.rewards)
+        seen = tensors(rollout.seen, device)
+        memories = torch.from_numpy(rollout.memories).to(device)
+        self.rewards.take(rollout)
+        newest = {name: part[steps] for name, part in seen.items()}
+        values = np.concatenate([rollout.told["value"], self._valued(newest, memories[steps])[None]])
+        finals = np.zeros(0, np.float32)
+        if rollout.ends.size:
+            before = torch.from_numpy(rollout.final_memories).to(device)
+            finals = self._valued(tensors(rollout.finals, device), before)
+        rewards = self.rewards.scaled(rollout.rewards)
+        gains = advantages(rollout, rewards, values, finals, self.job.algorithm.gamma, self._trace)
+        shown = {name: part[:steps] for name, part in seen.items()}
+        # After what was expected is known: what it was standardized by must not change before.
+        self.network.features.update(shown)
+        return Batch(
+            seen=shown,
+            actions=torch.from_numpy(rollout.actions).to(device),
+            logp=torch.from_numpy(rollout.told["logp"]).to(device),
+            values=torch.from_numpy(values[:-1]).to(device),
+            advantages=torch.from_numpy(gains).to(device),
+            returns=torch.from_numpy(gains + values[:-1]).to(device),
+            first=torch.from_numpy(rollout.first[:steps]).to(device),
+            memories=memories[:steps],
+        )
+
+    @torch.no_grad()
+    def _valued(self, seen: dict[str, Tensor], memories: Tensor) -> NDArray[np.float32]:
+        """What is expected [N] where that is seen [N, …] and remembered [N, S]."""
+        return np.asarray(self.network(seen, memories)[1].cpu().numpy())
+
+
+def advantages(
+    rollout: Rollout,
+    rewards: NDArray[np.float32],
+    values: NDArray[np.float32],
+    finals: NDArray[np.float32],
+    gamma: float,
+    trace: float,
+) -> NDArray[np.float32]:
+    """Generalized advantage estimates (Schulman et al. 2016), [T, N].
+
+    Args:
+        rollout: what happened.
+        rewards: [T, N], scaled.
+        values: before each step and after the last one, [T + 1, N].
+        finals: of what was seen where episodes ended, [E]; those that terminated have no future.
+        gamma: the discount γ.
+        trace: the λ.
+    """
+    following = values[1:].copy()
+    following[tuple(rollout.ends)] = finals
+    following[rollout.terminated] = 0
+    going = np.float32(gamma * trace) * ~(rollout.terminated | rollout.truncated)
+    errors = rewards + np.float32(gamma) * following - values[:-1]
+    found, later = np.empty_like(errors), np.zeros_like(errors[0])
+    for step in range(len(errors) - 1, -1, -1):
+        found[step] = later = errors[step] + going[step] * later
+    return found

@@ -1,0 +1,120 @@
+"""What agents with networks of our own have in common: they act, are saved, and go on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dlsys.rl.agent import Iteration
+from dlsys.rl.observations import NUMBERS, Seen
+from dlsys.rl.rewards import Rewards
+from dlsys.rl.runners import Make, Runners
+from dlsys.spec.rl.job import RLJob
+from dlsys.train.seeding import seed_all
+
+
+class OwnAgent(ABC):
+    """Implements `dlsys.rl.agent.Agent`, and its `Recurrent`.
+
+    Args:
+        job: the job.
+        make: its policy's network.
+
+    Attributes:
+        network: what samples and acts, and what `weights` are of.
+        step: the run's, counted here too: what is drawn, and what changes as the run goes on, depends on it.
+    """
+
+    def __init__(self, job: RLJob, make: Make) -> None:
+        seed_all(job.seed)
+        self.job = job
+        self.device = "cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu"
+        self.runners = Runners(job, make, self.device)
+        self.network: Any = self.runners.policy
+        self.rewards = Rewards(job.normalize.reward, job.algorithm.gamma)
+        self.generator = torch.Generator().manual_seed(job.seed)
+        self.step = 0
+
+    @abstractmethod
+    def iterate(self) -> Iteration:
+        """Samples and learns once."""
+
+    @abstractmethod
+    def best(self, explore: bool) -> nn.Module:
+        """What acts, or draws: from what is seen and remembered to actions and what is remembered then."""
+
+    @property
+    @abstractmethod
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """All of them, by name."""
+
+    def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
+        """What it is worth [N] to be where that is seen, if the agent knows."""
+        return None
+
+    def act(self, observations: Seen, *, explore: bool = False) -> NDArray[Any]:
+        first = self.network.initial.expand(len(next(iter(observations.values()))), -1)
+        actions, _ = self._acted(observations, first, explore)
+        return actions
+
+    def memory(self) -> NDArray[Any] | None:
+        first: Tensor = self.network.initial
+        return first.cpu().numpy() if len(first) else None
+
+    def recall(
+        self, observations: Seen, memories: NDArray[Any], *, explore: bool = False
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        before = torch.as_tensor(memories, dtype=torch.float32, device=self.device)
+        actions, after = self._acted(observations, before, explore)
+        return actions, after.cpu().numpy()
+
+    @torch.inference_mode()
+    def _acted(self, observations: Seen, before: Tensor, explore: bool) -> tuple[NDArray[Any], Tensor]:
+        actions, after = self.best(explore)(self.shown(observations), before)
+        return np.asarray(actions.cpu().numpy()), after
+
+    def shown(self, observations: Seen) -> dict[str, Tensor]:
+        """What is seen as tensors where the network is."""
+        found = {name: torch.as_tensor(value, device=self.device) for name, value in observations.items()}
+        if NUMBERS in found:
+            found[NUMBERS] = found[NUMBERS].float()
+        return found
+
+    @torch.inference_mode()
+    def values(self, observations: Seen) -> NDArray[Any] | None:
+        """What observations [N, …] are worth [N], for agents that know."""
+        found = self.worth(self.shown(observations))
+        return None if found is None else np.asarray(found.cpu().numpy())
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizers": {name: each.state_dict() for name, each in self.optimizers.items()},
+            "runners": self.runners.state(),
+            "rewards": self.rewards.state(),
+            "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "step": self.step,
+        }
+
+    def load(self, state: dict[str, Any]) -> list[str]:
+        self.network.load_state_dict(state["network"])
+        for name, each in self.optimizers.items():
+            each.load_state_dict(state["optimizers"][name])
+        self.rewards.load(state["rewards"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        self.step = state["step"]
+        return self.runners.load(state["runners"])
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        return {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+
+    def close(self) -> None:
+        self.runners.close()

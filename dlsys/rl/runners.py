@@ -1,0 +1,234 @@
+"""Who samples for an agent of our own: this process, or processes of Ray that step environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dlsys.rl import environments
+from dlsys.rl.actions import Actions
+from dlsys.rl.observations import Observations
+from dlsys.rl.sampler import Rollout, Sampler, Told, joined
+from dlsys.spec.rl.job import RLJob
+
+# Seconds between two looks at whether the runners still step.
+_LOOK = 2.0
+
+
+class Policy(Protocol):
+    """A network that samples."""
+
+    initial: Tensor
+    """What it remembers where an episode begins, [S]; S may be 0."""
+
+    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: torch.Generator) -> Told:
+        """Actions to learn from: as `dlsys.rl.sampler.Act`."""
+
+    def set(self, told: Mapping[str, float]) -> None:
+        """How it explores now, by name."""
+
+    def to(self, device: str) -> Any: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> Any: ...
+
+
+Make = Callable[[Observations, Actions, RLJob], Policy]
+
+
+class Runner:
+    """One process that samples.
+
+    Args:
+        job: the job.
+        make: its policy's network.
+        index: which runner it is, from 0.
+        began: the run's step, so that one that starts again does not begin the same episodes.
+        device: where the policy acts.
+    """
+
+    def __init__(self, job: RLJob, make: Make, index: int, began: int, device: str = "cpu") -> None:
+        told = job.environment
+        ends = job.algorithm.WHOLE_EPISODES
+        self._sampler = Sampler(told, job.resources.envs, (job.seed, index, began), ends=ends, device=device)
+        self.observations, self.actions = self._sampler.observations, self._sampler.actions
+        self.policy = make(self.observations, self.actions, job)
+        self.policy.to(device)
+        self._sampler.remember(self.policy.initial)
+
+    def sample(self, steps: int) -> Rollout:
+        """The next steps of its environments."""
+        return self._sampler.sample(self.policy.explore, steps)
+
+    def state(self) -> dict[str, Any]:
+        return self._sampler.state()
+
+    def load(self, state: dict[str, Any]) -> int:
+        return self._sampler.load(state)
+
+    def close(self) -> None:
+        self._sampler.close()
+
+
+class Remote:
+    """A runner in a process of its own, which is told weights and asked for steps."""
+
+    def __init__(self, job: RLJob, make: Make, index: int) -> None:
+        torch.set_num_threads(max(1, int(job.resources.cpus)))
+        self._told = job, make, index
+        self._runner: Runner | None = None
+        self._steps = 0
+
+    def _count(self) -> None:
+        self._steps += 1
+
+    def sample(
+        self, weights: Mapping[str, Tensor], told: Mapping[str, float], steps: int, began: int
+    ) -> tuple[Rollout, bool]:
+        """Steps with these weights, and whether the episodes are all new ones."""
+        new = self._runner is None
+        if self._runner is None:
+            self._runner = Runner(*self._told, began)
+        self._runner.policy.load_state_dict(weights)
+        self._runner.policy.set(told)
+        with environments.stepping(self._count):
+            return self._runner.sample(steps), new
+
+    def steps(self) -> int:
+        """How many it has done, while it does some."""
+        return self._steps
+
+    def state(self) -> dict[str, Any] | None:
+        return None if self._runner is None else self._runner.state()
+
+    def load(self, state: dict[str, Any] | None) -> int:
+        if state is None:
+            return 0
+        self._runner = Runner(*self._told, 0)
+        with environments.stepping(self._count):
+            return self._runner.load(state)
+
+
+class Runners:
+    """Samples with as many runners as the job has.
+
+    Args:
+        job: the job.
+        make: the policy's network, from what is seen and chosen.
+
+    Attributes:
+        policy: the learner's copy of it. With no runners it is the one that samples.
+        observations, actions: the environment's.
+    """
+
+    def __init__(self, job: RLJob, make: Make, device: str = "cpu") -> None:
+        self._job = job
+        self._local: Runner | None = None
+        self._remote: list[Any] = []
+        if not job.resources.env_runners:
+            self._local = Runner(job, make, 0, 0, device)
+            self.policy = self._local.policy
+            self.observations, self.actions = self._local.observations, self._local.actions
+            return
+        self.observations, self.actions = environments.forms(job.environment)
+        self.policy = make(self.observations, self.actions, job)
+        self.policy.to(device)
+        import ray
+
+        # What they do depends on what they are asked alone: lost ones start again, and are asked again.
+        # A thread of its own answers how far they are.
+        actor: Any = ray.remote(Remote).options(
+            num_cpus=job.resources.cpus,
+            max_restarts=-1,
+            max_task_retries=-1,
+            concurrency_groups={"look": 1},
+        )
+        self._remote = [actor.remote(job, make, index) for index in range(job.resources.env_runners)]
+
+    @property
+    def count(self) -> int:
+        """Environments that are stepped at once."""
+        return self._job.resources.envs * max(len(self._remote), 1)
+
+    def sample(
+        self, steps: int, step: int, told: Mapping[str, float] | None = None
+    ) -> tuple[Rollout, list[bool]]:
+        """The next steps of every environment, with the newest weights.
+
+        Args:
+            steps: how many of each.
+            step: the run's.
+            told: how the policy explores.
+
+        Returns:
+            Them, and of each environment whether its episode was cut before, since its process was lost.
+        """
+        self.policy.set(told or {})
+        if self._local is not None:
+            return self._local.sample(steps), [False] * self.count
+        import ray
+
+        weights = ray.put({name: value.cpu() for name, value in self.policy.state_dict().items()})
+        found = self._ask([one.sample.remote(weights, told or {}, steps, step) for one in self._remote])
+        new = [begun for _, begun in found for _ in range(self._job.resources.envs)]
+        return joined([rollout for rollout, _ in found]), new
+
+    def _ask(self, calls: list[Any]) -> list[Any]:
+        """What calls of all runners give; a sign of life for each look at which they have stepped on."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        waiting, before = calls, -1
+        while waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK)
+            if not waiting:
+                break
+            looks = [one.steps.options(concurrency_group="look").remote() for one in self._remote]
+            done, _ = ray.wait(looks, num_returns=len(looks), timeout=_LOOK)
+            try:
+                now = sum(ray.get(done))
+            except RayError:  # one that starts again
+                continue
+            if now != before:
+                before = now
+                environments.stepped()
+        try:
+            return list(ray.get(calls))
+        except RayTaskError as error:
+            raise error.cause from None
+
+    def state(self) -> list[Any]:
+        """Of each runner."""
+        if self._local is not None:
+            return [self._local.state()]
+        return self._ask([one.state.remote() for one in self._remote])
+
+    def load(self, states: list[Any]) -> list[str]:
+        """Takes up their states.
+
+        Returns:
+            What is otherwise than it was, in words.
+        """
+        runners = max(len(self._remote), 1)
+        if len(states) != runners:
+            return [f"episodes start anew: there were {len(states)} env runners, and there are {runners} now"]
+        if self._local is not None:
+            anew = self._local.load(states[0])
+        else:
+            pairs = zip(self._remote, states, strict=True)
+            anew = sum(self._ask([one.load.remote(state) for one, state in pairs]))
+        name = self._job.environment.name
+        return [f"{anew} episodes start anew: {name} did not repeat itself from their seeds"] if anew else []
+
+    def close(self) -> None:
+        if self._local is not None:
+            self._local.close()
+        if self._remote:
+            import ray
+
+            for one in self._remote:
+                ray.kill(one)
