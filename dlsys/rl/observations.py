@@ -153,7 +153,7 @@ def tensors(seen: Mapping[str, NDArray[Any]], device: torch.device | str = "cpu"
 
 def _vector(space: spaces.Space[Any], value: Any) -> NDArray[np.float32]:
     if isinstance(space, spaces.Discrete):
-        return (np.arange(space.n) == value - space.start).astype(np.float32)
+        return (np.arange(int(space.n)) == value - space.start).astype(np.float32)
     if isinstance(space, spaces.MultiDiscrete):
         indices, counts = (np.asarray(value) - space.start).ravel(), [int(n) for n in space.nvec.ravel()]
         return np.concatenate(

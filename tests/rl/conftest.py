@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +22,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 @pytest.fixture(scope="package")
 def one_ray() -> Iterator[None]:
     """Ray in this process, for agents that tests drive themselves."""
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    told = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # environments are in these folders
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, runtime_env=told)
     yield
     ray.shutdown()

@@ -102,11 +102,13 @@ def test_training_evaluation_recording_and_export_do_the_same(kind: str, tmp_pat
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("one_ray")
-@pytest.mark.parametrize("kind", ["from minus one", "square", "whole", "free", "half"])
-def test_ppo_trains_and_is_measured_with_the_same_actions(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["from minus one", "square", "free"])
+def test_the_librarys_agents_train_and_are_measured_with_the_same_actions(kind: str) -> None:
     from dlsys.rl.rllib import RllibAgent
 
-    told = job({"name": "ppo", "batch_size": 64, "passes": 1}, "actions_taken:Strict")
+    told = job(
+        {"name": "appo", "batch_size": 64}, "actions_taken:Strict", resources={"env_runners": 1, "cpus": 0.5}
+    )
     place = Environment(name="actions_taken:Strict", options={"kind": kind})
     agent = RllibAgent(told.model_copy(update={"environment": place}))
     try:

@@ -1,82 +1,70 @@
-"""DQN's additions, in process: the network, the loss of RLlib's learner on it, and what they do."""
+"""DQN and its additions: the network, the loss, and what they do."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_LOGITS, QF_PREDS, QF_PROBS
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from rl_models import job
+from torch import Tensor
 
-from dlsys.registry import ALGORITHMS
-from dlsys.rl.algorithms.dqn import NoisyLinear, QNetwork, projected
-from dlsys.rl.plain import decode, encode
-from dlsys.spec.rl.value import DQN, Rainbow
+from dlsys.rl.actions import Actions
+from dlsys.rl.algorithms.dqn import Best, DQNAgent, NoisyLinear, QNetwork, projected
+from dlsys.rl.evaluate import play
+from dlsys.rl.observations import NUMBERS, Observations
+from dlsys.rl.pictures import draw
+from dlsys.rl.replay import Transitions
+from dlsys.spec.rl.value import Rainbow
 
-SEEN, ACTIONS = spaces.Box(-1, 1, (4,), np.float32), spaces.Discrete(3)
+SEEN = Observations(spaces.Box(-1, 1, (4,), np.float32))
+GENERATOR = torch.Generator()
 
 
-def _learner(seen: spaces.Box = SEEN, actions: spaces.Discrete = ACTIONS, **options: Any) -> Any:
+def network(*, choices: int = 3, **options: Any) -> QNetwork:
     torch.manual_seed(0)
-    kind = Rainbow if options.get("name") == "rainbow" else DQN
-    told = kind.model_validate({"name": "dqn", "hidden": (16, 16), **options})
-    config = ALGORITHMS.load(told.name)(told).debugging(seed=0)
-    return config.build_learner(spaces={DEFAULT_MODULE_ID: (seen, actions)})
+    name = options.pop("name", "dqn")
+    return QNetwork(
+        SEEN, Actions(spaces.Discrete(choices)), job({"name": name, "hidden": (16, 16), **options})
+    )
 
 
-def _network(**options: Any) -> QNetwork:
-    found = _learner(**options).module[DEFAULT_MODULE_ID]
-    assert isinstance(found, QNetwork)
-    return found
+def seen(count: int) -> dict[str, Tensor]:
+    return {NUMBERS: torch.rand(count, 4, generator=torch.Generator().manual_seed(1))}
 
 
-def _batch(count: int = 32, seed: int = 0) -> dict[str, np.ndarray]:
-    random = np.random.default_rng(seed)
-    return {
-        "obs": random.uniform(-1, 1, (count, 4)).astype(np.float32),
-        "new_obs": random.uniform(-1, 1, (count, 4)).astype(np.float32),
-        "actions": random.integers(3, size=count),
-        "rewards": random.normal(size=count).astype(np.float32),
-        "terminateds": random.random(count) < 0.2,
-        "n_step": np.ones(count, np.float32),
-        "weights": np.ones(count, np.float32),
-    }
-
-
-def _update(learner: Any, batch: dict[str, np.ndarray], now: int = 1) -> None:
-    together = TrainingData(batch={DEFAULT_MODULE_ID: batch})
-    learner.update(training_data=together, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: now})
+def explore(of: QNetwork, shown: dict[str, Tensor], seed: int = 0) -> Tensor:
+    with torch.no_grad():
+        return of.explore(shown, torch.zeros(1, 0), GENERATOR.manual_seed(seed))[0]
 
 
 @pytest.mark.parametrize("atoms", [1, 11])
 @pytest.mark.parametrize("dueling", ["mean", "max"])
 def test_dueling_takes_the_mean_or_the_maximum_of_the_advantages_away(dueling: str, atoms: int) -> None:
-    network = _network(dueling=dueling, atoms=atoms)
-    batch = {"obs": torch.rand(5, 4)}
-    seen = network.encoder(batch)["encoder_out"]
-    value = network.vf(seen)  # [5, atoms]
-    found = network.compute_q_values(batch)
-    logits = found[QF_PREDS].unsqueeze(-1) if atoms == 1 else found[QF_LOGITS]  # [5, 3, atoms]
-    of_actions = logits.mean(1) if dueling == "mean" else logits.max(1).values
+    made = network(dueling=dueling, atoms=atoms)
+    features = made.features(seen(5))
+    assert made.value is not None
+    value, found = made.value(made.body(features)), made.outputs(features)  # [5, atoms], [5, 3, atoms]
+    of_actions = found.mean(1) if dueling == "mean" else found.max(1).values
     # The identity: the mean (or the best) action is worth what the state is worth.
     torch.testing.assert_close(of_actions, value)
-    other = logits.max(1).values if dueling == "mean" else logits.mean(1)
+    other = found.max(1).values if dueling == "mean" else found.mean(1)
     assert not torch.allclose(other, value)
 
 
-def test_a_distribution_sums_to_one_and_its_mean_is_the_value() -> None:
-    network = _network(dueling="mean", atoms=11, v_min=-2, v_max=8)
-    found = network.compute_q_values({"obs": torch.rand(5, 4)})
-    torch.testing.assert_close(found[QF_PROBS].sum(-1), torch.ones(5, 3))
-    torch.testing.assert_close(found[QF_PREDS], found[QF_PROBS] @ torch.linspace(-2, 8, 11))
-    # Both streams shape it.
-    found[QF_PREDS].sum().backward()
-    assert all(head.abs().sum() > 0 for head in (network.vf.weight.grad, network.af.net.mlp[0].weight.grad))
+def test_the_mean_of_a_distribution_is_the_value_and_both_streams_shape_it() -> None:
+    made = network(dueling="mean", atoms=11, v_min=-2, v_max=8)
+    found = made.outputs(made.features(seen(5)))
+    means = made.mean(found)
+    torch.testing.assert_close(means, found.softmax(-1) @ torch.linspace(-2, 8, 11))
+    means.sum().backward()
+    for head in (made.value, made.advantage):
+        assert head is not None
+        assert head.weight.grad.abs().sum() > 0  # type: ignore[union-attr]
 
 
 def test_a_distribution_is_projected_share_by_share() -> None:
@@ -90,20 +78,6 @@ def test_a_distribution_is_projected_share_by_share() -> None:
             expected[row, low] += share * (atoms[low + 1].item() - point)
             expected[row, low + 1] += share * (point - atoms[low].item())
     torch.testing.assert_close(projected(shares, moved, atoms), expected)
-
-
-@pytest.mark.parametrize("double", [True, False])
-def test_a_distribution_of_any_range_is_learned(double: bool) -> None:
-    # Here (v_max - v_min) / ((v_max - v_min) / 50) is a little more than 50.
-    learner = _learner(atoms=51, v_min=-53.1, v_max=80.5, double=double, lr=0.01)
-    batch = _batch() | {"rewards": np.full(32, 200, np.float32), "terminateds": np.ones(32, bool)}
-    for now in range(60):
-        _update(learner, batch, now)
-    network = learner.module[DEFAULT_MODULE_ID]
-    with torch.no_grad():
-        values = network.compute_q_values({"obs": torch.as_tensor(batch["obs"])})[QF_PREDS]
-    taken = values[torch.arange(32), torch.as_tensor(batch["actions"])]
-    assert taken.min() > 60
 
 
 def test_noise_has_the_papers_scale() -> None:
@@ -122,36 +96,42 @@ def test_noise_has_the_papers_scale() -> None:
 
 
 def test_noise_explores_instead_of_chance_and_is_absent_when_the_best_is_asked_for() -> None:
-    network = _network(noisy=True, noise=3.0)
-    assert sum(isinstance(layer, NoisyLinear) for layer in network.modules()) == 2 * 2  # and the targets
-    batch = {"obs": torch.rand(64, 4)}
-    best = [network.forward_inference(batch)["actions"] for _ in range(3)]
-    assert all(torch.equal(best[0], each) for each in best)
-    assert network.epsilon_schedule.get_current_value() == 0.0
-    tried = [network.forward_exploration(batch, t=0)["actions"] for _ in range(8)]
-    assert any(not torch.equal(best[0], each) for each in tried)
+    made = network(noisy=True, noise=3.0)
+    assert sum(isinstance(layer, NoisyLinear) for layer in made.modules()) == 2, "not the first layer"
+    shown, best = seen(64), Best(made)
+    known = [best(shown, torch.zeros(1, 0))[0] for _ in range(3)]
+    assert all(torch.equal(known[0], each) for each in known)
+    tried = [explore(made, shown, seed) for seed in range(8)]
+    assert any(not torch.equal(known[0], each) for each in tried)
     # One draw of the noise acts on all environments, as one policy: nobody throws a coin for each.
-    with torch.no_grad():
-        torch.manual_seed(3)
-        explored = network.forward_exploration(batch, t=0)["actions"]
-        torch.manual_seed(3)
-        alone = network.forward_exploration({"obs": batch["obs"][:1]}, t=0)["actions"]
-    assert explored[0] == alone[0]
-
-    quiet = _network()
-    chance = [quiet.forward_exploration(batch, t=0)["actions"] for _ in range(2)]
-    assert not torch.equal(*chance)
+    alone = explore(made, {NUMBERS: shown[NUMBERS][:1]}, seed=3)
+    assert explore(made, shown, seed=3)[0] == alone[0]
 
 
-def test_the_scale_of_the_noise_is_learned() -> None:
-    learner = _learner(name="rainbow", atoms=11)
-    network = learner.module[DEFAULT_MODULE_ID]
-    sigmas = {name: value for name, value in network.named_parameters() if "sigma" in name}
-    own = {name: value.detach().clone() for name, value in sigmas.items() if "_target" not in name}
-    assert len(own) == 6
-    _update(learner, _batch())
-    for name, before in own.items():
-        assert not torch.equal(sigmas[name], before), name
+def test_chance_is_as_frequent_as_it_is_told_and_falls() -> None:
+    made = network()
+    shown = seen(4000)
+    best = Best(made)(shown, torch.zeros(1, 0))[0]
+    assert torch.equal(explore(made, shown), best)
+    made.set({"epsilon": 0.3})
+    # A random action is the best one once in three.
+    assert float((explore(made, shown) != best).float().mean()) == pytest.approx(0.2, abs=0.02)
+    agent = DQNAgent(job({"name": "dqn", "epsilon": 0.1, "epsilon_steps": 100}, "CartPole-v1"))
+    told = []
+    for agent.step in (0, 50, 100, 1000):
+        told.append(agent.exploring()["epsilon"])
+    assert told == pytest.approx([1.0, 0.55, 0.1, 0.1])
+    agent.close()
+
+
+def test_what_is_not_legal_is_neither_drawn_nor_best() -> None:
+    made = network(choices=5)
+    mask = torch.zeros(500, 5, dtype=torch.bool)
+    mask[:, 1] = mask[:, 3] = True
+    shown = {**seen(500), "action_mask": mask}
+    made.set({"epsilon": 0.5})
+    assert set(explore(made, shown).tolist()) == {1, 3}
+    assert set(Best(made)(shown, torch.zeros(1, 0))[0].tolist()) <= {1, 3}
 
 
 def test_rainbow_has_all_six() -> None:
@@ -161,51 +141,141 @@ def test_rainbow_has_all_six() -> None:
     assert told.atoms > 1
 
 
-def _overestimate(double: bool) -> float:
+class Given(gymnasium.Env[Any, Any]):
+    """One state after the other of a list of steps (action taken or not, each pays and leads as it says)."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def __init__(self, choices: int = 10, noise: float = 1.0) -> None:
+        self.action_space, self.noise = spaces.Discrete(choices), noise
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.second = False
+        return np.array([1, 0], np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        reward = float(self.np_random.normal()) * self.noise if self.second else 0.0
+        over, self.second = self.second, True
+        return np.array([0, 1], np.float32), reward, over, False, {}
+
+
+def agent(environment: dict[str, Any] | None = None, **options: Any) -> DQNAgent:
+    told = {"name": "dqn", "starts": 100, "hidden": (32,), "batch_size": 32, "n_step": 1, **options}
+    made = job(told, "test_dqn:Given", resources={"envs": 4})
+    place = made.environment.model_copy(update={"options": environment or {}})
+    return DQNAgent(made.model_copy(update={"environment": place}))
+
+
+def overestimate(double: bool) -> float:
     """The learned value of a state whose actions all lead to one where ten actions are worth 0 ± 1."""
-    learner = _learner(
-        spaces.Box(0, 1, (2,), np.float32),
-        spaces.Discrete(10),
-        double=double,
-        hidden=(32,),
-        lr=3e-2,
-        target_every=50,
-        gamma=1.0,
-    )
+    learner = agent(double=double, lr=3e-2, target_every=50, gamma=1.0)
     random, found = np.random.default_rng(0), []
     first, second = np.eye(2, dtype=np.float32)
-    module = learner.module[DEFAULT_MODULE_ID]
-    for now in range(1, 301):
-        ends = random.random(32) < 0.5
-        batch = _batch(32) | {
-            "obs": np.where(ends[:, None], second, first),
-            "new_obs": np.broadcast_to(second, (32, 2)).copy(),
-            "actions": random.integers(10, size=32),
-            "rewards": np.where(ends, random.normal(size=32), 0).astype(np.float32),
-            "terminateds": ends,
-        }
-        _update(learner, batch, now)
-        if now > 50:
+
+    def fresh(count: int) -> Transitions:
+        ends = random.random(count) < 0.5
+        return Transitions(
+            rows=np.arange(count),
+            seen={NUMBERS: np.where(ends[:, None], second, first)},
+            actions=random.integers(10, size=count),
+            rewards=np.where(ends, random.normal(size=count), 0).astype(np.float32),
+            following={NUMBERS: np.broadcast_to(second, (count, 2)).copy()},
+            terminated=ends,
+            steps=np.ones(count, np.float32),
+            weights=np.ones(count, np.float32),
+        )
+
+    learner.replay.sample = fresh  # type: ignore[method-assign]
+    for learner.step in range(1, 301):
+        learner.update()
+        if learner.step > 50:
             with torch.no_grad():
-                found.append(module.compute_q_values({"obs": torch.tensor(first[None])})[QF_PREDS].mean())
+                values = learner.network.outputs(
+                    learner.network.features({NUMBERS: torch.tensor(first[None])})
+                )
+            found.append(float(values.mean()))
+    learner.close()
     return float(np.mean(found))
 
 
 def test_double_dqn_overestimates_less() -> None:
     """Every action is worth 0; the maximum of noisy estimates is more (van Hasselt et al. 2016)."""
-    single, double = _overestimate(False), _overestimate(True)
+    single, double = overestimate(False), overestimate(True)
     assert single > 0.1
     assert abs(double) < single / 2
 
 
-def test_a_learners_state_is_whole() -> None:
-    first, second = _learner(target_every=4), _learner(target_every=4)
-    for now in range(1, 8):
-        _update(first, _batch(seed=now), now)
-    second.set_state(decode(encode(first.get_state())))
-    for learner in (first, second):
-        torch.manual_seed(1)
-        for now in range(8, 13):
-            _update(learner, _batch(seed=now), now)
-    for name, value in first.module[DEFAULT_MODULE_ID].state_dict().items():
-        assert torch.equal(value, second.module[DEFAULT_MODULE_ID].state_dict()[name]), name
+@pytest.mark.parametrize("options", [{}, {"double": True, "dueling": "max"}, {"atoms": 51, "v_min": -53.1}])
+def test_the_value_of_what_is_known_is_learned(options: dict[str, Any]) -> None:
+    """After the first state comes the second, which pays nothing, or the end: all is worth 0, and with an
+    atom range whose step times their count is a little more than the range."""
+    learner = agent({"noise": 0.0}, v_max=80.5, lr=1e-2, **options)
+    for _ in range(2):
+        learner.iterate()
+    both = {NUMBERS: np.eye(2, dtype=np.float32)}
+    found = learner.values(both)
+    assert found is not None
+    np.testing.assert_allclose(found, 0, atol=1.0 if "atoms" in options else 0.1)
+    learner.close()
+
+
+def test_the_loss_is_that_of_the_papers() -> None:
+    """Against sums written out: double, with three rewards added up, and weights."""
+    learner = agent(double=True, n_step=3, replay="prioritized", gamma=0.5)
+    rollout, _ = learner.runners.sample(50, 0, {"epsilon": 1.0})
+    learner.replay.add(rollout)
+    learner._target.load_state_dict({k: v + 0.1 for k, v in learner.network.state_dict().items()})
+    drawn = learner.replay.sample(32)
+    learner.replay.sample = lambda count: drawn  # type: ignore[method-assign]
+    loss, told = learner._single()
+    expected, errors = 0.0, []
+    with torch.no_grad():
+        online, target = (
+            [net.mean(net.outputs(net.features({NUMBERS: torch.as_tensor(part[NUMBERS])}))) for part in parts]
+            for net, parts in (
+                (learner.network, (drawn.seen, drawn.following)),
+                (learner._target, (drawn.seen, drawn.following)),
+            )
+        )
+    for row in range(32):
+        best = int(online[1][row].argmax())
+        later = 0.0 if drawn.terminated[row] else 0.5 ** drawn.steps[row] * float(target[1][row, best])
+        missed = float(online[0][row, int(drawn.actions[row])]) - (float(drawn.rewards[row]) + later)
+        expected += float(drawn.weights[row]) * (missed**2 / 2 if abs(missed) < 1 else abs(missed) - 0.5) / 32
+        errors.append(abs(missed))
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
+    assert float(told["td_error"]) == pytest.approx(np.mean(errors), rel=1e-4)
+    learner.close()
+
+
+def test_the_target_network_is_the_online_one_of_some_steps_ago() -> None:
+    learner = agent(target_every=300, updates=0.05)
+    learner.step = 1000
+    learner.replay.add(learner.runners.sample(50, 0)[0])
+    for step, same in ((1000, True), (1200, False), (1299, False), (1300, True)):
+        learner.step = step
+        before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+        learner.update()
+        target = learner._target.state_dict()
+        assert all(torch.equal(before[name], target[name]) for name in before) == same, step
+    learner.close()
+
+
+def test_pixels_of_a_users_own_environment_are_learned_from_and_drawn(tmp_path: Path) -> None:
+    options = {"lr": 3e-3, "gamma": 0.9, "batch_size": 64, "epsilon_steps": 1500, "starts": 200}
+    told = job({"name": "dqn", "hidden": (32,), **options}, "pixels:Catch", resources={"envs": 4})
+    told = told.model_copy(
+        update={"environment": told.environment.model_copy(update={"options": {"side": 8}})}
+    )
+    learner = DQNAgent(told)
+    try:
+        for _ in range(4):
+            learner.iterate()
+        played = play(learner, told.environment, 50, sees="parts", seed=0, split="valid")
+        assert played is not None
+        assert played.summary()["return"] >= 0.8, "who waits in the middle catches one ball in eight"
+        assert not draw(learner, told.environment, tmp_path, gamma=0.9, seed=0, sees="parts")
+    finally:
+        learner.close()
+    assert {path.name for path in tmp_path.iterdir()} == {"episode.gif", "strip.png", "values.png"}

@@ -21,7 +21,7 @@ def runner(kind: type, environment: str, envs: int) -> Any:
             "kind": "rl",
             "name": "x",
             "environment": {"name": environment, "max_steps": 30},
-            "algorithm": {"name": "ppo"},
+            "algorithm": {"name": "appo"},
             "resources": {"envs": envs},
             "stop": {"epochs": 1},
         }

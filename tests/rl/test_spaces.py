@@ -1,5 +1,4 @@
-"""Every kind of observations and actions: trained on, resumed, measured and exported with the same actions, or
-refused."""
+"""Every kind of observations and actions: trained on, resumed, measured and exported alike, or refused."""
 
 from __future__ import annotations
 
@@ -15,9 +14,7 @@ from spaces_table import EVERY, SEEN, TAKEN, UNSERVED
 from torch.utils._pytree import tree_leaves, tree_map
 
 from dlsys.errors import UsageError
-from dlsys.rl import environments
 from dlsys.rl.actions import Actions, Taken
-from dlsys.rl.algorithms.dqn import DQNAgent
 from dlsys.rl.engine import build
 from dlsys.rl.environments import check_suits
 from dlsys.rl.evaluate import play
@@ -168,7 +165,3 @@ def test_values_of_actions_need_one_index() -> None:
         made = told("dqn", taken=kind)
         with pytest.raises(UsageError, match="learns from discrete actions"):
             check_suits(made.algorithm, made.environment)
-    assert isinstance(agent := build(told("dqn")), DQNAgent)
-    agent.close()
-    env = environments.make(told("dqn").environment, sees="parts")
-    env.close()
