@@ -102,7 +102,7 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
         return error
 
 
-def make(told: Environment, *, flat: bool = True, render: bool = False, ends: bool = False) -> Known:
+def make(told: Environment, *, flat: bool = True, render: str | None = None, ends: bool = False) -> Known:
     """As `dlsys.spec.rl.environments.make`, in a process that runs the user's code too.
 
     Args:

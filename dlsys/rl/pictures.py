@@ -51,7 +51,7 @@ def _silent_pygame() -> Iterator[None]:
 
 def _draw(agent: Agent, told: Environment, folder: Path, gamma: float, seed: int, flat: bool) -> str:
     try:
-        env = environments.make(told, flat=flat, render=True, ends=True)
+        env = environments.make(told, flat=flat, render="rgb_array", ends=True)
     except DlsysError as error:
         return str(error)
     try:
