@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dlsys.errors import DataError
+from dlsys.errors import DataError, UsageError
 from dlsys.rl import environments
 from dlsys.rl.actions import Actions
-from dlsys.rl.agent import Acting, Agent
+from dlsys.rl.agent import Acting, Player
 from dlsys.rl.environments import Known
 from dlsys.spec.rl.job import Environment
 
@@ -48,7 +48,14 @@ class Recorded(NamedTuple):
 
 
 def record(
-    agent: Agent, environment: Environment, n: int, seed: int, path: Path, explore: float = 0.0
+    agent: Player,
+    environment: Environment,
+    n: int,
+    seed: int,
+    path: Path,
+    explore: float = 0.0,
+    *,
+    flat: bool = True,
 ) -> list[float]:
     """Plays episodes and writes them.
 
@@ -59,11 +66,15 @@ def record(
         seed: decides their starts, and the random actions.
         path: the file.
         explore: the share of random actions.
+        flat: whether the agent sees vectors of what is discrete.
 
     Returns:
         The episodes' returns.
+
+    Raises:
+        UsageError: the file cannot be written.
     """
-    env = environments.make(environment, flat=getattr(agent, "flat", True), ends=True)
+    env = environments.make(environment, flat=flat, ends=True)
     env.action_space.seed(seed)
     random = np.random.default_rng(seed)
     rows, returns = [], []
@@ -73,12 +84,17 @@ def record(
         returns.append(sum(step[2] for step in steps))
     env.close()  # type: ignore[no-untyped-call]
     columns = [list(column) for column in zip(*rows, strict=True)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(dict(zip(_COLUMNS, columns, strict=True))), path, compression="zstd")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(dict(zip(_COLUMNS, columns, strict=True))), path, compression="zstd")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
     return returns
 
 
-def _play(agent: Agent, env: Known, random: np.random.Generator, explore: float) -> Iterator[tuple[Any, ...]]:
+def _play(
+    agent: Player, env: Known, random: np.random.Generator, explore: float
+) -> Iterator[tuple[Any, ...]]:
     act, ended = Acting(agent), False
     seen, _ = env.reset(seed=int(random.integers(2**31)))
     while not ended:
