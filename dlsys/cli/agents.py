@@ -130,10 +130,11 @@ def record(
     if target.suffix in _VIDEOS:
         returns = film(player, told, target, episodes=episodes or 1, seed=job.seed, flat=flat)
     else:
-        count, share = episodes or _RECORDED, explore_share or 0.0
-        returns = write(player, told, count, job.seed, target, share, flat=flat)
-    mean = sum(returns) / len(returns)
-    print(f"{target}: {len(returns)} episodes of the agent of step {step:,}, mean return {mean:.6g}")
+        share = explore_share or 0.0
+        returns = write(player, told, episodes or _RECORDED, job.seed, target, share, flat=flat)
+    mean, count = sum(returns) / len(returns), len(returns)
+    played = f"{count} episode{'s' if count != 1 else ''} of the agent of step {step:,}"
+    print(f"{target}: {played}, mean return {mean:.6g}")
 
 
 def _opened(

@@ -21,6 +21,7 @@ from dlsys.spec.rl import families
 from dlsys.spec.rl.environments import make
 from dlsys.spec.rl.families import FAMILIES, Family, family_of
 from dlsys.spec.rl.job import Environment
+from dlsys.spec.rl.policy import PPO
 
 ATARI = {
     "name": "ALE/Pong-v5",
@@ -211,7 +212,7 @@ def test_frames_are_further_colors_or_one_vector(
     assert flat.observation_space.dtype == np.float32
 
 
-def test_frames_are_not_for_planners_and_texts_for_no_network(tmp_path: Path) -> None:
+def test_frames_are_not_for_planners(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(
         "kind: rl\nname: x\nenvironment: {name: FrozenLake-v1, frames: 2}\n"
@@ -221,18 +222,21 @@ def test_frames_are_not_for_planners_and_texts_for_no_network(tmp_path: Path) ->
         load(file)
 
 
-class Talks(Clock):
-    """Shows words of any length besides."""
+class Mission(spaces.Space[str]):
+    """A package's own space of texts, such as MiniGrid's, of which gymnasium knows nothing."""
 
-    def __init__(self) -> None:
+
+class Talks(Clock):
+    """Shows words besides."""
+
+    def __init__(self, own: bool) -> None:
         super().__init__((2,))
-        words = spaces.Sequence(spaces.Discrete(9))
+        words = Mission() if own else spaces.Sequence(spaces.Discrete(9))
         self.observation_space = spaces.Dict({"seen": spaces.Box(0, 1, (2,)), "mission": words})
 
 
-def test_a_part_that_no_network_takes_is_named() -> None:
-    from dlsys.rl.environments import check_suits
-    from dlsys.spec.rl.policy import PPO
-
-    with pytest.raises(UsageError, match=r"has Dict \(mission: Sequence\) ones"):
-        check_suits(PPO(name="ppo"), Environment(name="test_families:Talks"))
+@pytest.mark.parametrize(("own", "said"), [(True, "Mission"), (False, "Sequence")])
+def test_a_part_that_no_network_takes_is_named(own: bool, said: str) -> None:
+    told = Environment(name="test_families:Talks", options={"own": own})
+    with pytest.raises(UsageError, match=rf"has Dict \(mission: {said}\) ones: put a wrapper"):
+        environments.check_suits(PPO(name="ppo"), told)

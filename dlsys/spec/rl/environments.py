@@ -183,9 +183,10 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
         ("observations", seen, tuple(sorted(able))),
     ):
         if found not in allowed:
+            mend = ": put a wrapper around it that shows what networks take" if "(" in found else ""
             yield (
                 ("algorithm", "name"),
-                f"{name} learns from {' or '.join(allowed)} {what}, and {place} has {found} ones",
+                f"{name} learns from {' or '.join(allowed)} {what}, and {place} has {found} ones{mend}",
             )
     if not plannable:
         yield (
@@ -242,8 +243,17 @@ def _observations(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Box):
         return "image" if len(space.shape) >= 2 else "flat"
     parts = spaces.Dict | spaces.Tuple | spaces.MultiBinary | spaces.MultiDiscrete
-    if isinstance(space, parts) and space.is_np_flattenable:
+    if isinstance(space, parts) and _flattens(space):
         return "flat"
     inner = space.items() if isinstance(space, spaces.Dict) else ()
-    odd = [f"{name}: {type(part).__name__}" for name, part in inner if not part.is_np_flattenable]
+    odd = [f"{name}: {type(part).__name__}" for name, part in inner if not _flattens(part)]
     return f"{type(space).__name__}{f' ({odd[0]})' if odd else ''}"
+
+
+def _flattens(space: spaces.Space[Any]) -> bool:
+    """Whether gymnasium makes one vector of it; spaces of other packages do not say so themselves."""
+    try:
+        spaces.flatdim(space)
+    except (NotImplementedError, ValueError):
+        return False
+    return True
