@@ -18,7 +18,8 @@ import shares
 ROOT = Path(__file__).parent.parent
 # Several tests run at a time: each process, and what it starts, computes with one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
-_MAY_CHANGE = {"PYTEST_CURRENT_TEST", "HYPOTHESIS_STORAGE_DIRECTORY"}
+# cv2 adds itself to LD_LIBRARY_PATH.
+_MAY_CHANGE = {"PYTEST_CURRENT_TEST", "HYPOTHESIS_STORAGE_DIRECTORY", "LD_LIBRARY_PATH"}
 _MAY_APPEAR = (
     "RAY_",
     "MLFLOW_",
@@ -29,6 +30,8 @@ _MAY_APPEAR = (
     "TF_",
     "CUDA_",
     "PYGAME_",
+    "MUJOCO_GL",
+    "PYOPENGL_",
 )
 
 

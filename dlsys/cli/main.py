@@ -10,6 +10,7 @@ import typer
 
 from dlsys import __version__
 from dlsys.cli import (
+    agents,
     cluster,
     data,
     doctor,
@@ -47,6 +48,7 @@ app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(runs.app, name="runs")
+app.add_typer(agents.app, name="agents")
 app.add_typer(sweep.app, name="sweep")
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(data.app, name="data")

@@ -107,9 +107,10 @@ class Best(nn.Module):
 
     Args:
         network: the policy.
-        draw: whether they are drawn.
+        draw: whether they are drawn, with torch's global generator.
 
     Attributes:
+        draw: likewise.
         initial: what it remembers where an episode begins, [S].
     """
 
@@ -117,13 +118,13 @@ class Best(nn.Module):
 
     def __init__(self, network: ActorCritic, draw: bool = False) -> None:
         super().__init__()
-        self.network, self._draw = network, draw
+        self.network, self.draw = network, draw
         self.register_buffer("initial", network.initial, persistent=False)
 
     def forward(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
         """Actions [N, …] and what is remembered then [N, S]."""
         chances, _, after = self.network(seen, memory)
-        return chances.sample() if self._draw else chances.best(), after
+        return chances.sample() if self.draw else chances.best(), after
 
 
 def policy(job: RLJob, weights: Mapping[str, Any], observations: Observations, actions: Actions) -> Best:

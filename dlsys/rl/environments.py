@@ -138,7 +138,7 @@ def make(
     told: Environment,
     *,
     sees: Sees = "vector",
-    render: bool = False,
+    render: str | None = None,
     ends: bool = False,
     seen: Observations | None = None,
 ) -> Known:
@@ -162,7 +162,7 @@ def make(
     return Known(env, told.name, LONGEST if ends and not _limited(env) else None, seen)
 
 
-def _made(told: Environment, *, flat: bool, render: bool = False) -> spec.Env:
+def _made(told: Environment, *, flat: bool, render: str | None = None) -> spec.Env:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

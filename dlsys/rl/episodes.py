@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dlsys.errors import DataError, UsageError
 from dlsys.rl import environments
 from dlsys.rl.actions import Actions
-from dlsys.rl.agent import Acting, Agent
+from dlsys.rl.agent import Acting, Player
 from dlsys.rl.environments import Known
 from dlsys.rl.observations import NUMBERS
 from dlsys.spec.rl.job import Environment
@@ -50,12 +50,13 @@ class Recorded(NamedTuple):
 
 
 def record(
-    agent: Agent,
+    agent: Player,
     environment: Environment,
     n: int,
     seed: int,
     path: Path,
     explore: float = 0.0,
+    *,
     sees: Sees = "vector",
 ) -> list[float]:
     """Plays episodes and writes them.
@@ -73,7 +74,7 @@ def record(
         The episodes' returns.
 
     Raises:
-        UsageError: what it sees is no vector of numbers.
+        UsageError: what it sees is no vector of numbers, or the file cannot be written.
     """
     env = environments.make(environment, sees=sees, ends=True)
     if env.seen is not None and list(env.seen.shapes) != [NUMBERS]:
@@ -90,12 +91,17 @@ def record(
         returns.append(sum(step[2] for step in steps))
     env.close()  # type: ignore[no-untyped-call]
     columns = [list(column) for column in zip(*rows, strict=True)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(dict(zip(_COLUMNS, columns, strict=True))), path, compression="zstd")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(dict(zip(_COLUMNS, columns, strict=True))), path, compression="zstd")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
     return returns
 
 
-def _play(agent: Agent, env: Known, random: np.random.Generator, explore: float) -> Iterator[tuple[Any, ...]]:
+def _play(
+    agent: Player, env: Known, random: np.random.Generator, explore: float
+) -> Iterator[tuple[Any, ...]]:
     act, ended = Acting(agent), False
     seen, _ = env.reset(seed=int(random.integers(2**31)))
     while not ended:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from dlsys.errors import UsageError
 from dlsys.rl import environments
-from dlsys.rl.agent import Acting, Agent
+from dlsys.rl.agent import Acting, Player
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import Sees
 
@@ -26,15 +27,18 @@ class Played:
 
     Attributes:
         cut: how many had not ended after `environments.LONGEST` steps.
+        told: what the environment told at their ends, by `environment.metrics`.
     """
 
     seeds: list[int]
     returns: list[float]
     lengths: list[int]
     cut: int
+    told: dict[str, list[float]]
 
     def summary(self) -> dict[str, float]:
         return {
+            **{name: float(np.mean(values)) for name, values in self.told.items()},
             "return": float(np.mean(self.returns)),
             "return_std": float(np.std(self.returns)),
             "return_min": float(np.min(self.returns)),
@@ -43,20 +47,22 @@ class Played:
 
 
 def play(
-    agent: Agent,
+    agent: Player,
     told: Environment,
     episodes: int,
     *,
     sees: Sees = "vector",
     seed: int,
     split: Literal["valid", "test"],
+    explore: bool = False,
     beat: Callable[[], None] = lambda: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Played | None:
-    """Episodes of an agent that does not explore.
+    """Episodes of an agent.
 
     Each starts from a seed of its own, which training never uses: who is measured, and how many at once,
-    changes nothing about the others.
+    changes nothing about the others. With `explore`, which they draw from one generator, only the starts are
+    so; training draws no other numbers for it.
 
     Args:
         agent: acts.
@@ -65,18 +71,23 @@ def play(
         sees: what the agent sees, as `environments.make` says.
         seed: the run's.
         split: those of `valid` and `test` start differently.
+        explore: actions are drawn from the policy's chances.
         beat: called now and then.
         stop: likewise; whether to give up.
 
     Returns:
         All of them, or None if `stop` said so.
+
+    Raises:
+        UsageError: the environment did not tell one of its `metrics` at an episode's end.
     """
     stream = np.random.SeedSequence([seed, {"valid": 1, "test": 2}[split]])
     seeds = [int(value) for value in stream.generate_state(episodes, np.uint32) >> 1]
     returns, lengths, cut = [0.0] * episodes, [0] * episodes, 0
+    ends = {name: [0.0] * episodes for name in told.metrics}
     waiting = list(range(episodes))[::-1]
     seats: list[tuple[int, environments.Known, Any]] = []
-    act = Acting(agent)
+    act = Acting(agent, seeds[0] if explore else None)
     spare = [environments.make(told, sees=sees, ends=True) for _ in range(min(episodes, _TOGETHER))]
     ask_at = time.monotonic() + _ASK_SECONDS
     try:
@@ -93,11 +104,13 @@ def play(
             actions = act([index for index, _, _ in seats], observations)
             going = []
             for (index, env, _), action in zip(seats, actions, strict=True):
-                seen, reward, terminated, truncated, _ = env.step(action)
+                seen, reward, terminated, truncated, info = env.step(action)
                 returns[index] += float(reward)
                 lengths[index] += 1
                 if terminated or truncated:
                     cut += truncated and lengths[index] == env.longest
+                    for name, values in ends.items():
+                        values[index] = _told(info, name, told.name)
                     spare.append(env)
                 else:
                     going.append((index, env, seen))
@@ -105,4 +118,26 @@ def play(
     finally:
         for env in [*spare, *(env for _, env, _ in seats)]:
             env.close()
-    return Played(seeds, returns, lengths, cut)
+    return Played(seeds, returns, lengths, cut, ends)
+
+
+def _told(info: Mapping[str, Any], name: str, place: str) -> float:
+    """A number of the last step's `info`."""
+    found = {key: number for key, value in info.items() if (number := _number(value)) is not None}
+    if name not in found:
+        has = f"it has {', '.join(sorted(found))}" if found else "it has no numbers"
+        raise UsageError(
+            f"environment.metrics: {place} tells no finite number {name!r} in the info of an episode's last "
+            f"step; {has}"
+        )
+    return found[name]
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or an array of one."""
+    if not isinstance(value, bool | int | float | np.generic | np.ndarray):
+        return None
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        return None
+    return float(array.item())

@@ -149,18 +149,17 @@ class Own(nn.Module):
         return (self._taken(chosen), after) if self._remembers else self._taken(chosen)
 
 
-def own_policy(job: RLJob, weights: Mapping[str, Tensor]) -> Own:
-    """What acts of an agent of our own."""
-    observations, actions = environments.forms(job.environment)
+def acting(job: RLJob, weights: Mapping[str, Tensor]) -> nn.Module:
+    """What acts of an agent of our own: from what is seen and remembered to what is chosen and remembered."""
     module = ALGORITHMS.target(job.algorithm.name).partition(":")[0]
-    acts: nn.Module = import_string(f"{module}:policy")(job, weights, observations, actions)
-    return Own(acts, observations, actions)
+    made: nn.Module = import_string(f"{module}:policy")(job, weights, *environments.forms(job.environment))
+    return made
 
 
 def _own(job: RLJob, weights: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[Any, ...]]:
     """What acts, and what it is shown: two observations, and what comes with them."""
-    observations, _ = environments.forms(job.environment)
-    acts = own_policy(job, weights)
+    observations, actions = environments.forms(job.environment)
+    acts = Own(acting(job, weights), observations, actions)
     seen = observations.space.sample()
     shown = tree_map(lambda part: torch.as_tensor(np.stack([np.asarray(part)] * 2)), _plain(seen))
     more = [torch.ones(2, *observations.shapes[MASK], dtype=torch.bool)] if observations.masked else []

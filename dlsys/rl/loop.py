@@ -163,6 +163,7 @@ class Loop:
             sees=self.job.algorithm.SEES,
             seed=self.job.seed,
             split=split,
+            explore=self.job.episodes.explore,
             beat=lambda: self.around.beat(self.position.step),
             stop=self.around.stop_requested,
         )
@@ -193,9 +194,11 @@ class Loop:
         with open(path, "a", newline="") as file:
             rows = csv.writer(file)
             if new:
-                rows.writerow(("step", "split", "seed", "return", "length"))
-            for seed, value, length in zip(played.seeds, played.returns, played.lengths, strict=True):
-                rows.writerow((self.position.step, split, seed, f"{value:.6g}", length))
+                rows.writerow(("step", "split", "seed", "return", "length", *played.told))
+            columns = (played.seeds, played.returns, played.lengths, *played.told.values())
+            for seed, value, length, *ends in zip(*columns, strict=True):
+                figures = (f"{value:.6g}", length, *(f"{end:.6g}" for end in ends))
+                rows.writerow((self.position.step, split, seed, *figures))
 
     def _draw(self) -> None:
         """Leaves pictures of one episode among the run's artifacts, where the environment draws any."""

@@ -19,8 +19,71 @@ from dlsys.spec.rl.job import RLJob
 from dlsys.train.seeding import seed_all
 
 
-class OwnAgent(ABC):
-    """Implements `dlsys.rl.agent.Agent`, and its `Recurrent`.
+class Acts(ABC):
+    """Implements `dlsys.rl.agent.Player`, and its `Recurrent`, with a network of ours.
+
+    Attributes:
+        device: where it is.
+    """
+
+    device = "cpu"
+
+    @abstractmethod
+    def best(self, explore: bool) -> nn.Module:
+        """What acts, or draws: from what is seen and remembered to actions and what is remembered then; its
+        buffer `initial` [S] is what is remembered where an episode begins."""
+
+    def act(self, observations: Seen, explore: bool = False) -> NDArray[Any]:
+        first = self._initial.expand(len(next(iter(observations.values()))), -1)
+        actions, _ = self._acted(observations, first, explore)
+        return actions
+
+    def memory(self) -> NDArray[Any] | None:
+        first = self._initial
+        return first.cpu().numpy() if len(first) else None
+
+    def recall(
+        self, observations: Seen, memories: NDArray[Any], explore: bool = False
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        before = torch.as_tensor(memories, dtype=torch.float32, device=self.device)
+        actions, after = self._acted(observations, before, explore)
+        return actions, after.cpu().numpy()
+
+    @torch.inference_mode()
+    def _acted(self, observations: Seen, before: Tensor, explore: bool) -> tuple[NDArray[Any], Tensor]:
+        actions, after = self.best(explore)(self.shown(observations), before)
+        return np.asarray(actions.cpu().numpy()), after
+
+    @property
+    def _initial(self) -> Tensor:
+        return self.best(False).get_buffer("initial")
+
+    def shown(self, observations: Seen) -> dict[str, Tensor]:
+        """What is seen as tensors where the network is."""
+        found = {name: torch.as_tensor(value, device=self.device) for name, value in observations.items()}
+        if NUMBERS in found:
+            found[NUMBERS] = found[NUMBERS].float()
+        return found
+
+
+class Saved(Acts):
+    """What acts of an agent that was saved, without the rest of it.
+
+    Args:
+        acts: as an algorithm's `policy` makes it of weights; `draw` says whether it draws, if it can.
+    """
+
+    def __init__(self, acts: nn.Module) -> None:
+        self._acts: Any = acts.eval()
+
+    def best(self, explore: bool) -> nn.Module:
+        self._acts.draw = explore
+        acts: nn.Module = self._acts
+        return acts
+
+
+class OwnAgent(Acts):
+    """Implements `dlsys.rl.agent.Agent`.
 
     Args:
         job: the job.
@@ -45,10 +108,6 @@ class OwnAgent(ABC):
     def iterate(self) -> Iteration:
         """Samples and learns once."""
 
-    @abstractmethod
-    def best(self, explore: bool) -> nn.Module:
-        """What acts, or draws: from what is seen and remembered to actions and what is remembered then."""
-
     @property
     @abstractmethod
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
@@ -57,34 +116,6 @@ class OwnAgent(ABC):
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         """What it is worth [N] to be where that is seen, if the agent knows."""
         return None
-
-    def act(self, observations: Seen, *, explore: bool = False) -> NDArray[Any]:
-        first = self.network.initial.expand(len(next(iter(observations.values()))), -1)
-        actions, _ = self._acted(observations, first, explore)
-        return actions
-
-    def memory(self) -> NDArray[Any] | None:
-        first: Tensor = self.network.initial
-        return first.cpu().numpy() if len(first) else None
-
-    def recall(
-        self, observations: Seen, memories: NDArray[Any], *, explore: bool = False
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        before = torch.as_tensor(memories, dtype=torch.float32, device=self.device)
-        actions, after = self._acted(observations, before, explore)
-        return actions, after.cpu().numpy()
-
-    @torch.inference_mode()
-    def _acted(self, observations: Seen, before: Tensor, explore: bool) -> tuple[NDArray[Any], Tensor]:
-        actions, after = self.best(explore)(self.shown(observations), before)
-        return np.asarray(actions.cpu().numpy()), after
-
-    def shown(self, observations: Seen) -> dict[str, Tensor]:
-        """What is seen as tensors where the network is."""
-        found = {name: torch.as_tensor(value, device=self.device) for name, value in observations.items()}
-        if NUMBERS in found:
-            found[NUMBERS] = found[NUMBERS].float()
-        return found
 
     @torch.inference_mode()
     def values(self, observations: Seen) -> NDArray[Any] | None:

@@ -40,7 +40,7 @@ from dlsys.rl.agent import Iteration
 from dlsys.rl.algorithms.rllib import convolutions
 from dlsys.rl.environments import Made, make
 from dlsys.rl.plain import decode, encode
-from dlsys.rl.policy import Policy, RecurrentPolicy, policy_of
+from dlsys.rl.policy import Policy, PolicyPlayer, policy_of
 from dlsys.rl.runner import LeanEnvRunner
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.section import Deep
@@ -61,7 +61,7 @@ class _Episodes(RLlibCallback):
         metrics_logger.log_value(_LENGTHS, sum(len(part) for part in parts), reduce="item_series")
 
 
-class RllibAgent:
+class RllibAgent(PolicyPlayer):
     """Implements `Agent`.
 
     Args:
@@ -123,24 +123,9 @@ class RllibAgent:
             )
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> Policy:  # type: ignore[override]
         """What acts, with the newest weights."""
         return policy_of(self._algorithm.get_module()).eval()
-
-    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
-        with torch.inference_mode():
-            actions = self.policy(torch.as_tensor(observations, dtype=torch.float32))
-        return np.asarray(actions.cpu().numpy())
-
-    def memory(self) -> NDArray[Any] | None:
-        policy = self.policy
-        return policy.initial.cpu().numpy() if isinstance(policy, RecurrentPolicy) else None
-
-    def recall(self, observations: NDArray[Any], memories: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        seen, before = (torch.as_tensor(values, dtype=torch.float32) for values in (observations, memories))
-        with torch.inference_mode():
-            actions, after = self.policy(seen, before)
-        return actions.cpu().numpy(), after.cpu().numpy()
 
     def values(self, observations: NDArray[Any]) -> NDArray[Any] | None:
         """What observations [N, …] are worth [N], for agents that know."""

@@ -44,9 +44,9 @@ _RL_HEAD = """\
 
 Reinforcement learning: `kind: rl`. How agents are trained is in [rl.md](rl.md). A *step* is one step of
 the environment here, and an *epoch* is one iteration of the algorithm, in which it samples and learns
-once. Metrics are `train/return` (the last 100 training episodes), and of episodes that are played without
-exploration and never learned from `valid/return`, `valid/return_std`, `valid/return_min`, `valid/length`,
-and the same of `test`. `checkpoint`, `failure`, `tracking` and `notify` are as in a job, but for what only
+once. Metrics are `train/return` (the last 100 training episodes), and of episodes that are never learned from
+`valid/return`, `valid/return_std`, `valid/return_min`, `valid/length`, what `environment.metrics` names, and
+the same of `test`. `checkpoint`, `failure`, `tracking` and `notify` are as in a job, but for what only
 workers that train together have: `failure.elastic` and `tracking.log_every`.
 """
 _SCRIPT_HEAD = """\

@@ -238,11 +238,11 @@ class MBPOAgent:
             figures = self._learner.update(Steps.join(rows), self._generator)
         return {name: float(value) for name, value in figures.items()}
 
-    def act(self, observations: NDArray[Any]) -> NDArray[Any]:
+    def act(self, observations: NDArray[Any], explore: bool = False) -> NDArray[Any]:
         with torch.inference_mode():
             seen = torch.as_tensor(observations, dtype=torch.float32).flatten(1)
-            actions: NDArray[Any] = self.policy(seen).numpy()
-        return actions
+            actions = self.policy.drawn(seen) if explore else self.policy(seen)
+        return np.asarray(actions.numpy())
 
     def state(self) -> dict[str, Any]:
         self._seen = None

@@ -58,7 +58,11 @@ class Actor(nn.Module):
         mean, _ = self.network(batch["obs"][None])[0].chunk(2, -1)
         return {"actions": mean.tanh()}
 
-    def sample(self, observations: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def forward_exploration(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same of what it draws."""
+        return {"actions": self.sample(batch["obs"])[0]}
+
+    def sample(self, observations: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Actions [N, A] for observations [N, O], and the logarithms of their densities [N]."""
         mean, raw = self.network(observations[None])[0].chunk(2, -1)
         low, high = _LOG_STD

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dlsys.errors import UsageError
 from dlsys.registry import did_you_mean, import_string
+from dlsys.spec.rl import families
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import AlgorithmSection
 from dlsys.spec.rl.spaces import Picture, bounded, is_pixels, leaves, picture, unserved
@@ -22,24 +23,39 @@ from dlsys.spec.yaml import Path
 Env = gymnasium.Env[Any, Any]
 
 
-def make(told: Environment, *, flat: bool = True, render: bool = False) -> Env:
+def make(told: Environment, *, flat: bool = True, render: str | None = None) -> Env:
     """One environment with its wrappers.
 
     Args:
         told: the section.
         flat: observations are float32, as networks take them: one vector of what is discrete, a dictionary
             or a tuple; images of whole numbers in 0 to 1, and [height, width, 1] where they are of one color.
-        render: draws frames.
+        render: gymnasium's render mode: `rgb_array` draws frames, `human` opens a window.
 
     Raises:
-        UsageError: gymnasium has no such environment or wrapper, or it does not take its options.
+        UsageError: gymnasium has no such environment or wrapper, it does not take its options, or something
+            that it needs is missing here.
         Exception: whatever the user's own code raises.
     """
-    options = {**told.options, **({"render_mode": "rgb_array"} if render else {})}
+    options = {**told.options, **({"render_mode": render} if render else {})}
     env = _own(told, options) if ":" in told.name else _known(told, options)
     for wrapper in told.wrappers:
         env = _wrap(env, wrapper.name, wrapper.options)
+    if told.frames:
+        env = _framed(env, told.frames)
     return _plain(env) if flat else env
+
+
+def _framed(env: Env, frames: int) -> Env:
+    """Shows the last observations at once, the newest last; vectors as one, which no image could be mistaken
+    for."""
+    stacked = _wrap(env, "FrameStackObservation", {"stack_size": frames})
+    space = stacked.observation_space
+    if not isinstance(space, spaces.Box) or len(space.shape) > 2:
+        return stacked
+    kind: Any = space.dtype
+    folded = spaces.Box(space.low.ravel(), space.high.ravel(), dtype=kind)
+    return gymnasium.wrappers.TransformObservation(stacked, np.ravel, folded)
 
 
 def _plain(env: Env) -> Env:
@@ -105,11 +121,12 @@ def _own(told: Environment, options: dict[str, Any]) -> Env:
 
 
 def _known(told: Environment, options: dict[str, Any]) -> Env:
+    families.prepare(told.name)
     try:
         return gymnasium.make(told.name, max_episode_steps=told.max_steps, **options)
     except problems.DependencyNotInstalled as error:
-        # gymnasium says itself what is to be installed for it.
-        raise UsageError(f"{told.name} needs what is not installed: {error}") from error
+        family = families.family_of(told.name)
+        raise UsageError(_lacking(told.name, error, family.extra if family else None)) from error
     except problems.UnregisteredEnv as error:
         near = did_you_mean(told.name, gymnasium.registry)
         raise UsageError(
@@ -117,6 +134,14 @@ def _known(told: Environment, options: dict[str, Any]) -> Env:
         ) from error
     except (TypeError, ValueError, KeyError, AssertionError, problems.Error) as error:
         raise UsageError(f"{told.name} does not take its options {options}: {error}") from error
+    except Exception as error:  # of a library behind it, such as one that finds no OpenGL
+        raise UsageError(f"{told.name} cannot be made here: {type(error).__name__}: {error}") from error
+
+
+def _lacking(name: str, error: Exception, extra: str | None) -> str:
+    """That a package is missing; where dlsys has no extra for it, gymnasium says what is to be installed."""
+    mend = f"; with dlsys: {families.install(extra)}" if extra else ""
+    return f"{name} needs what is not installed: {error}{mend}"
 
 
 def _wrap(env: Env, name: str, options: dict[str, Any]) -> Env:
@@ -128,6 +153,8 @@ def _wrap(env: Env, name: str, options: dict[str, Any]) -> Env:
         raise UsageError(f"gymnasium has no wrapper {show(name)}.{did_you_mean(name, known)}")
     try:
         wrapped: Env = getattr(gymnasium.wrappers, name)(env, **options)
+    except problems.DependencyNotInstalled as error:
+        raise UsageError(_lacking(f"wrapper {name}", error, families.WRAPPERS.get(name))) from error
     except (TypeError, ValueError, AssertionError, problems.Error) as error:
         raise UsageError(f"wrapper {name} does not take {options or 'no options'} here: {error}") from error
     return wrapped
@@ -153,9 +180,10 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
         ("observations", seen, tuple(sorted(able))),
     ):
         if found not in allowed:
+            mend = ": put a wrapper around it that shows what networks take" if "(" in found else ""
             yield (
                 ("algorithm", "name"),
-                f"{name} learns from {' or '.join(allowed)} {what}, and {place} has {found} ones",
+                f"{name} learns from {' or '.join(allowed)} {what}, and {place} has {found} ones{mend}",
             )
     if not plannable:
         yield (

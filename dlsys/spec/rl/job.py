@@ -25,6 +25,9 @@ from dlsys.spec.section import (
 from dlsys.spec.train.job import Checkpoint, Failure, Store, TrainJob, amounts
 from dlsys.spec.yaml import Path
 
+# What is measured of evaluation episodes, each with the value that is the best; of lengths nobody knows it.
+PLAYED = {"return": "max", "return_std": "min", "return_min": "max", "length": ""}
+
 
 class Wrapper(Section):
     """Changes what an agent sees of an environment."""
@@ -39,11 +42,17 @@ class Environment(Section):
     """What the agent acts in."""
 
     name: Text
-    """A gymnasium id (`CartPole-v1`), or your own `package.module:Class`."""
+    """A gymnasium id (`CartPole-v1`, `ALE/Pong-v5`), or your own `package.module:Class`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """What it is made with: `{map_name: 8x8}`."""
     wrappers: tuple[Wrapper, ...] = ()
     """Put around it, the first one innermost."""
+    frames: Annotated[Count, Field(ge=2, le=1000)] | None = None
+    """How many of the last observations are shown at once, after all wrappers: as further colors of an image,
+    or as one vector, the newest last."""
+    metrics: dict[Text, Literal["max", "min"]] = Field(default_factory=dict)
+    """Numbers that the environment tells in `info` at an episode's last step, measured of evaluation episodes
+    besides the return, and whether more is better: `{success: max, distance: min}`."""
     max_steps: Count | None = None
     """Cuts episodes that are longer; by default as the environment says."""
 
@@ -133,12 +142,14 @@ class RLStop(Section):
 
 
 class Episodes(Section):
-    """How many episodes are played without exploration, and never learned from."""
+    """The episodes that evaluate the agent; they are never learned from."""
 
     valid: Count = 20
     """At each evaluation."""
     test: Count = 100
     """At the end of the run, from other starts."""
+    explore: Bool = False
+    """Whether actions are drawn from the policy's chances, as in training, not the best known ones taken."""
 
 
 class RLJob(Section):
@@ -177,7 +188,7 @@ class RLJob(Section):
     """How often evaluation episodes are played, in iterations (`10 epochs`) or in steps of the
     environment (`5000 steps`); at the end of a run they always are."""
     episodes: Episodes = Field(default_factory=Episodes)
-    """How many episodes evaluate the agent."""
+    """How many episodes evaluate the agent, and how."""
     checkpoint: Checkpoint = Field(default_factory=lambda: Checkpoint(every=Interval(50, "epoch")))
     """When the whole state of training is saved; environments start new episodes there."""
     failure: Failure = Field(default_factory=Failure)
@@ -229,10 +240,10 @@ class RLJob(Section):
     def modes(self) -> Mapping[str, str] | None:
         """What evaluation episodes tell, each with `max` or `min` where one of them is the best.
 
-        Of undiscounted returns the mean, the deviation and the least, and the mean length, of which
-        nobody knows whether more is better.
+        Of undiscounted returns the mean, the deviation and the least, the mean length, and the means of what
+        the environment tells.
         """
-        return {"return": "max", "return_std": "min", "return_min": "max", "length": ""}
+        return {**PLAYED, **self.environment.metrics}
 
     def shows(self, metric: str) -> bool:
         """Whether a person sees this metric while the run goes on."""

@@ -19,6 +19,7 @@ class MBPO(Deep):
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
     RLLIB: ClassVar[bool] = False
     RUNNERS: ClassVar[bool] = False
+    CHANCES: ClassVar[bool] = True
 
     name: Literal["mbpo"]
     lr: Positive = 1e-3
@@ -58,6 +59,7 @@ class DreamerV3(AlgorithmSection):
     in what that model imagines. Its policy remembers what it has seen in an episode."""
 
     IMAGES: ClassVar[tuple[int, ...] | None] = (64, 64, 3)
+    CHANCES: ClassVar[bool] = True
 
     name: Literal["dreamerv3"]
     size: Literal["nano", "micro", "mini", "XXS", "XS", "S", "M", "L", "XL"] = "micro"

@@ -15,6 +15,7 @@ class Offline(Deep):
     the recorded steps that it has learned from, each as often as that was."""
 
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
+    CHANCES: ClassVar[bool] = True
 
     episodes: FileName
     """A Parquet file of recorded episodes, or a folder of such files; a relative path starts at the job

@@ -12,6 +12,7 @@ class _Chances(Deep):
     """Draws continuous actions from normal distributions."""
 
     UNBOUNDED: ClassVar[bool] = True
+    CHANCES: ClassVar[bool] = True
 
 
 class _Own(_Chances):

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from dlsys.errors import DlsysError
 from dlsys.spec.metrics import metric_exists
+from dlsys.spec.names import wrong_name
 from dlsys.spec.own_code import own_code
-from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl import families
+from dlsys.spec.rl.job import PLAYED, RLJob
 from dlsys.spec.rl.models import DreamerV3
 from dlsys.spec.rl.value import DQN, Replayed
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
+from dlsys.spec.section import show
 
 # gymnasium's wrappers with running statistics.
 _UNSHARED = ("NormalizeObservation", "NormalizeReward")
@@ -44,6 +47,32 @@ def _environment_exists(job: RLJob) -> Found:
             yield ("environment", "wrappers", index, "name"), why
         elif ":" in wrapper.name:
             yield from own_code(wrapper.name, ("environment", "wrappers", index, "name"))
+
+
+@_RULES.on("environment", "algorithm")
+def _frames_are_seen(job: RLJob) -> Found:
+    if job.environment.frames and job.algorithm.PLANS:
+        name = job.algorithm.name
+        yield ("environment", "frames"), f"{name} plans with the environment's own states: leave it out"
+
+
+@_RULES.on("environment")
+def _metrics_have_names(job: RLJob) -> Found:
+    for name in job.environment.metrics:
+        path = ("environment", "metrics", name)
+        if name in PLAYED:
+            yield path, f"is measured of every episode anyway: {', '.join(PLAYED)}"
+        elif wrong := wrong_name(name):
+            yield path, f"{show(name)} {wrong}"
+
+
+@_RULES.on("episodes", "algorithm")
+def _has_chances(job: RLJob) -> Found:
+    if job.episodes.explore and not job.algorithm.CHANCES:
+        yield (
+            ("episodes", "explore"),
+            f"{job.algorithm.name} has no chances of actions to draw from, it takes the best: leave it out",
+        )
 
 
 @_RULES.on("failure", "checkpoint")
@@ -137,13 +166,17 @@ def _returns_have_a_range(job: RLJob) -> Found:
 
 @_RULES.on("environment", "algorithm")
 def _algorithm_suits_environment(job: RLJob) -> Found:
-    if ":" in job.environment.name or any(":" in wrapper.name for wrapper in job.environment.wrappers):
+    told = job.environment
+    if ":" in told.name:
         return
     # gymnasium takes a while to import, and nothing else here needs it.
     from dlsys.spec.rl.environments import make, unsuited
 
     try:
-        yield from unsuited(job.algorithm, make(job.environment, flat=False), job.environment.name)
+        families.prepare(told.name)
+        if any(":" in wrapper.name for wrapper in told.wrappers):
+            return
+        yield from unsuited(job.algorithm, make(told, flat=False), told.name)
     except DlsysError as error:
         yield ("environment",), str(error)
 
@@ -154,6 +187,6 @@ def _unfit(wrapper: str) -> str:
         return ""
     return (
         f"{wrapper} keeps statistics of its own in each environment, which are neither shared nor saved: an "
-        "agent would be measured, resumed and exported with others than it learned with. Scale by fixed "
-        "numbers: RescaleObservation, or a wrapper of your own"
+        "agent would be measured, resumed and exported with others than it learned with. Say "
+        "normalize: {observation: true, reward: true} instead, or scale by fixed numbers: RescaleObservation"
     )

@@ -41,6 +41,8 @@ class AlgorithmSection(Section):
     # Whether it can choose numbers that have no bounds: those that squash them into ±1 cannot.
     UNBOUNDED: ClassVar[bool] = False
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat", "image")
+    # Whether its policy says how likely each action is, and evaluations can draw from it.
+    CHANCES: ClassVar[bool] = False
     # Whether it needs the environment's model.
     PLANS: ClassVar[bool] = False
     # The one shape of images that its networks take.

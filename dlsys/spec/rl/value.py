@@ -103,6 +103,8 @@ class SAC(Replayed):
     """Soft actor-critic with a learned temperature (Haarnoja et al. 2018), and its form for discrete actions
     (Christodoulou 2019); RLlib's."""
 
+    CHANCES: ClassVar[bool] = True
+
     name: Literal["sac"]
     clip_norm: Positive | None = None
     """Scales the gradient of each optimizer down to this norm."""
