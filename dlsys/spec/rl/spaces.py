@@ -52,10 +52,12 @@ PLAIN = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 def unserved(space: spaces.Space[Any]) -> str:
-    """The name of the first kind of space in it that nothing here serves; empty where all is served."""
-    return next(
-        (type(leaf.space).__name__ for leaf in leaves(space) if not isinstance(leaf.space, PLAIN)), ""
-    )
+    """The kind of the first space in it that nothing here serves, and where it is; empty if all is served."""
+    for leaf in leaves(space):
+        if not isinstance(leaf.space, PLAIN):
+            kind = type(leaf.space).__name__
+            return f"{type(space).__name__} ({leaf.name}: {kind})" if leaf.path else kind
+    return ""
 
 
 def bounded(space: spaces.Box) -> NDArray[np.bool_]:
