@@ -24,8 +24,9 @@ from dlsys.data.features.cells import Cells
 from dlsys.data.files import SHOWN, listed, reading
 from dlsys.errors import DataError
 
-# Larger than rows are (Python's reader takes cells of 128 KiB), and small enough that all cores get some.
-_BLOCK = 4 * 2**20
+# Larger than rows are (Python's reader, which takes those that are not, has cells of at most 128 KiB), and
+# small, for each core holds several.
+_BLOCK = 2**20
 _OTHERS = {
     b"PAR1": "is a Parquet file: say source: parquet",
     b"ARROW1": "is an Arrow file: say source: arrow",
