@@ -5,7 +5,9 @@
 # Guess:    an Array of doubles without nulls is handed to numpy without a copy; pandas has no part in it, and is
 #           imported by to_pandas alone. So is a list that pa.array turns into an Array.
 # Seen:     to_numpy(), np.asarray(), pa.array([...]) and pa.scalar(...) each import pandas, if it is there: a third
-#           of a second and some tens of MB in every process that reads a table. Reading, casting and is_in do not.
+#           of a second and some tens of MB in every process that reads a table. So do functions of pyarrow.compute
+#           that are given a plain value, and pyarrow.dataset, with which read_table reads even a single Parquet
+#           file. Reading, casting and is_in do not, nor does handing an array over by DLPack.
 set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
@@ -20,6 +22,10 @@ EACH = {
     "np.asarray(pa.nulls(3, pa.float64()))": True,
     "pa.array(['a'])": True,
     "pa.scalar(1.0)": True,
+    "pc.add(pc.cast(nulls, pa.float64()), 1.0)": True,
+    "import pyarrow.dataset": True,
+    "import pyarrow.parquet": False,
+    "np.from_dlpack(pc.cast(pc.is_null(nulls), pa.int8()))": False,
 }
 BEGIN = "import sys, numpy as np, pyarrow as pa, pyarrow.compute as pc; nulls = pa.nulls(3, pa.string()); "
 for call, expected in EACH.items():

@@ -147,3 +147,17 @@ def test_ray_leaves_the_signals_alone() -> None:
         utils.set_sigterm_handler(lambda number, frame: None)
         assert signal.getsignal(signal.SIGTERM) == before
     assert utils.set_sigterm_handler is ours, "Ray is the caller's again"
+
+
+def test_a_ray_of_ones_own_has_no_dashboard() -> None:
+    from ray._private import node, utils
+
+    from dlsys.jobs.launch.ray_session import _leave_out_what_nobody_asks
+
+    start, ask = node.Node.start_api_server, utils.get_dashboard_dependency_error
+    with ExitStack() as undo:
+        _leave_out_what_nobody_asks(undo)
+        assert node.Node.start_api_server is not start
+        assert utils.get_dashboard_dependency_error() is not None
+    assert node.Node.start_api_server is start, "Ray is the caller's again"
+    assert utils.get_dashboard_dependency_error is ask

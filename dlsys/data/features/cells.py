@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dlsys.data.features.arrays import arrow_of, texts_of
 from dlsys.data.features.columns import Column, Kind
 from dlsys.errors import DataError
 from dlsys.registry import known
@@ -94,7 +95,7 @@ def joined(files: Mapping[str, Cells]) -> Cells:
         place = bisect_right(starts, row) - 1
         return list(files.values())[place].at(row - starts[place])
 
-    parts = pa.chunked_array([pa.array(np.repeat(list(files), sizes))], pa.string())
+    parts = pa.chunked_array([texts_of(list(files)).take(arrow_of(np.repeat(np.arange(len(files)), sizes)))])
     return replace(first, columns=table.columns, at=at, parts=parts)
 
 

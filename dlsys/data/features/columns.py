@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dlsys.data.features.arrays import arrow_of, numpy_of, texts_of
 from dlsys.data.files import SHOWN, listed
 from dlsys.errors import DataError
 
@@ -97,9 +98,9 @@ class Column:
         if not _is_text(self.cells.type):
             gone = pc.is_null(self.cells, nan_is_null=True)
         else:
-            words = pc.is_in(pc.ascii_lower(self.cells), pa.array(sorted(MISSING), self.cells.type))
-            gone = pc.fill_null(pc.if_else(pc.is_null(self.cells), True, words), True)
-        return _numpy(gone)
+            words = pc.cast(texts_of(sorted(MISSING)), self.cells.type)
+            gone = pc.or_(pc.is_null(self.cells), pc.is_in(pc.ascii_lower(self.cells), words))
+        return numpy_of(gone)
 
     def numbers(self) -> np.ndarray:
         """float64 (rows,): NaN where a cell is missing or no finite number; of a date, days since 1970.
@@ -110,10 +111,11 @@ class Column:
         if self.said == "date" or pa.types.is_temporal(kind):
             return self._days()
         if not _is_text(kind):
-            numbers = _numpy(pc.cast(self.cells, pa.float64(), safe=False))
+            numbers = numpy_of(pc.cast(self.cells, pa.float64(), safe=False))
         else:
             numbers = self._parsed()
-        return np.where(np.isfinite(numbers), numbers, np.nan)
+        finite = np.isfinite(numbers)
+        return numbers if finite.all() else np.where(finite, numbers, np.nan)
 
     def _parsed(self) -> np.ndarray:
         text = self.cells
@@ -123,23 +125,23 @@ class Column:
             text = pc.replace_substring(pc.replace_substring(text, ".", "x"), self.decimal, ".")
         try:
             # What Arrow reads as a number is finite and ours, or an infinity, a NaN and not.
-            return _numpy(pc.cast(text, pa.float64()))
+            return numpy_of(pc.cast(text, pa.float64()))
         except pa.ArrowInvalid:
             plain = pc.match_substring_regex(text, _NUMBER)
-            return _numpy(pc.cast(pc.if_else(plain, text, pa.scalar(None, text.type)), pa.float64()))
+            return numpy_of(pc.cast(pc.if_else(plain, text, pa.NULL), pa.float64()))
 
     def _days(self) -> np.ndarray:
         moments = self.cells
         if _is_text(moments.type):
             plain = pc.match_substring_regex(moments, _DATE)
-            moments = pc.if_else(plain, pc.replace_substring(moments, "Z", ""), pa.scalar(None, moments.type))
+            moments = pc.if_else(plain, pc.replace_substring(moments, "Z", ""), pa.NULL)
         try:
             moments = pc.cast(moments, pa.timestamp("us"), safe=False)
         except pa.ArrowInvalid as error:
             raise DataError(
                 f"{self.at(0)}: column {self.name!r} has a date that no calendar has: {error}"
             ) from error
-        return _numpy(pc.divide(pc.cast(pc.cast(moments, pa.int64()), pa.float64()), float(_DAY)))
+        return numpy_of(pc.cast(pc.cast(moments, pa.int64()), pa.float64())) / _DAY
 
     @cached_property
     def odd(self) -> np.ndarray:
@@ -161,7 +163,7 @@ class Column:
         names = parts[0].dictionary.to_pylist() if parts else []
         codes = np.full(len(self), -1, dtype=np.int32)
         if parts:
-            codes[:] = np.concatenate([_numpy(pc.fill_null(part.indices, -1)) for part in parts])
+            codes[:] = np.concatenate([numpy_of(part.indices, -1) for part in parts])
         codes[self.missing] = -1
         known = np.unique(codes[codes >= 0])
         ordered = sorted(known.tolist(), key=lambda code: str(names[code]))
@@ -177,7 +179,7 @@ class Column:
             return self.coded[0]
         rows = np.flatnonzero(~self.missing)
         _, first = np.unique(self.numbers()[rows], return_index=True)
-        return [str(cell) for cell in self.cells.take(pa.array(rows[first])).to_pylist()]
+        return [str(cell) for cell in self.cells.take(arrow_of(rows[first])).to_pylist()]
 
     @property
     def is_named(self) -> bool:
@@ -217,7 +219,7 @@ class Column:
         """Args:
         mend: what to do with a column that says nothing; by default to skip it.
         """
-        odd = self.cells.take(pa.array(self.odd))
+        odd = self.cells.take(arrow_of(self.odd)).unique()
         example = self.text(int(self.odd[0]))
         first = f"{self.at(int(self.odd[0]))}: column {self.name!r}"
         is_text = _is_text(odd.type)
@@ -293,14 +295,6 @@ def _as_text(cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _all_match(cells: pa.ChunkedArray, form: str) -> bool:
     return bool(pc.all(pc.match_substring_regex(cells, form)).as_py())
-
-
-def _numpy(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """The values; NaN for null."""
-    found: np.ndarray = (
-        array.to_numpy(zero_copy_only=False) if isinstance(array, pa.Array) else array.to_numpy()
-    )
-    return found
 
 
 def describe(column: Column) -> Mapping[str, str]:

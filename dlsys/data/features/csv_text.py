@@ -19,12 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from dlsys.data.features.arrays import texts_of
 from dlsys.data.features.cells import Cells
 from dlsys.data.files import SHOWN, listed, reading
 from dlsys.errors import DataError
 
-# Larger than a row may be: Python's reader takes cells of 128 KiB.
-_BLOCK = 16 * 2**20
+# Larger than rows are (Python's reader, which takes those that are not, has cells of at most 128 KiB), and
+# small, for each core holds several.
+_BLOCK = 2**20
 _OTHERS = {
     b"PAR1": "is a Parquet file: say source: parquet",
     b"ARROW1": "is an Arrow file: say source: arrow",
@@ -103,7 +105,7 @@ def _trimmed(cells: pa.Array) -> pa.Array:
 def _slowly(text: _Text, width: int) -> list[pa.ChunkedArray]:
     text.check(width)
     rows = [cells for _, cells in text.records()][1:]
-    columns = [pa.array([row[place] for row in rows], pa.string()) for place in range(width)]
+    columns = [texts_of([row[place] for row in rows]) for place in range(width)]
     return [pa.chunked_array([_trimmed(column)]) for column in columns]
 
 

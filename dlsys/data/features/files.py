@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
 from dlsys.data.dataset import Splits
 from dlsys.data.features.cells import Cells, joined
 from dlsys.data.features.csv_text import read_csv
@@ -95,6 +97,12 @@ def _encoded(
     spill: Path | None,
     allocate: Allocate | None,
 ) -> Encoded:
-    cells = {part: read(path, spill / f"{part}.arrow" if spill else None) for part, path in paths.items()}
-    table = choose(joined(cells) if len(cells) > 1 else cells["train"], options)
+    table = choose(_cells(paths, read, spill), options)
+    # The text of what are numbers is gone; numpy, which works from here, has no use for its room in Arrow.
+    pa.default_memory_pool().release_unused()
     return encode(table, options, allocate) if allocate else encode(table, options)
+
+
+def _cells(paths: Mapping[str, str], read: _Read, spill: Path | None) -> Cells:
+    cells = {part: read(path, spill / f"{part}.arrow" if spill else None) for part, path in paths.items()}
+    return joined(cells) if len(cells) > 1 else cells["train"]

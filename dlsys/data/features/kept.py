@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 
+from dlsys.data.features.arrays import arrow_of, numpy_of
 from dlsys.data.features.encoding import Allocate, Encoded, learnt_of
 from dlsys.errors import DataError
 from dlsys.paths import cache
@@ -101,7 +102,7 @@ def _write(path: Path, table: Encoded) -> None:
     columns = {
         "numbers": _wide(table.numbers),
         "codes": _wide(table.codes),
-        "target": pa.array(table.target),
+        "target": arrow_of(table.target),
     }
     batch = pa.RecordBatch.from_pydict(columns).replace_schema_metadata({"dlsys": json.dumps(told)})
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
@@ -113,7 +114,7 @@ def _wide(array: np.ndarray) -> pa.Array:
     rows, width = array.shape
     if not width:
         return pa.nulls(rows)
-    return pa.FixedSizeListArray.from_arrays(pa.array(array.reshape(-1)), width)
+    return pa.FixedSizeListArray.from_arrays(arrow_of(array.reshape(-1)), width)
 
 
 def _read(path: Path) -> Encoded:
@@ -124,13 +125,13 @@ def _read(path: Path) -> Encoded:
         column = batch.column(name)
         if pa.types.is_null(column.type):
             return np.empty((len(column), 0), dtype=kind)
-        found: np.ndarray = column.values.to_numpy(zero_copy_only=True).reshape(len(column), -1)
+        found: np.ndarray = numpy_of(column.values).reshape(len(column), -1)
         return found
 
     return Encoded(
         numbers=matrix("numbers", np.float32),
         codes=matrix("codes", np.int32),
-        target=batch.column("target").to_numpy(zero_copy_only=True),
+        target=numpy_of(batch.column("target")),
         columns=tuple(learnt_of(column) for column in told["columns"]),
         classes=tuple(told["classes"]),
         predicts=told["predicts"],

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from dlsys.data.features.arrays import arrow_of, texts_of
 from dlsys.data.features.cells import Cells
 from dlsys.data.features.columns import Column, Kind
 from dlsys.data.features.parts import deciding
@@ -67,7 +67,7 @@ def _first_file(cells: Cells, column: Column) -> Column:
     """A column without the rows of other files, where a running number starts anew."""
     if cells.parts is None:
         return column
-    return replace(column, given=column.given.filter(pc.equal(cells.parts, "train")))
+    return replace(column, given=column.given.filter(pc.is_in(cells.parts, texts_of(["train"]))))
 
 
 def _names(cells: Cells, options: ColumnsSection) -> list[str]:
@@ -119,7 +119,7 @@ def _kept(column: Column, mask: np.ndarray) -> Column:
     def at(row: int) -> str:
         return column.at(int(rows[row]))
 
-    return replace(column, given=column.given.filter(pa.array(mask)), at=at)
+    return replace(column, given=column.given.filter(arrow_of(mask)), at=at)
 
 
 def _gaps(rows: np.ndarray, chosen: dict[str, Column], target: str) -> str:

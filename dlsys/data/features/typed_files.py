@@ -35,12 +35,14 @@ def read_parquet(path: str, folder: Path, wanted: list[str] | None = None) -> Ce
         for file in files:
             shown = path if file == full else f"{path}/{file.relative_to(full)}"
             try:
-                schema = pa.parquet.read_schema(file)
-                columns = None if wanted is None else [name for name in wanted if name in schema.names]
-                tables.append(pa.parquet.read_table(file, columns=columns, memory_map=True))
+                # read_table, which reads one file or many, imports pandas for it.
+                with pa.parquet.ParquetFile(file, memory_map=True) as content:
+                    names = content.schema_arrow.names
+                    columns = None if wanted is None else [name for name in wanted if name in names]
+                    tables.append(content.read(columns))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
                 raise _not(shown, "Parquet", error) from error
-            if tables[-1].schema.names != tables[0].schema.names:
+            if set(tables[-1].column_names) != set(tables[0].column_names):
                 raise DataError(f"{shown}: has other columns than {files[0].relative_to(full)}")
         return _cells(path, _joined(path, tables))
 

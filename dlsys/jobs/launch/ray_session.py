@@ -229,15 +229,21 @@ def _leave_out_what_nobody_asks(undo: ExitStack) -> None:
 
     The node's agent wants port 52365; where another Ray has it, it tries again for 3 s, and the
     whole node waits: it may choose another. The log monitor sends workers' lines to a driver that
-    wants none, and the autoscaler has nothing to scale; each is an interpreter, which starts slowly
-    and wakes up many times a second on the cores that train.
+    wants none, the autoscaler has nothing to scale, and what `include_dashboard=False` leaves of the
+    dashboard reports usage to nobody, and the whole node waits for it; each is an interpreter, which
+    starts slowly and wakes up many times a second on the cores that train. Whether the dashboard could
+    run is asked by importing what it needs.
     """
+    from ray._private import utils
+    from ray._private.node import Node
     from ray._private.parameter import RayParams
 
     init: Any = functools.partialmethod(
         RayParams.__init__, dashboard_agent_listen_port=0, include_log_monitor=False, no_monitor=True
     )
     _set(undo, RayParams, "__init__", init)
+    _set(undo, Node, "start_api_server", lambda node, **options: None)
+    _set(undo, utils, "get_dashboard_dependency_error", lambda: ImportError("left out"))
 
 
 def first_line(error: BaseException) -> str:
