@@ -20,6 +20,15 @@ from dlsys.spec.yaml import Path
 
 Env = gymnasium.Env[Any, Any]
 
+# Our own board games, by gymnasium's id; "entry points" are imported when one of them is made.
+GAMES = {
+    "dlsys/TicTacToe-v0": "dlsys.rl.games.environment:tic_tac_toe",
+    "dlsys/ConnectFour-v0": "dlsys.rl.games.environment:connect_four",
+    "dlsys/Go-v0": "dlsys.rl.games.environment:go",
+}
+for _id, _entry in GAMES.items():
+    gymnasium.register(_id, entry_point=_entry)
+
 # A bound beyond this is a way to say that there is none: the range between two would overflow float32, and
 # whole numbers have no infinity, so that their type's ends stand for it.
 _NO_BOUND, _NO_WHOLE_BOUND = 1e30, 2e9
@@ -138,10 +147,18 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
     """
     try:
         seen, taken = _observations(env.observation_space), _actions(env.action_space)
+        plays = not algorithm.GAMES or _is_game(env)
         bounds, plannable = env.action_space, not algorithm.PLANS or _has_model(env)
     finally:
         env.close()  # type: ignore[no-untyped-call]
     name = getattr(algorithm, "name", "")
+    if not plays:
+        yield (
+            ("algorithm", "name"),
+            f"{name} plays board games, and {place} is none, or a wrapper changes what is seen of it: take "
+            f"{', '.join(GAMES)} without wrappers",
+        )
+        return
     able = {*algorithm.OBSERVATIONS, *(["table"] if "flat" in algorithm.OBSERVATIONS else [])}
     for what, found, allowed in (
         ("actions", taken, algorithm.ACTIONS),
@@ -173,6 +190,12 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
             f"{name} takes images of shape {algorithm.IMAGES}, and {place} shows {shape}: "
             "put gymnasium's ResizeObservation around it",
         )
+
+
+def _is_game(env: Env) -> bool:
+    """Whether it has the rules of a game, and shows what these are read from."""
+    inner = env.unwrapped
+    return hasattr(inner, "game") and env.observation_space is inner.observation_space
 
 
 def _has_model(env: Env) -> bool:
