@@ -37,6 +37,11 @@ def stepping(told: Callable[[], None]) -> Iterator[None]:
         _stepped = before
 
 
+def stepped() -> None:
+    """A sign of life of who plays without an environment."""
+    _stepped()
+
+
 class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment as agents know it: it takes what they choose, what it gives is looked at, and an error
     of the user's code is told as theirs, in whichever process it is stepped.
