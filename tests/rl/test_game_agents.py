@@ -78,14 +78,15 @@ def test_it_fits_what_it_remembers(told: dict[str, Any]) -> None:
 def test_weights_are_the_networks_policy_without_a_search(told: dict[str, Any]) -> None:
     made: GameAgent = agent(told, "dlsys/Go-v0")
     made.iterate()
-    planes = made.game.planes(made.memory.rows[:7])
+    rows = made.memory.rows
+    planes = made.game.planes(rows)
     weights = {name: torch.as_tensor(value) for name, value in made.weights().items()}
     alone = exported(job(told, "dlsys/Go-v0"), weights)
     with torch.inference_mode():
         logits, values = made.network(torch.from_numpy(planes))
         assert alone(torch.from_numpy(planes)).tolist() == logits.argmax(1).tolist()
     np.testing.assert_array_equal(made.values(planes), values.numpy())
-    assert made.game.legal(made.memory.rows[:7])[np.arange(7), made.act(planes)].all()
+    assert made.game.legal(rows)[np.arange(len(rows)), made.act(planes)].all()
 
 
 @LEARNERS
@@ -146,12 +147,12 @@ def test_a_playouts_share_in_values_is_the_mix() -> None:
 def test_a_playout_ends_as_the_game_does() -> None:
     made: AlphaGoAgent = agent({"name": "alphago", **SMALL})
     words = made.game.begin
-    for move in (0, 3, 1, 4, 8, 2, 5, 7):  # one cell is left, and it draws
+    for move in (0, 1, 2, 3, 4, 5, 7):  # two cells are left, and whoever takes the last one wins
         words, over, _ = made.game.move(words, move)
         assert not over
     rows = np.array([words], np.uint64)
     with torch.inference_mode():
-        assert made.playouts(rows, np.random.default_rng(0)).tolist() == [0.0]
+        assert made.playouts(rows, np.random.default_rng(0)).tolist() == [-1.0]
 
 
 def test_mcts_answers_alike_alone_and_among_others_and_learns_nothing() -> None:
