@@ -20,8 +20,11 @@ from dlsys.rl.algorithms.muzero import MuZeroAgent
 from dlsys.rl.evaluate import play
 from dlsys.rl.export import policy as exported
 from dlsys.rl.games.agent import GameAgent
+from dlsys.rl.games.environment import BoardGame
+from dlsys.rl.games.lines import Lines
 from dlsys.rl.plain import decode, encode
 from dlsys.spec.load import load
+from dlsys.spec.rl.environments import unsuited
 
 TICTACTOE = "dlsys/TicTacToe-v0"
 SMALL: dict[str, Any] = {
@@ -183,6 +186,15 @@ def test_an_algorithm_of_games_is_refused_elsewhere(tmp_path: Path) -> None:
         assert "take dlsys/TicTacToe-v0, dlsys/ConnectFour-v0, dlsys/Go-v0 without wrappers" in str(
             told.value
         )
+
+
+def test_a_game_of_ones_own_is_searched() -> None:
+    told = job({"name": "muzero"}, TICTACTOE).algorithm
+    env = BoardGame(Lines(4, 4, 3, falls=False))
+    assert list(unsuited(told, env, "mine")) == []
+    env.game = "chess"  # type: ignore[assignment]
+    [(_, text)] = unsuited(told, env, "mine")
+    assert "muzero plays board games, and mine is none" in text
 
 
 @pytest.mark.ray

@@ -195,7 +195,8 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
 def _is_game(env: Env) -> bool:
     """Whether it has the rules of a game, and shows what these are read from."""
     inner = env.unwrapped
-    return hasattr(inner, "game") and env.observation_space is inner.observation_space
+    rules = getattr(inner, "game", None)
+    return hasattr(rules, "planes") and env.observation_space is inner.observation_space
 
 
 def _has_model(env: Env) -> bool:
