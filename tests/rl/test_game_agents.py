@@ -102,6 +102,13 @@ def test_it_plays_in_the_environment(told: dict[str, Any]) -> None:
     assert min(done.lengths) >= 3  # no illegal move
 
 
+def test_it_may_search_longer_when_it_acts() -> None:
+    made: AlphaZeroAgent = agent({"name": "alphazero", **SMALL, "acting": 20})
+    rows = made.game.start(2)
+    assert made.think(rows).sum(1).tolist() == [20, 20]
+    assert made.think(rows, np.random.default_rng(0)).sum(1).tolist() == [6, 6]
+
+
 def test_muzero_knows_no_rules_in_its_search(monkeypatch: pytest.MonkeyPatch) -> None:
     made: MuZeroAgent = agent({"name": "muzero", **SMALL})
     planes = made.game.planes(made.game.start(2))

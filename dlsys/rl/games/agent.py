@@ -120,7 +120,7 @@ class GameAgent(ABC):
 
         Args:
             rows: the positions.
-            random: noise at the root; without it there is none.
+            random: of its own games: noise at the root. Without it there is none, and it searches as it acts.
         """
         told = self._told
         environments.stepped()
@@ -128,7 +128,8 @@ class GameAgent(ABC):
             root = self.root(rows, torch.from_numpy(self.game.planes(rows)))
             if random is not None:
                 root = root._replace(priors=noisy(root.priors, told.noise, told.concentration, random))
-            return search(root, self.expand, told.simulations, c=told.c, gamma=told.gamma)[0]
+            simulations = told.simulations if random is not None else told.acting or told.simulations
+            return search(root, self.expand, simulations, c=told.c, gamma=told.gamma)[0]
 
     def _learn(self) -> dict[str, float]:
         told, totals = self._told, dict[str, float]()

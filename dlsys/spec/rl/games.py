@@ -47,6 +47,8 @@ class Learned(_Searching):
     """The channels, or the width, of each layer."""
     blocks: Annotated[NonNegativeInt, Field(le=64)] = 3
     """Residual blocks, of two layers each."""
+    acting: Count | None = None
+    """Simulations before each move when it is evaluated; by default `simulations`, as in its own games."""
     games: Count = 64
     """Games of an iteration, all played side by side."""
     explore: NonNegativeInt = 10
