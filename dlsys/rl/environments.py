@@ -40,7 +40,7 @@ def stepping(told: Callable[[], None]) -> Iterator[None]:
 
 
 def stepped() -> None:
-    """A sign of life of environments in other processes."""
+    """A sign of life of who plays elsewhere, or without an environment."""
     _stepped()
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dlsys.spec.rl.games import MCTS, AlphaGo, AlphaZero, MuZero
 from dlsys.spec.rl.models import MBPO, DreamerV3, Genetic
 from dlsys.spec.rl.offline import BC, CQL, IQL, MARWIL
 from dlsys.spec.rl.policy import A2C, A3C, APPO, IMPALA, PPO, REINFORCE, TRPO
@@ -35,6 +36,10 @@ Algorithm = Annotated[
     | QLearning
     | QValueIteration
     | TDLearning
-    | ValueIteration,
+    | ValueIteration
+    | MCTS
+    | AlphaGo
+    | AlphaZero
+    | MuZero,
     Field(discriminator="name"),
 ]

@@ -22,6 +22,15 @@ from dlsys.spec.yaml import Path
 
 Env = gymnasium.Env[Any, Any]
 
+# Our own board games, by gymnasium's id; "entry points" are imported when one of them is made.
+GAMES = {
+    "dlsys/TicTacToe-v0": "dlsys.rl.games.environment:tic_tac_toe",
+    "dlsys/ConnectFour-v0": "dlsys.rl.games.environment:connect_four",
+    "dlsys/Go-v0": "dlsys.rl.games.environment:go",
+}
+for _id, _entry in GAMES.items():
+    gymnasium.register(_id, entry_point=_entry)
+
 
 def make(told: Environment, *, flat: bool = True, render: str | None = None) -> Env:
     """One environment with its wrappers.
@@ -170,10 +179,18 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
     """
     try:
         seen, taken = _observations(env.observation_space), _actions(env.action_space)
+        plays = not algorithm.GAMES or _is_game(env)
         bounds, plannable = env.action_space, not algorithm.PLANS or _has_model(env)
     finally:
         env.close()  # type: ignore[no-untyped-call]
     name = getattr(algorithm, "name", "")
+    if not plays:
+        yield (
+            ("algorithm", "name"),
+            f"{name} plays board games, and {place} is none, or a wrapper changes what is seen of it: take "
+            f"{', '.join(GAMES)} without wrappers",
+        )
+        return
     able = {*algorithm.OBSERVATIONS, *(["table"] if "flat" in algorithm.OBSERVATIONS else [])}
     for what, found, allowed in (
         ("actions", taken, algorithm.ACTIONS),
@@ -207,6 +224,13 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
             f"{name} takes images of shape {algorithm.IMAGES}, and {place} shows {shape}: "
             "put gymnasium's ResizeObservation around it",
         )
+
+
+def _is_game(env: Env) -> bool:
+    """Whether it has the rules of a game, and shows what these are read from."""
+    inner = env.unwrapped
+    rules = getattr(inner, "game", None)
+    return hasattr(rules, "planes") and env.observation_space is inner.observation_space
 
 
 def _has_model(env: Env) -> bool:

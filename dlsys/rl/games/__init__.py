@@ -1,0 +1,1 @@
+"""Board games: their rules, searches in them, opponents, and the environment that plays them."""
