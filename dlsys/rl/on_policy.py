@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,12 @@ class Rows:
     def __len__(self) -> int:
         return len(self.actions)
 
-    def __getitem__(self, index: Tensor) -> Rows:
+    def split(self, size: int) -> Iterator[Rows]:
+        """So many rows at a time."""
+        for begin in range(0, len(self), size):
+            yield self[slice(begin, begin + size)]
+
+    def __getitem__(self, index: Tensor | slice) -> Rows:
         return Rows(
             {name: value[index] for name, value in self.seen.items()},
             *(getattr(self, name)[index] for name in ("actions", "logp", "values", "advantages", "returns")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,14 @@ from dlsys.rl.rewards import Rewards
 from dlsys.rl.runners import Make, Runners
 from dlsys.spec.rl.job import RLJob
 from dlsys.train.seeding import seed_all
+
+
+class Stateful(Protocol):
+    """An optimizer, as a checkpoint sees it."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> None: ...
 
 
 class Acts(ABC):
@@ -110,7 +118,7 @@ class OwnAgent(Acts):
 
     @property
     @abstractmethod
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+    def optimizers(self) -> Mapping[str, Stateful]:
         """All of them, by name."""
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:

@@ -144,8 +144,7 @@ def test_the_penalty_on_divergence_adapts() -> None:
     made = agent(algorithm={"kl": 1.0, "lr": 1e-7})
     made.iterate()
     assert made._kl == 0.5, "it hardly moved"
-    made._adam.param_groups[0]["lr"] = 1.0
-    made._told = made._told.model_copy(update={"lr": 0.3, "clip_norm": None, "clip": 10.0})
+    made._told = made._told.model_copy(update={"lr": 0.3, "clip": 10.0})
     made.iterate()
     assert made._kl == 1.0
     made.close()

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from dlsys.rl.actions import Actions
+from dlsys.rl.adam import Adam
 from dlsys.rl.chances import mask_of
 from dlsys.rl.networks import Features, Memory, activation
 from dlsys.rl.observations import Observations, tensors
 from dlsys.rl.off_policy import OffPolicy
+from dlsys.rl.own import Stateful
 from dlsys.rl.sampler import Told
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.section import at
@@ -185,12 +186,11 @@ class DQNAgent(OffPolicy):
         assert isinstance(told, DQN)
         self._told = told
         self._target = copy.deepcopy(self.network).requires_grad_(False)
-        self._parameters = list(self.network.parameters())
-        self._adam = torch.optim.Adam(self._parameters, at(told.lr, 0), fused=True)
+        self._adam = Adam(self.network, at(told.lr, 0), clip=told.clip_norm)
         self._renewed = 0
 
     @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+    def optimizers(self) -> Mapping[str, Stateful]:
         return {"adam": self._adam}
 
     def best(self, explore: bool) -> nn.Module:
@@ -209,19 +209,13 @@ class DQNAgent(OffPolicy):
         return {"epsilon": 1.0 + (told.epsilon - 1.0) * share}
 
     def update(self) -> dict[str, Tensor]:
-        self._adam.param_groups[0]["lr"] = at(self._told.lr, self.step)
         if self.step - self._renewed >= self._told.target_every:
             self._target.load_state_dict(self.network.state_dict())
             self._renewed = self.step
         with self.network.noise(self.generator), self._target.noise(self.generator):
             loss, figures = self._recurrent() if self.network.memory is not None else self._single()
-        for parameter in self._parameters:
-            parameter.grad = None  # the optimizer's own way to do it takes ten times as long
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self._told.clip_norm is not None:
-            figures["gradient_norm"] = clip_grad_norm_(self._parameters, self._told.clip_norm)
-        self._adam.step()
-        return {"loss": loss.detach(), **figures}
+        norm = self._adam.step(loss, at(self._told.lr, self.step))
+        return {"loss": loss.detach(), **figures, "gradient_norm": norm}
 
     def _single(self) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of steps by themselves."""

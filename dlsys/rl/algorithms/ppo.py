@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from dlsys.rl.actor_critic import policy
+from dlsys.rl.adam import Adam
 from dlsys.rl.chances import Chances, mask_of
 from dlsys.rl.on_policy import Batch, OnPolicy, Rows
+from dlsys.rl.own import Stateful
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import PPO
 from dlsys.spec.rl.section import at
@@ -34,29 +35,21 @@ class PPOAgent(OnPolicy):
         super().__init__(job)
         assert isinstance(job.algorithm, PPO)
         self._told = told = job.algorithm
-        self._parameters = list(self.network.parameters())
-        self._adam = torch.optim.Adam(self._parameters, at(told.lr, 0), eps=1e-5, fused=True)
+        self._adam = Adam(self.network, at(told.lr, 0), eps=1e-5, clip=told.clip_norm)
         self._kl = told.kl
 
     @property
-    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+    def optimizers(self) -> Mapping[str, Stateful]:
         return {"adam": self._adam}
 
     def learn(self, batch: Batch) -> dict[str, float]:
         told, rate = self._told, at(self._told.lr, self.step)
-        self._adam.param_groups[0]["lr"] = rate
         clip, entropy = at(told.clip, self.step), at(told.entropy, self.step)
         told_by_updates: list[dict[str, Tensor]] = []
         for _ in range(told.passes):
             for rows, chances, values in self._minibatches(batch):
                 loss, figures = self._loss(rows, chances, values, clip, entropy)
-                for parameter in self._parameters:
-                    parameter.grad = None  # the optimizer's own way to do it takes ten times as long
-                loss.backward()  # type: ignore[no-untyped-call]
-                if told.clip_norm is not None:
-                    figures["gradient_norm"] = clip_grad_norm_(self._parameters, told.clip_norm)
-                self._adam.step()
-                told_by_updates.append(figures)
+                told_by_updates.append({**figures, "gradient_norm": self._adam.step(loss, rate)})
         means = {
             name: float(torch.stack([each[name] for each in told_by_updates]).mean())
             for name in told_by_updates[0]
@@ -72,8 +65,8 @@ class PPOAgent(OnPolicy):
         """Rows in random order, what the policy would do there now, and what it expects."""
         flat, size = batch.flat(), self._told.minibatch_size
         if self.network.memory is None:
-            for index in torch.randperm(len(flat), generator=self.generator).split(size):
-                rows = flat[index]
+            # Rows are put in order once, and not picked for each minibatch.
+            for rows in flat[torch.randperm(len(flat), generator=self.generator)].split(size):
                 yield rows, *self.network.heads(self.network.features(rows.seen), mask_of(rows.seen))
             return
         steps, environments = batch.first.shape
