@@ -80,7 +80,11 @@ class OffPolicy(OwnAgent):
             steps=self.step - before,
             returns=returns,
             lengths=lengths,
-            figures={**{name: float(value) for name, value in figures.items()}, **self.exploring()},
+            figures={
+                **{name: float(value) for name, value in figures.items()},
+                **self.exploring(),
+                **self.faults(),
+            },
             seconds={"sample": sampled, "learn": learned},
         )
 

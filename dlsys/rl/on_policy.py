@@ -120,7 +120,7 @@ class OnPolicy(OwnAgent):
             steps=rollout.steps,
             returns=rollout.returns,
             lengths=rollout.lengths,
-            figures=figures,
+            figures={**figures, **self.faults()},
             seconds={"sample": sampled - began, "learn": time.perf_counter() - sampled},
         )
 

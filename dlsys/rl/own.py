@@ -121,6 +121,11 @@ class OwnAgent(Acts):
     def optimizers(self) -> Mapping[str, Stateful]:
         """All of them, by name."""
 
+    def faults(self) -> dict[str, float]:
+        """Figures of what went wrong and was mended, if the job wants that."""
+        renew = self.job.failure.environment == "renew"
+        return {"renewed": float(self.runners.renewed)} if renew else {}
+
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         """What it is worth [N] to be where that is seen, if the agent knows."""
         return None

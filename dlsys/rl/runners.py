@@ -53,8 +53,10 @@ class Runner:
 
     def __init__(self, job: RLJob, make: Make, index: int, began: int, device: str = "cpu") -> None:
         told = job.environment
-        ends = job.algorithm.WHOLE_EPISODES
-        self._sampler = Sampler(told, job.resources.envs, (job.seed, index, began), ends=ends, device=device)
+        ends, renew = job.algorithm.WHOLE_EPISODES, job.failure.environment == "renew"
+        self._sampler = Sampler(
+            told, job.resources.envs, (job.seed, index, began), ends=ends, renew=renew, device=device
+        )
         self.observations, self.actions = self._sampler.observations, self._sampler.actions
         self.policy = make(self.observations, self.actions, job)
         self.policy.to(device)
@@ -123,10 +125,12 @@ class Runners:
     Attributes:
         policy: the learner's copy of it. With no runners it is the one that samples.
         observations, actions: the environment's.
+        renewed: how many environments raised and were made anew.
     """
 
     def __init__(self, job: RLJob, make: Make, device: str = "cpu") -> None:
         self._job = job
+        self.renewed = 0
         self._local: Runner | None = None
         self._remote: list[Any] = []
         if not job.resources.env_runners:
@@ -168,12 +172,17 @@ class Runners:
             Them, and of each environment whether its episode was cut before, since its process was lost.
         """
         self.policy.set(told or {})
+        rollout, new = self._sampled(steps, step, told or {})
+        self.renewed += rollout.renewed
+        return rollout, new
+
+    def _sampled(self, steps: int, step: int, told: Mapping[str, float]) -> tuple[Rollout, list[bool]]:
         if self._local is not None:
             return self._local.sample(steps), [False] * self.count
         import ray
 
         weights = ray.put({name: value.cpu() for name, value in self.policy.state_dict().items()})
-        found = self._ask([one.sample.remote(weights, told or {}, steps, step) for one in self._remote])
+        found = self._ask([one.sample.remote(weights, told, steps, step) for one in self._remote])
         new = [begun for _, begun in found for _ in range(self._job.resources.envs)]
         return joined([rollout for rollout, _ in found]), new
 

@@ -7,8 +7,11 @@ sampler has what was done in the episodes that run, and whoever takes it up does
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlsys.errors import WorkloadError
 from dlsys.rl import environments
 from dlsys.rl.observations import Observations, Seen, tensors, write
 from dlsys.spec.rl.job import Environment
 
 # A longer episode is not done again when a run goes on, but starts anew: what was done would fill the memory.
 _LONGEST = 100_000
+# An environment that raises so often without a step between will never do else.
+_RAISES = 3
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -40,6 +47,7 @@ class Rollout:
         memories: what the policy remembered before each step, [T + 1, N, S]; S may be 0.
         told: what the policy said besides, [T, N, …] by name.
         returns, lengths: of the episodes that ended, undiscounted.
+        renewed: how many environments raised and were made anew.
     """
 
     seen: Seen
@@ -55,6 +63,7 @@ class Rollout:
     told: dict[str, NDArray[Any]] = field(default_factory=dict)
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    renewed: int = 0
 
     @property
     def steps(self) -> int:
@@ -89,6 +98,7 @@ def joined(rollouts: Sequence[Rollout]) -> Rollout:
         },
         returns=[value for each in rollouts for value in each.returns],
         lengths=[value for each in rollouts for value in each.lengths],
+        renewed=sum(each.renewed for each in rollouts),
     )
 
 
@@ -106,6 +116,7 @@ class Sampler:
         count: how many of it, N.
         seed: of their episodes and of what is drawn.
         ends: whether episodes without a limit of their own are cut somewhere.
+        renew: makes an environment anew that raises, and cuts its episode there.
     """
 
     def __init__(
@@ -115,14 +126,17 @@ class Sampler:
         seed: Sequence[int],
         *,
         ends: bool = False,
+        renew: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._seed, self._device = list(seed), device
+        self._seed, self._device, self._renew = list(seed), device, renew
         one = environments.make(told, sees="parts", ends=ends)
         assert one.seen is not None
         self.observations: Observations = one.seen
-        rest = [environments.make(told, sees="parts", ends=ends, seen=one.seen) for _ in range(count - 1)]
-        self._envs, self.actions = [one, *rest], one.actions
+        self._make = partial(environments.make, told, sees="parts", ends=ends, seen=one.seen)
+        self._envs, self.actions = [one, *(self._make() for _ in range(count - 1))], one.actions
+        # Of each environment, how often it raised since it made a step.
+        self._raised, self._renewed = [0] * count, 0
         self._initial = torch.zeros(0)
         self._generator = torch.Generator(device).manual_seed(_number(self._seed))
         self._episodes = [0] * count
@@ -157,6 +171,7 @@ class Sampler:
         """The next steps of every environment."""
         if not self._begun:
             self.begin()
+        self._renewed = 0
         count, form = len(self._envs), self.actions
         seen = self.observations.empty(steps + 1, count)
         actions = np.empty((steps, count, *form.shape), form.type)
@@ -179,8 +194,8 @@ class Sampler:
             self._memory = memory.cpu()
             told.append(more)
             self._first = np.zeros(count, bool)
-            for index, env in enumerate(self._envs):
-                after, reward, over, cut, _ = env.step(actions[step, index])
+            for index in range(count):
+                after, reward, over, cut = self._stepped(index, actions[step, index], seen, step)
                 rewards[step, index] = reward
                 self._returns[index] += float(reward)
                 self._lengths[index] += 1
@@ -213,7 +228,25 @@ class Sampler:
             told={name: torch.stack([each[name] for each in told]).cpu().numpy() for name in names},
             returns=returns,
             lengths=lengths,
+            renewed=self._renewed,
         )
+
+    def _stepped(self, index: int, action: Any, seen: Seen, step: int) -> tuple[Seen, float, bool, bool]:
+        """What an environment shows after an action, the reward, and whether it ended or was cut."""
+        try:
+            after, reward, over, cut, _ = self._envs[index].step(action)
+        except WorkloadError as error:
+            self._raised[index] += 1
+            if not self._renew or self._raised[index] == _RAISES:
+                raise
+            _log.warning("%s; it is made anew", error)
+            with suppress(Exception):  # it has failed before
+                self._envs[index].close()
+            self._envs[index] = self._make()
+            self._renewed += 1
+            return {name: part[step, index] for name, part in seen.items()}, 0.0, False, True
+        self._raised[index] = 0
+        return after, float(reward), bool(over), bool(cut)
 
     def _keep(self, index: int, action: Any) -> None:
         past = self._past[index]

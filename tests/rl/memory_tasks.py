@@ -1,4 +1,4 @@
-"""Environments that need a memory, a mask or a scale."""
+"""Environments that need a memory, a mask, a scale, or patience."""
 
 from __future__ import annotations
 
@@ -104,3 +104,17 @@ class Scaled(gymnasium.Env[Any, Any]):
         self.t += 1
         reward = 1000.0 * (action == self.goal)
         return self._seen(), reward, False, self.t == 20, {}
+
+
+class Flaky(Scaled):
+    """Pays 1 for each step, and raises at its eighth."""
+
+    def __init__(self, after: int = 8) -> None:
+        self.after, self.made = after, 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.made += 1
+        if self.made == self.after:
+            raise KeyError("no prices for this day")
+        seen, _, _, _, info = super().step(action)
+        return seen, 1.0, False, False, info

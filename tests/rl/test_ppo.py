@@ -10,6 +10,7 @@ import torch
 from memory_tasks import Masked
 from rl_models import check_resumes_exactly, job
 
+from dlsys.errors import WorkloadError
 from dlsys.rl.algorithms.ppo import PPOAgent
 from dlsys.rl.evaluate import play
 from dlsys.rl.observations import NUMBERS
@@ -280,3 +281,18 @@ def test_a_checkpoint_cuts_no_episode(tmp_path: Any) -> None:
         np.testing.assert_array_equal(value, other.weights()[name])
     one.close()
     other.close()
+
+
+def test_an_environment_that_raises_is_made_anew_if_the_job_says_so() -> None:
+    with pytest.raises(WorkloadError, match="KeyError: 'no prices for this day'"):
+        agent("memory_tasks:Flaky").iterate()
+    made = agent("memory_tasks:Flaky", failure={"environment": "renew"})
+    did = made.iterate()
+    assert did.figures["renewed"] == 64 // 8, "each raises at its eighth step"
+    assert did.lengths == [8] * 8
+    assert set(did.returns) == {7.0}
+    made.close()
+    broken = agent("memory_tasks:Flaky", failure={"environment": "renew"}, options={"after": 1})
+    with pytest.raises(WorkloadError, match="no prices"):
+        broken.iterate()
+    broken.close()

@@ -128,6 +128,15 @@ class RLResources(Section):
         return f"{learner}{self.env_runners} env runners × {self.cpus:g} CPUs"
 
 
+class RLFailure(Failure):
+    """What happens when something fails."""
+
+    environment: Literal["end", "renew"] = "end"
+    """When an environment raises while an agent learns: ends the run with the lines of your code, or makes it
+    anew, cuts its episode there and counts that in `train/renewed`. One that raises three times without a
+    step between ends the run in any case, and so does one that raises in an evaluation."""
+
+
 class RLStop(Section):
     """The run ends as soon as one of these holds; at least one bound must be given."""
 
@@ -191,7 +200,7 @@ class RLJob(Section):
     """How many episodes evaluate the agent, and how."""
     checkpoint: Checkpoint = Field(default_factory=lambda: Checkpoint(every=Interval(50, "epoch")))
     """When the whole state of training is saved; environments start new episodes there."""
-    failure: Failure = Field(default_factory=Failure)
+    failure: RLFailure = Field(default_factory=RLFailure)
     """Retries and hangs."""
     tracking: Store = Field(default_factory=Store)
     """The MLflow experiment and server."""

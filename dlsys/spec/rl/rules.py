@@ -84,6 +84,15 @@ def _nothing_elastic(job: RLJob) -> Found:
         )
 
 
+@_RULES.on("failure", "algorithm")
+def _environments_are_renewed(job: RLJob) -> Found:
+    if job.failure.environment == "renew" and not job.algorithm.OWN:
+        yield (
+            ("failure", "environment"),
+            f"{job.algorithm.name} ends where an environment raises: leave it out",
+        )
+
+
 @_RULES.on("algorithm", "resources")
 def _runners_suit_algorithm(job: RLJob) -> Found:
     name = getattr(job.algorithm, "name", "")
