@@ -34,7 +34,7 @@ def encode(tree: Any, place: str = "") -> Any:
     if isinstance(tree, np.ndarray):
         if tree.dtype.kind in "US":
             return {_TEXTS: tree.tolist()}
-        return {_ARRAY: torch.from_numpy(np.ascontiguousarray(tree)).reshape(tree.shape)}
+        return {_ARRAY: torch.from_numpy(np.require(tree, requirements=("C", "W"))).reshape(tree.shape)}
     if isinstance(tree, np.generic):
         return {_NUMBER: [tree.dtype.str, tree.item()]}
     if tree is None or isinstance(tree, Tensor | bool | int | float | str):

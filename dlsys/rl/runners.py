@@ -145,12 +145,12 @@ class Runners:
 
         # What they do depends on what they are asked alone: lost ones start again, and are asked again.
         # A thread of its own answers how far they are.
-        actor: Any = ray.remote(Remote).options(
+        actor: Any = ray.remote(
             num_cpus=job.resources.cpus,
             max_restarts=-1,
             max_task_retries=-1,
             concurrency_groups={"look": 1},
-        )
+        )(Remote)
         self._remote = [actor.remote(job, make, index) for index in range(job.resources.env_runners)]
 
     @property

@@ -71,9 +71,8 @@ class Rollout:
 
 
 def joined(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rollouts of as many steps, as one of all their environments."""
-    if len(rollouts) == 1:
-        return rollouts[0]
+    """Rollouts of as many steps, as one of all their environments, in memory of its own: Ray's is read
+    alone."""
     ends, before = [], 0
     for each in rollouts:
         ends.append(each.ends + np.array([[0], [before]]))
