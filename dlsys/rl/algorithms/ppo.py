@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from dlsys.rl.actor_critic import policy
-from dlsys.rl.chances import Chances, mask_of
+from dlsys.rl.chances import Chances
 from dlsys.rl.on_policy import Batch, OnPolicy, Rows
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import PPO
@@ -74,7 +74,7 @@ class PPOAgent(OnPolicy):
         if self.network.memory is None:
             for index in torch.randperm(len(flat), generator=self.generator).split(size):
                 rows = flat[index]
-                yield rows, *self.network.heads(self.network.features(rows.seen), mask_of(rows.seen))
+                yield rows, *self.network.rows(rows.seen)
             return
         steps, environments = batch.first.shape
         length = min(self.job.model.sequence, steps)
