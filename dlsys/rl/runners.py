@@ -152,7 +152,8 @@ class Runners:
 
         # What they do depends on what they are asked alone: lost ones start again, and are asked again.
         # A thread of its own answers how far they are.
-        actor: Any = ray.remote(
+        remote: Any = ray.remote  # whose types know no concurrency groups
+        actor = remote(
             num_cpus=job.resources.cpus,
             max_restarts=-1,
             max_task_retries=-1,

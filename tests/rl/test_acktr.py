@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from whole_agents import agent
 
+from dlsys.rl.evaluate import play
 from dlsys.rl.kfac import Curvature
 from dlsys.rl.networks import Linears
 
@@ -143,3 +144,21 @@ def test_steps_are_as_long_as_the_divergence_allows(environment: str) -> None:
         measured.append(float(before.kl(after).mean().detach()))
     # Three layers, each of which is taken to move alone, can make three times as much of it together.
     assert 0.001 < sum(measured) / 8 < 3 * 0.002
+
+
+@pytest.mark.quality
+def test_it_balances_the_pole_in_fewer_updates_than_a2c() -> None:
+    updates = {}
+    for name in ("acktr", "a2c"):
+        made = agent(name, envs=8)
+        learned: list[int] = []
+        made.learn = lambda batch, learn=made.learn, to=learned: to.append(1) or learn(batch)
+        while True:
+            made.iterate()
+            played = play(made, made.job.environment, 20, sees="parts", seed=0, split="valid")
+            assert played is not None
+            if played.summary()["return"] > 475:
+                break
+            assert len(learned) < 1000
+        updates[name] = len(learned)
+    assert updates["acktr"] < updates["a2c"]

@@ -15,8 +15,10 @@ from whole_agents import agent, copied, same
 from dlsys.rl.actor_critic import ActorCritic
 from dlsys.rl.algorithms.a2c import differentiate
 from dlsys.rl.algorithms.a3c import Worker
+from dlsys.rl.environments import forms
 from dlsys.rl.rewards import Rewards
 from dlsys.rl.sampler import Rollout
+from dlsys.spec.rl.job import Environment
 
 GAMMA = 0.9
 
@@ -141,3 +143,17 @@ def test_a_workers_running_statistics_are_the_shared_ones() -> None:
     scale = Rewards(True, 0.99)
     scale.load(second.rewards)
     assert np.all(scale.scaled(np.ones(1, np.float32)) < 1)
+
+
+@pytest.mark.parametrize("kind", ["nested", "tuple"])
+def test_a_workers_gradient_is_of_any_spaces(kind: str) -> None:
+    place = {"name": "spaces_table:Both", "options": {"seen": kind, "taken": kind}}
+    told = job({"name": "a3c", "rollout": 10}, resources={"env_runners": 1, "envs": 2})
+    told = told.model_copy(update={"environment": Environment.model_validate(place)})
+    worker = Worker(told, ActorCritic, 0)
+    network = ActorCritic(*forms(told.environment), told)
+    gradient = worker.gradient(network.state_dict(), None, 0)
+    assert gradient.steps == 20
+    for parameter, part in zip(network.parameters(), gradient.parts, strict=True):
+        assert part is not None
+        assert part.shape == parameter.shape

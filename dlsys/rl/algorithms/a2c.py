@@ -29,6 +29,7 @@ class A2CAgent(OnPolicy):
     def __init__(self, job: RLJob, *, steps: int | None = None, kind: type[Remote] = Remote) -> None:
         super().__init__(job, steps=steps, least=STEPS, kind=kind)
         self._parameters = list(self.network.parameters())
+        assert isinstance(job.algorithm, A2C | A3C)
         self._adam = torch.optim.Adam(self._parameters, job.algorithm.lr, fused=True)
 
     @property

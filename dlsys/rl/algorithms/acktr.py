@@ -58,15 +58,14 @@ class ACKTRAgent(OnPolicy):
         move(chances.logp(drawn).sum() + (values * noise).sum())
         policy_loss = -(chances.logp(rows.actions) * rows.advantages).mean()
         error, entropy = (values - rows.returns).square().mean(), chances.entropy().mean()
+        loss = policy_loss - told.entropy * entropy + error / 2
         for parameter in self._parameters:
             parameter.grad = None
-        (policy_loss - told.entropy * entropy + error / 2).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         if told.clip_norm is not None:
             clip_grad_norm_(self._parameters, told.clip_norm)
-        figures = {
-            name: float(value.detach())
-            for name, value in (("policy_loss", policy_loss), ("value_loss", error), ("entropy", entropy))
-        }
+        parts = {"loss": loss, "policy_loss": policy_loss, "value_loss": error, "entropy": entropy}
+        figures = {name: float(value.detach()) for name, value in parts.items()}
         figures["kl"] = self._limited(figures["value_loss"])
         self._momentum.step()
         return figures

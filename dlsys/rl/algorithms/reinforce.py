@@ -55,14 +55,16 @@ class REINFORCEAgent(OnPolicy):
 
     def learn(self, batch: Batch) -> dict[str, float]:
         told, rows = self._told, batch.flat()
-        loss, entropy = self.policy_loss(rows)
+        policy_loss, entropy = self.policy_loss(rows)
+        loss = policy_loss - told.entropy * entropy
         for parameter in self._parameters:
             parameter.grad = None
-        (loss - told.entropy * entropy).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         if told.clip_norm is not None:
             clip_grad_norm_(self._parameters, told.clip_norm)
         self._adam.step()
-        figures = {"policy_loss": float(loss.detach()), "entropy": float(entropy.detach())}
+        parts = {"loss": loss, "policy_loss": policy_loss, "entropy": entropy}
+        figures = {name: float(value.detach()) for name, value in parts.items()}
         if told.baseline:
             figures["value_loss"] = self._values.fit(rows)
         return figures

@@ -45,7 +45,8 @@ class TRPOAgent(OnPolicy):
         gains = rows.advantages
         gains = (gains - gains.mean()) / (gains.std(unbiased=False) + 1e-8)
         figures = self.improve(rows.seen, rows.actions, gains)
-        return {**figures, "value_loss": self._values.fit(rows)}
+        error = self._values.fit(rows)
+        return {**figures, "value_loss": error, "loss": error}
 
     def improve(self, seen: dict[str, Tensor], actions: Tensor, gains: Tensor) -> dict[str, float]:
         """One step of the policy, of R rows; figures by name."""
