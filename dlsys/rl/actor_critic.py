@@ -73,6 +73,16 @@ class ActorCritic(nn.Module):
         chances = Chances(self._actions, self.policy(both[_POLICY]), self.log_std, mask)
         return chances, self.value(both[_VALUE]).squeeze(-1)
 
+    def of_policy(self) -> list[nn.Parameter]:
+        """What decides what it does. Layers that are computed together are in it as a whole: the value
+        function's part of them has no influence, and so no gradient."""
+        own = {id(each) for each in (self.value.weight, self.value.bias)}
+        return [each for each in self.parameters() if id(each) not in own]
+
+    def rows(self, seen: Mapping[str, Tensor]) -> tuple[Chances, Tensor]:
+        """What it would do, and what it is worth [R], of what is seen [R, …], if it remembers nothing."""
+        return self.heads(self.features(seen), mask_of(seen))
+
     def forward(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Chances, Tensor, Tensor]:
         """What it would do, what it is worth [N], and what it remembers then [N, S], of what is seen [N, …]
         and remembered [N, S]."""

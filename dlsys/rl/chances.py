@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 
 import torch
 from torch import Generator, Tensor
@@ -38,6 +39,15 @@ class Chances:
         self.categories = [part.log_softmax(-1) for part in split]
         self.mean = outputs[..., total:] if actions.numbers else None
         self.log_std = log_std
+
+    def fixed(self) -> Chances:
+        """As they are now, whatever becomes of the network."""
+        found = copy(self)
+        found.categories = [part.detach() for part in self.categories]
+        found.mean = None if self.mean is None else self.mean.detach()
+        # A parameter itself, which others change in place.
+        found.log_std = None if self.log_std is None else self.log_std.detach().clone()
+        return found
 
     @staticmethod
     def width(actions: Actions) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from dlsys.rl.actor_critic import ActorCritic, Best
 from dlsys.rl.agent import Iteration
 from dlsys.rl.observations import tensors
 from dlsys.rl.own import OwnAgent
+from dlsys.rl.runners import Remote
 from dlsys.rl.sampler import Rollout
 from dlsys.spec.rl.job import RLJob
 
@@ -44,6 +45,15 @@ class Batch:
     returns: Tensor
     first: Tensor
     memories: Tensor
+
+    def pieces(self, length: int) -> Iterator[Batch]:
+        """Cut into pieces of so many steps."""
+        for begin in range(0, len(self.first), length):
+            part = slice(begin, begin + length)
+            yield Batch(
+                {name: value[part] for name, value in self.seen.items()},
+                *(getattr(self, each.name)[part] for each in fields(self)[1:]),
+            )
 
     def flat(self) -> Rows:
         """All steps as rows, of policies that remember nothing."""
@@ -87,15 +97,21 @@ class OnPolicy(OwnAgent):
 
     Args:
         job: the job.
+        steps: of each environment in a batch; by default as many as make `algorithm.batch_size`.
+        least: steps of an iteration at least, which makes several updates where each is smaller.
+        kind: of the processes that sample.
     """
 
     network: ActorCritic
 
-    def __init__(self, job: RLJob) -> None:
-        super().__init__(job, ActorCritic)
+    def __init__(
+        self, job: RLJob, *, steps: int | None = None, least: int = 1, kind: type[Remote] = Remote
+    ) -> None:
+        super().__init__(job, ActorCritic, kind)
         told: Any = job.algorithm
-        self._steps = max(1, -(-told.batch_size // self.runners.count))
-        self._trace: float = told.trace
+        count = self.runners.count
+        self._steps = steps or max(1, -(-told.batch_size // count))
+        self._updates = -(-least // (self._steps * count))
 
     @abstractmethod
     def learn(self, batch: Batch) -> dict[str, float]:
@@ -111,6 +127,9 @@ class OnPolicy(OwnAgent):
         return self.network(seen, first.expand(len(next(iter(seen.values()))), -1))[1]
 
     def iterate(self) -> Iteration:
+        return together([self._update() for _ in range(self._updates)])
+
+    def _update(self) -> Iteration:
         began = time.perf_counter()
         rollout, _ = self.runners.sample(self._steps, self.step)
         sampled = time.perf_counter()
@@ -126,36 +145,65 @@ class OnPolicy(OwnAgent):
 
     def batch(self, rollout: Rollout) -> Batch:
         """What a rollout teaches."""
-        device, steps = self.device, len(rollout.rewards)
-        seen = tensors(rollout.seen, device)
-        memories = torch.from_numpy(rollout.memories).to(device)
         self.rewards.take(rollout)
-        newest = {name: part[steps] for name, part in seen.items()}
-        values = np.concatenate([rollout.told["value"], self._valued(newest, memories[steps])[None]])
-        finals = np.zeros(0, np.float32)
-        if rollout.ends.size:
-            before = torch.from_numpy(rollout.final_memories).to(device)
-            finals = self._valued(tensors(rollout.finals, device), before)
-        rewards = self.rewards.scaled(rollout.rewards)
-        gains = advantages(rollout, rewards, values, finals, self.job.algorithm.gamma, self._trace)
-        shown = {name: part[:steps] for name, part in seen.items()}
-        # After what was expected is known: what it was standardized by must not change before.
-        self.network.features.update(shown)
-        return Batch(
-            seen=shown,
-            actions=torch.from_numpy(rollout.actions).to(device),
-            logp=torch.from_numpy(rollout.told["logp"]).to(device),
-            values=torch.from_numpy(values[:-1]).to(device),
-            advantages=torch.from_numpy(gains).to(device),
-            returns=torch.from_numpy(gains + values[:-1]).to(device),
-            first=torch.from_numpy(rollout.first[:steps]).to(device),
-            memories=memories[:steps],
-        )
+        told: Any = self.job.algorithm
+        return batch_of(self.network, rollout, self.rewards.scaled(rollout.rewards), told.gamma, told.trace)
+
+
+def together(parts: Sequence[Iteration]) -> Iteration:
+    """Updates as one iteration: the means of their figures."""
+    if len(parts) == 1:
+        return parts[0]
+    return Iteration(
+        steps=sum(each.steps for each in parts),
+        returns=[value for each in parts for value in each.returns],
+        lengths=[value for each in parts for value in each.lengths],
+        figures={name: float(np.mean([each.figures[name] for each in parts])) for name in parts[0].figures},
+        seconds={name: sum(each.seconds[name] for each in parts) for name in parts[0].seconds},
+    )
+
+
+def batch_of(
+    network: ActorCritic, rollout: Rollout, rewards: NDArray[np.float32], gamma: float, trace: float
+) -> Batch:
+    """What a rollout teaches a network, whose running statistics take it in.
+
+    Args:
+        network: the one that sampled.
+        rollout: what happened.
+        rewards: [T, N], scaled.
+        gamma: the discount γ.
+        trace: the λ of the advantages.
+    """
+    device, steps = network.initial.device, len(rollout.rewards)
+    seen = tensors(rollout.seen, device)
+    memories = torch.from_numpy(rollout.memories).to(device)
 
     @torch.no_grad()
-    def _valued(self, seen: dict[str, Tensor], memories: Tensor) -> NDArray[np.float32]:
+    def valued(seen: dict[str, Tensor], memories: Tensor) -> NDArray[np.float32]:
         """What is expected [N] where that is seen [N, …] and remembered [N, S]."""
-        return np.asarray(self.network(seen, memories)[1].cpu().numpy())
+        return np.asarray(network(seen, memories)[1].cpu().numpy())
+
+    newest = {name: part[steps] for name, part in seen.items()}
+    values = np.concatenate([rollout.told["value"], valued(newest, memories[steps])[None]])
+    finals = np.zeros(0, np.float32)
+    if rollout.ends.size:
+        before = torch.from_numpy(rollout.final_memories).to(device)
+        finals = valued(tensors(rollout.finals, device), before)
+    gains = advantages(rollout, rewards, values, finals, gamma, trace)
+    shown = {name: part[:steps] for name, part in seen.items()}
+    # After what was expected is known: what it was standardized by must not change before.
+    network.features.update(shown)
+    return Batch(
+        seen=shown,
+        actions=torch.from_numpy(rollout.actions).to(device),
+        logp=torch.from_numpy(rollout.told["logp"]).to(device),
+        values=torch.from_numpy(values[:-1]).to(device),
+        advantages=torch.from_numpy(gains).to(device),
+        returns=torch.from_numpy(gains + values[:-1]).to(device),
+        first=torch.from_numpy(rollout.first[:steps]).to(device),
+        memories=memories[:steps],
+    )
 
 
 def advantages(

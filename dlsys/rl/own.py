@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlsys.rl.agent import Iteration
 from dlsys.rl.observations import NUMBERS, Seen
 from dlsys.rl.rewards import Rewards
-from dlsys.rl.runners import Make, Runners
+from dlsys.rl.runners import Make, Remote, Runners
 from dlsys.spec.rl.job import RLJob
 from dlsys.train.seeding import seed_all
 
@@ -96,17 +96,18 @@ class OwnAgent(Acts):
     Args:
         job: the job.
         make: its policy's network.
+        kind: of the processes that sample.
 
     Attributes:
         network: what samples and acts, and what `weights` are of.
         step: the run's, counted here too: what is drawn, and what changes as the run goes on, depends on it.
     """
 
-    def __init__(self, job: RLJob, make: Make) -> None:
+    def __init__(self, job: RLJob, make: Make, kind: type[Remote] = Remote) -> None:
         seed_all(job.seed)
         self.job = job
         self.device = "cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu"
-        self.runners = Runners(job, make, self.device)
+        self.runners = Runners(job, make, self.device, kind)
         self.network: Any = self.runners.policy
         self.rewards = Rewards(job.normalize.reward, job.algorithm.gamma)
         self.generator = torch.Generator().manual_seed(job.seed)

@@ -53,18 +53,18 @@ class Runner:
 
     def __init__(self, job: RLJob, make: Make, index: int, began: int, device: str = "cpu") -> None:
         told = job.environment
-        ends, renew = job.algorithm.WHOLE_EPISODES, job.failure.environment == "renew"
-        self._sampler = Sampler(
-            told, job.resources.envs, (job.seed, index, began), ends=ends, renew=renew, device=device
-        )
+        self._whole, renew = job.algorithm.WHOLE_EPISODES, job.failure.environment == "renew"
+        seed = (job.seed, index, began)
+        self._sampler = Sampler(told, job.resources.envs, seed, ends=self._whole, renew=renew, device=device)
         self.observations, self.actions = self._sampler.observations, self._sampler.actions
         self.policy = make(self.observations, self.actions, job)
         self.policy.to(device)
         self._sampler.remember(self.policy.initial)
 
     def sample(self, steps: int) -> Rollout:
-        """The next steps of its environments."""
-        return self._sampler.sample(self.policy.explore, steps)
+        """The next steps of its environments; so many at least, if the algorithm wants whole episodes."""
+        sample = self._sampler.whole if self._whole else self._sampler.sample
+        return sample(self.policy.explore, steps)
 
     def state(self) -> dict[str, Any]:
         return self._sampler.state()
@@ -81,6 +81,7 @@ class Remote:
 
     def __init__(self, job: RLJob, make: Make, index: int) -> None:
         torch.set_num_threads(max(1, int(job.resources.cpus)))
+        self.job = job
         self._told = job, make, index
         self._runner: Runner | None = None
         self._steps = 0
@@ -93,12 +94,17 @@ class Remote:
     ) -> tuple[Rollout, bool]:
         """Steps with these weights, and whether the episodes are all new ones."""
         new = self._runner is None
+        runner = self.runner(weights, began)
+        runner.policy.set(told)
+        with environments.stepping(self._count):
+            return runner.sample(steps), new
+
+    def runner(self, weights: Mapping[str, Tensor], began: int) -> Runner:
+        """What samples, with these weights."""
         if self._runner is None:
             self._runner = Runner(*self._told, began)
         self._runner.policy.load_state_dict(weights)
-        self._runner.policy.set(told)
-        with environments.stepping(self._count):
-            return self._runner.sample(steps), new
+        return self._runner
 
     def steps(self) -> int:
         """How many it has done, while it does some."""
@@ -121,18 +127,21 @@ class Runners:
     Args:
         job: the job.
         make: the policy's network, from what is seen and chosen.
+        device: where the learner's copy is.
+        kind: of the processes.
 
     Attributes:
         policy: the learner's copy of it. With no runners it is the one that samples.
         observations, actions: the environment's.
         renewed: how many environments raised and were made anew.
+        remote: Ray's handles of the processes.
     """
 
-    def __init__(self, job: RLJob, make: Make, device: str = "cpu") -> None:
+    def __init__(self, job: RLJob, make: Make, device: str = "cpu", kind: type[Remote] = Remote) -> None:
         self._job = job
         self.renewed = 0
         self._local: Runner | None = None
-        self._remote: list[Any] = []
+        self.remote: list[Any] = []
         if not job.resources.env_runners:
             self._local = Runner(job, make, 0, 0, device)
             self.policy = self._local.policy
@@ -145,18 +154,19 @@ class Runners:
 
         # What they do depends on what they are asked alone: lost ones start again, and are asked again.
         # A thread of its own answers how far they are.
-        actor: Any = ray.remote(
+        remote: Any = ray.remote  # whose types know no concurrency groups
+        actor = remote(
             num_cpus=job.resources.cpus,
             max_restarts=-1,
             max_task_retries=-1,
             concurrency_groups={"look": 1},
-        )(Remote)
-        self._remote = [actor.remote(job, make, index) for index in range(job.resources.env_runners)]
+        )(kind)
+        self.remote = [actor.remote(job, make, index) for index in range(job.resources.env_runners)]
 
     @property
     def count(self) -> int:
         """Environments that are stepped at once."""
-        return self._job.resources.envs * max(len(self._remote), 1)
+        return self._job.resources.envs * max(len(self.remote), 1)
 
     def sample(
         self, steps: int, step: int, told: Mapping[str, float] | None = None
@@ -179,24 +189,35 @@ class Runners:
     def _sampled(self, steps: int, step: int, told: Mapping[str, float]) -> tuple[Rollout, list[bool]]:
         if self._local is not None:
             return self._local.sample(steps), [False] * self.count
+        weights = self.weights()
+        found = self._ask([one.sample.remote(weights, told or {}, steps, step) for one in self.remote])
+        new = [begun for _, begun in found for _ in range(self._job.resources.envs)]
+        whole = self._job.algorithm.WHOLE_EPISODES
+        return joined([rollout for rollout, _ in found], after=whole), new
+
+    def weights(self) -> Any:
+        """The newest ones, as Ray hands them to all processes."""
         import ray
 
-        weights = ray.put({name: value.cpu() for name, value in self.policy.state_dict().items()})
-        found = self._ask([one.sample.remote(weights, told, steps, step) for one in self._remote])
-        new = [begun for _, begun in found for _ in range(self._job.resources.envs)]
-        return joined([rollout for rollout, _ in found]), new
+        return ray.put({name: value.cpu() for name, value in self.policy.state_dict().items()})
 
     def _ask(self, calls: list[Any]) -> list[Any]:
-        """What calls of all runners give; a sign of life for each look at which they have stepped on."""
-        import ray
-        from ray.exceptions import RayError, RayTaskError
+        """What calls of all runners give."""
+        self.wait(calls, len(calls))
+        return [answer(call) for call in calls]
 
-        waiting, before = calls, -1
-        while waiting:
-            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_LOOK)
-            if not waiting:
-                break
-            looks = [one.steps.options(concurrency_group="look").remote() for one in self._remote]
+    def wait(self, calls: list[Any], count: int) -> list[Any]:
+        """Those of some calls that are done, once so many are; a sign of life for each look at which the
+        runners have stepped on."""
+        import ray
+        from ray.exceptions import RayError
+
+        before = -1
+        while True:
+            ready, _ = ray.wait(calls, num_returns=count, timeout=_LOOK)
+            if len(ready) >= count:
+                return list(ready)
+            looks = [one.steps.options(concurrency_group="look").remote() for one in self.remote]
             done, _ = ray.wait(looks, num_returns=len(looks), timeout=_LOOK)
             try:
                 now = sum(ray.get(done))
@@ -205,16 +226,12 @@ class Runners:
             if now != before:
                 before = now
                 environments.stepped()
-        try:
-            return list(ray.get(calls))
-        except RayTaskError as error:
-            raise error.cause from None
 
     def state(self) -> list[Any]:
         """Of each runner."""
         if self._local is not None:
             return [self._local.state()]
-        return self._ask([one.state.remote() for one in self._remote])
+        return self._ask([one.state.remote() for one in self.remote])
 
     def load(self, states: list[Any]) -> list[str]:
         """Takes up their states.
@@ -222,13 +239,13 @@ class Runners:
         Returns:
             What is otherwise than it was, in words.
         """
-        runners = max(len(self._remote), 1)
+        runners = max(len(self.remote), 1)
         if len(states) != runners:
             return [f"episodes start anew: there were {len(states)} env runners, and there are {runners} now"]
         if self._local is not None:
             anew = self._local.load(states[0])
         else:
-            pairs = zip(self._remote, states, strict=True)
+            pairs = zip(self.remote, states, strict=True)
             anew = sum(self._ask([one.load.remote(state) for one, state in pairs]))
         name = self._job.environment.name
         return [f"{anew} episodes start anew: {name} did not repeat itself from their seeds"] if anew else []
@@ -236,8 +253,19 @@ class Runners:
     def close(self) -> None:
         if self._local is not None:
             self._local.close()
-        if self._remote:
+        if self.remote:
             import ray
 
-            for one in self._remote:
+            for one in self.remote:
                 ray.kill(one)
+
+
+def answer(call: Any) -> Any:
+    """What a call that is done gave; errors are raised as they were there."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    try:
+        return ray.get(call)
+    except RayTaskError as error:
+        raise error.cause from None

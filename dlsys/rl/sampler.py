@@ -70,30 +70,37 @@ class Rollout:
         return int(self.rewards.size)
 
 
-def joined(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rollouts of as many steps, as one of all their environments, in memory of its own: Ray's is read
-    alone."""
+def joined(rollouts: Sequence[Rollout], *, after: bool = False) -> Rollout:
+    """Rollouts as one, in memory of its own: what Ray hands over can only be read.
+
+    Args:
+        rollouts: of as many environments, or of as many steps.
+        after: whether they are put one after the other, and not side by side.
+    """
+    axis = 0 if after else 1
     ends, before = [], 0
     for each in rollouts:
-        ends.append(each.ends + np.array([[0], [before]]))
-        before += each.rewards.shape[1]
+        ends.append(each.ends + np.array([[before], [0]] if after else [[0], [before]]))
+        before += each.rewards.shape[axis]
 
-    def beside(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(each, name) for each in rollouts], 1)
+    def put(parts: list[NDArray[Any]], *, more: bool = False) -> NDArray[Any]:
+        # What is seen after the last step of one is what is seen before the first of the next.
+        cut = [part[:-1] for part in parts[:-1]] if after and more else parts[:-1]
+        return np.concatenate([*cut, parts[-1]], axis)
 
-    def named(name: str, axis: int) -> Seen:
-        parts = [getattr(each, name) for each in rollouts]
-        return {key: np.concatenate([part[key] for part in parts], axis) for key in parts[0]}
-
+    first = rollouts[0]
     return Rollout(
-        seen=named("seen", 1),
-        finals=named("finals", 0),
+        seen={key: put([each.seen[key] for each in rollouts], more=True) for key in first.seen},
+        finals={key: np.concatenate([each.finals[key] for each in rollouts]) for key in first.finals},
         ends=np.concatenate(ends, 1),
         final_memories=np.concatenate([each.final_memories for each in rollouts]),
-        told=named("told", 1),
+        told={key: put([each.told[key] for each in rollouts]) for key in first.told},
         **{
-            name: beside(name)
-            for name in ("actions", "rewards", "terminated", "truncated", "first", "memories")
+            name: put([getattr(each, name) for each in rollouts])
+            for name in ("actions", "rewards", "terminated", "truncated")
+        },
+        **{
+            name: put([getattr(each, name) for each in rollouts], more=True) for name in ("first", "memories")
         },
         returns=[value for each in rollouts for value in each.returns],
         lengths=[value for each in rollouts for value in each.lengths],
@@ -165,9 +172,16 @@ class Sampler:
         seen: Seen = self._envs[index].reset(seed=seed)[0]
         return seen
 
+    def whole(self, act: Act, steps: int) -> Rollout:
+        """The next episodes of its one environment, of so many steps together at least."""
+        parts = [self.sample(act, steps)]
+        while not self._first[0]:
+            parts.append(self.sample(act, steps, end=True))
+        return joined(parts, after=True)
+
     @torch.inference_mode()
-    def sample(self, act: Act, steps: int) -> Rollout:
-        """The next steps of every environment."""
+    def sample(self, act: Act, steps: int, *, end: bool = False) -> Rollout:
+        """The next steps of every environment; `end`: only until an episode ends."""
         if not self._begun:
             self.begin()
         self._renewed = 0
@@ -210,20 +224,24 @@ class Sampler:
                     after = self._reset(index)
                 for name, value in after.items():
                     seen[name][step + 1, index] = value
+            if end and self._first.any():
+                steps = step + 1
+                seen = {name: part[: steps + 1] for name, part in seen.items()}
+                break
         self._seen = {name: part[steps].copy() for name, part in seen.items()}
         first[steps], memories[steps] = self._first, self._memory.numpy()
         names = told[0]
         return Rollout(
             seen=seen,
-            actions=actions,
-            rewards=rewards,
-            terminated=terminated,
-            truncated=truncated,
-            first=first,
+            actions=actions[:steps],
+            rewards=rewards[:steps],
+            terminated=terminated[:steps],
+            truncated=truncated[:steps],
+            first=first[: steps + 1],
             finals=self.observations.stack(finals),
             ends=np.array(ends, np.int64).reshape(-1, 2).T,
             final_memories=np.stack(final_memories) if ends else memories[0, :0],
-            memories=memories,
+            memories=memories[: steps + 1],
             told={name: torch.stack([each[name] for each in told]).cpu().numpy() for name in names},
             returns=returns,
             lengths=lengths,

@@ -28,6 +28,10 @@ from dlsys.train.checkpoint import CheckpointStore, Position, Saved
 SMALL = {"hidden": [8], "batch_size": 32}
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "ppo": {**SMALL, "minibatch_size": 16, "passes": 2},
+    "a2c": SMALL,
+    "acktr": SMALL,
+    "trpo": {**SMALL, "minibatch_size": 16, "passes": 2},
+    "reinforce": {**SMALL, "minibatch_size": 16, "passes": 2},
     "dqn": {**SMALL, "starts": 32, "updates": 0.05},
 }
 
@@ -146,6 +150,13 @@ def test_all_that_can_be_seen_is_served(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", TAKEN)
 def test_all_that_can_be_done_is_served(kind: str, tmp_path: Path) -> None:
     check_everywhere(told("ppo", taken=kind), tmp_path)
+
+
+@pytest.mark.parametrize("algorithm", ["a2c", "trpo", "reinforce", "acktr"])
+@pytest.mark.parametrize("kind", ["nested", "whole"])
+def test_other_policies_see_and_do_the_same(algorithm: str, kind: str, tmp_path: Path) -> None:
+    seen = kind if kind in SEEN else "vector"
+    check_everywhere(told(algorithm, seen=seen, taken=kind), tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["vector", "nested"])

@@ -1,4 +1,4 @@
-"""https://arxiv.org/abs/1602.01783 — asynchronous advantage actor-critic (A3C).
+"""Asynchronous advantage actor-critic (A3C; Mnih et al. 2016): https://arxiv.org/abs/1602.01783
 
 Each env runner samples a rollout with its own copy of the parameters and computes a gradient of it. The
 shared parameters take each gradient when it comes, whatever the others have changed since, and hand the
@@ -7,107 +7,155 @@ newest ones to that env runner.
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import ray
-from ray.exceptions import RayError
-from ray.rllib.algorithms import AlgorithmConfig
-from ray.rllib.algorithms.ppo import PPO, PPOConfig
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.training_data import TrainingData
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS
-from ray.rllib.utils.numpy import convert_to_numpy
-from ray.rllib.utils.torch_utils import convert_to_torch_tensor
+import numpy as np
+from torch import Tensor
 
-from dlsys.rl.algorithms.actor_critic import actor_critic
-from dlsys.rl.runner import LeanEnvRunner
+from dlsys.rl import environments
+from dlsys.rl.actor_critic import ActorCritic, policy
+from dlsys.rl.agent import Iteration
+from dlsys.rl.algorithms.a2c import STEPS, A2CAgent, differentiate
+from dlsys.rl.observations import NUMBERS
+from dlsys.rl.on_policy import batch_of
+from dlsys.rl.rewards import Rewards
+from dlsys.rl.runners import Remote, answer
+from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import A3C
 
-# Seconds to wait for a gradient before looking for dead env runners.
-_PATIENCE = 5.0
+__all__ = ["A3CAgent", "policy"]
 
 
-def a3c(told: A3C) -> AlgorithmConfig:
-    config = Config(algo_class=Asynchronous)  # type: ignore[no-untyped-call]
-    config.env_runners(env_runner_cls=Worker, rollout_fragment_length=told.rollout)
-    return actor_critic(config, told, told.rollout)
+@dataclass
+class Gradient:
+    """Of one rollout.
+
+    Attributes:
+        parts: of each parameter, in their order; None of what has no influence.
+        figures: of the loss.
+        steps: how many the rollout had.
+        returns, lengths: of episodes that ended in it.
+        numbers: that were seen, for running statistics; None without.
+        rewards: the state of the rewards' scale after it.
+    """
+
+    parts: list[Tensor | None]
+    figures: dict[str, float]
+    steps: int
+    returns: list[float]
+    lengths: list[int]
+    numbers: Tensor | None
+    rewards: dict[str, Any]
 
 
-class Config(PPOConfig):
-    def validate_train_batch_size_vs_rollout_fragment_length(self) -> None:
-        """Nothing to check: each rollout is a batch."""
-
-
-class Worker(LeanEnvRunner):
+class Worker(Remote):
     """Samples, and computes gradients on its own copy of the parameters."""
 
-    def make_module(self) -> None:
-        if self.env is None:  # the one beside the learner, which only acts in evaluations
-            super().make_module()  # type: ignore[no-untyped-call]
-            return
-        spaces = self.get_spaces()  # type: ignore[no-untyped-call]
-        self.learner: Any = self.config.build_learner(spaces=spaces)
-        self.module = self.learner.module[DEFAULT_MODULE_ID]
-
-    def gradient(self, weights: dict[str, Any]) -> tuple[list[Any], list[Any], Any]:
+    def gradient(self, weights: Mapping[str, Tensor], rewards: dict[str, Any] | None, began: int) -> Gradient:
         """The gradient of one rollout.
 
         Args:
             weights: the shared parameters.
-
-        Returns:
-            The gradient, in the parameters' order; the learner's figures; the sampling's.
+            rewards: the state of this worker's rewards' scale; None at first.
+            began: the run's step.
         """
-        learner = self.learner
-        self.module.set_state(weights)
-        episodes: list[Any] = self.sample()
-        data = TrainingData(episodes=episodes)
-        batch = learner._make_batch_if_necessary(training_data=data).policy_batches
-        losses = learner.compute_losses(fwd_out=learner.module.forward_train(batch), batch=batch)
-        gradient = learner.postprocess_gradients(learner.compute_gradients(losses))
-        arrays = [convert_to_numpy(gradient[parameter]) for parameter in learner._params]
-        return arrays, learner.metrics.reduce(), self.get_metrics()
+        runner, told = self.runner(weights, began), self.job.algorithm
+        network = runner.policy
+        assert isinstance(network, ActorCritic)
+        assert isinstance(told, A3C)
+        scale = Rewards(self.job.normalize.reward, told.gamma)
+        if rewards is not None:
+            scale.load(rewards)
+        with environments.stepping(self._count):
+            rollout = runner.sample(told.rollout)
+        scale.take(rollout)
+        batch = batch_of(network, rollout, scale.scaled(rollout.rewards), told.gamma, told.trace)
+        figures = differentiate(network, batch, self.job)
+        return Gradient(
+            parts=[parameter.grad for parameter in network.parameters()],
+            figures=figures,
+            steps=rollout.steps,
+            returns=rollout.returns,
+            lengths=rollout.lengths,
+            numbers=None if network.features.running is None else batch.seen[NUMBERS],
+            rewards=scale.state(),
+        )
 
 
-class Asynchronous(PPO):
-    """One gradient a training step, from whichever env runner has it.
+class A3CAgent(A2CAgent):
+    """An iteration is as many gradients as make its steps.
 
-    Figures: `updates_by_N`, how many of an iteration's gradients came from env runner N; `staleness`, how
-    many updates by others there were between the parameters of a gradient and its use.
+    Figures: `updates_by_N`, how many of an iteration's gradients came from env runner N, from 1; `staleness`,
+    how many updates by others there were between the parameters of a gradient and its use.
     """
 
-    learner_group: Any
-    env_runner_group: Any
-    metrics: Any
-
-    def setup(self, config: Any) -> None:
-        super().setup(config)
-        # What is computed at the moment: env runner and update count, by future.
+    def __init__(self, job: RLJob) -> None:
+        assert isinstance(job.algorithm, A3C)
+        super().__init__(job, steps=job.algorithm.rollout, kind=Worker)
+        # What is computed at the moment: env runner and update count, by call.
         self._flying: dict[Any, tuple[int, int]] = {}
+        self._version = 0
+        self._scales: list[dict[str, Any] | None] = [None] * len(self.runners.remote)
 
-    def training_step(self) -> None:
-        learner, manager = self.learner_group._learner, self.env_runner_group._worker_manager
-        flying = {worker for worker, _ in self._flying.values()}
-        if idle := set(manager.healthy_actor_ids()) - flying:
-            weights = ray.put(learner.module[DEFAULT_MODULE_ID].get_state())
-            for worker in idle:
-                future = manager.actors()[worker].gradient.remote(weights)
-                self._flying[future] = worker, learner._weights_seq_no
-        ready, _ = ray.wait(list(self._flying), timeout=_PATIENCE)
-        for future in ready:
-            worker, version = self._flying.pop(future)
-            try:
-                gradient, learned, sampled = ray.get(future)
-            except RayError:
-                # Ray starts it again, and RLlib asks it whether it is well before each training step.
-                manager.set_actor_state(worker, healthy=False)
-                continue
-            tensors = convert_to_torch_tensor(gradient, device=learner.device)
-            learner.apply_gradients(dict(zip(learner._params, tensors, strict=True)))
-            stale = learner._weights_seq_no - version
-            learner._weights_seq_no += 1
-            place = (LEARNER_RESULTS, DEFAULT_MODULE_ID)
-            self.metrics.aggregate([learned], key=LEARNER_RESULTS)
-            self.metrics.aggregate([sampled], key=ENV_RUNNER_RESULTS)
-            self.metrics.log_value((*place, f"updates_by_{worker}"), 1, reduce="sum")
-            self.metrics.log_value((*place, "staleness"), stale, reduce="mean")
+    def iterate(self) -> Iteration:
+        began, waited, steps = time.perf_counter(), 0.0, 0
+        found: list[Gradient] = []
+        stale: list[int] = []
+        updates: Counter[int] = Counter()
+        while steps < STEPS:
+            idle = set(range(len(self.runners.remote))) - {worker for worker, _ in self._flying.values()}
+            self._ask(sorted(idle))
+            waits = time.perf_counter()
+            (call,) = self.runners.wait(list(self._flying), 1)
+            waited += time.perf_counter() - waits
+            worker, version = self._flying.pop(call)
+            gradient: Gradient = answer(call)
+            environments.stepped()
+            self._take(gradient)
+            self._scales[worker] = gradient.rewards
+            steps += gradient.steps
+            stale.append(self._version - version)
+            self._version += 1
+            updates[worker] += 1
+            found.append(gradient)
+        self.step += steps
+        return Iteration(
+            steps=steps,
+            returns=[value for each in found for value in each.returns],
+            lengths=[value for each in found for value in each.lengths],
+            figures={
+                **{name: float(np.mean([each.figures[name] for each in found])) for name in found[0].figures},
+                **{f"updates_by_{worker + 1}": float(count) for worker, count in sorted(updates.items())},
+                "staleness": float(np.mean(stale)),
+            },
+            seconds={"sample": waited, "learn": time.perf_counter() - began - waited},
+        )
+
+    def _ask(self, workers: list[int]) -> None:
+        """Gradients with the newest parameters."""
+        if not workers:
+            return
+        weights = self.runners.weights()
+        for worker in workers:
+            asked = self.runners.remote[worker].gradient
+            call = asked.remote(weights, self._scales[worker], self.step)
+            self._flying[call] = worker, self._version
+
+    def _take(self, gradient: Gradient) -> None:
+        for parameter, part in zip(self._parameters, gradient.parts, strict=True):
+            parameter.grad = None if part is None else part.to(self.device)
+        self._adam.step()
+        if gradient.numbers is not None:
+            self.network.features.update({NUMBERS: gradient.numbers.to(self.device)})
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "scales": self._scales}
+
+    def load(self, state: dict[str, Any]) -> list[str]:
+        if len(state["scales"]) == len(self._scales):
+            self._scales = list(state["scales"])
+        return super().load(state)

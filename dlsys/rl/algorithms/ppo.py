@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlsys.rl.actor_critic import policy
 from dlsys.rl.adam import Adam
-from dlsys.rl.chances import Chances, mask_of
+from dlsys.rl.chances import Chances
 from dlsys.rl.on_policy import Batch, OnPolicy, Rows
 from dlsys.rl.own import Stateful
 from dlsys.spec.rl.job import RLJob
@@ -67,7 +67,7 @@ class PPOAgent(OnPolicy):
         if self.network.memory is None:
             # Rows are put in order once, and not picked for each minibatch.
             for rows in flat[torch.randperm(len(flat), generator=self.generator)].split(size):
-                yield rows, *self.network.heads(self.network.features(rows.seen), mask_of(rows.seen))
+                yield rows, *self.network.rows(rows.seen)
             return
         steps, environments = batch.first.shape
         length = min(self.job.model.sequence, steps)

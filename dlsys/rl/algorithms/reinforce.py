@@ -1,77 +1,70 @@
-"""https://doi.org/10.1007/BF00992696 — REINFORCE, with an optional learned baseline."""
+"""REINFORCE (Williams 1992), with an optional learned baseline: https://doi.org/10.1007/BF00992696"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
-from ray.rllib.algorithms import AlgorithmConfig
-from ray.rllib.algorithms.ppo import PPOConfig
-from ray.rllib.connectors.connector_v2 import ConnectorV2
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY
-from ray.rllib.evaluation.postprocessing import Postprocessing, discount_cumsum
-from torch import Tensor, nn
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
-from dlsys.rl.algorithms.critic import POLICY, CriticLearner, Rows
-from dlsys.rl.algorithms.rllib import network
+from dlsys.rl.actor_critic import policy
+from dlsys.rl.on_policy import Batch, OnPolicy, Rows, advantages, batch_of
+from dlsys.rl.sampler import Rollout
+from dlsys.rl.value_passes import ValuePasses
+from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import REINFORCE
 
-
-def reinforce(told: REINFORCE) -> AlgorithmConfig:
-    """PPO's sampling, with whole episodes and another learner."""
-    return (
-        PPOConfig()  # type: ignore[no-untyped-call]
-        .training(
-            lr=told.lr,
-            gamma=told.gamma,
-            train_batch_size_per_learner=told.batch_size,
-            minibatch_size=None,
-            num_epochs=1,
-        )
-        .learners(
-            learner_class=REINFORCELearner,
-            learner_config_dict={"told": told},
-            learner_connector=lambda observations, actions: ReturnsToGo(told.gamma),
-        )
-        .env_runners(batch_mode="complete_episodes")
-        .callbacks(on_sample_end=_from_new_starts)
-        .rl_module(model_config=network(told, vf_share_layers=False))
-    )
+__all__ = ["REINFORCEAgent", "policy"]
 
 
-def _from_new_starts(*, env_runner: Any, **_: Any) -> None:
-    """RLlib would seed environments before each sample of whole episodes, and start them all alike."""
-    env_runner._needs_initial_reset = False
+class REINFORCEAgent(OnPolicy):
+    """An iteration is a batch of whole episodes: one step of the policy, then passes of the baseline."""
 
+    def __init__(self, job: RLJob) -> None:
+        super().__init__(job)
+        assert isinstance(job.algorithm, REINFORCE)
+        self._told = job.algorithm
+        self._parameters = self.network.of_policy()
+        self._adam = torch.optim.Adam(self._parameters, self._told.lr, fused=True)
+        self._values = ValuePasses(self.network, self._told, self.generator)
 
-class ReturnsToGo(ConnectorV2):
-    """Adds what a whole episode still brings at each step, discounted: Σ γᵏ r(t+k)."""
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        return {"policy": self._adam, "value": self._values.adam}
 
-    def __init__(self, gamma: float) -> None:
-        super().__init__()
-        self.gamma = gamma
+    def batch(self, rollout: Rollout) -> Batch:
+        """Its returns are what each step's episode still brought, discounted: Σ γᵏ r(t+k)."""
+        self.rewards.take(rollout)
+        rewards, gamma = self.rewards.scaled(rollout.rewards), self._told.gamma
+        batch = batch_of(self.network, rollout, rewards, gamma, 1)
+        steps, count = rewards.shape
+        # With values of nought, all that is left of the estimates.
+        nothing = np.zeros((steps + 1, count), np.float32), np.zeros(rollout.ends.shape[1], np.float32)
+        found = advantages(rollout, rewards, *nothing, gamma, 1)
+        returns = torch.from_numpy(found).to(self.device)
+        gains = returns - batch.values if self._told.baseline else returns
+        return replace(batch, returns=returns, advantages=gains)
 
-    def __call__(self, *, episodes: list[Any], batch: dict[str, Any], **_: Any) -> Any:
-        for episode in self.single_agent_episode_iterator(episodes, agents_that_stepped_only=False):
-            returns = discount_cumsum(episode.get_rewards(), self.gamma).astype("float32")
-            self.add_n_batch_items(batch, Postprocessing.VALUE_TARGETS, list(returns), len(returns), episode)
-        return batch
-
-
-class REINFORCELearner(CriticLearner):
-    def parts(self, module: Any) -> dict[str, list[nn.Parameter]]:
-        value = super().parts(module) if self.told.baseline else {}
-        return {POLICY: self.policy_parameters(module), **value}
-
-    def policy_loss(self, module: Any, rows: Rows) -> tuple[Tensor, Tensor]:
+    def policy_loss(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """The loss whose gradient is the policy gradient, and the policy's mean entropy."""
-        advantages = rows[Postprocessing.VALUE_TARGETS]
-        if self.told.baseline:
-            advantages = advantages - module.compute_values(rows).detach()
-        policy = self.distribution(module, rows)
-        return -(policy.logp(rows[Columns.ACTIONS]) * advantages).mean(), policy.entropy().mean()
+        chances, _ = self.network.rows(rows.seen)
+        return -(chances.logp(rows.actions) * rows.advantages).mean(), chances.entropy().mean()
 
-    def improve(self, module_id: str, module: Any, rows: Rows) -> dict[str, Any]:
-        loss, entropy = self.policy_loss(module, rows)
-        self.step(module_id, POLICY, loss - self.told.entropy * entropy)
-        return {POLICY_LOSS_KEY: loss.detach(), ENTROPY_KEY: entropy.detach()}
+    def learn(self, batch: Batch) -> dict[str, float]:
+        told, rows = self._told, batch.flat()
+        policy_loss, entropy = self.policy_loss(rows)
+        loss = policy_loss - told.entropy * entropy
+        for parameter in self._parameters:
+            parameter.grad = None
+        loss.backward()  # type: ignore[no-untyped-call]
+        if told.clip_norm is not None:
+            clip_grad_norm_(self._parameters, told.clip_norm)
+        self._adam.step()
+        parts = {"loss": loss, "policy_loss": policy_loss, "entropy": entropy}
+        figures = {name: float(value.detach()) for name, value in parts.items()}
+        if told.baseline:
+            figures["value_loss"] = self._values.fit(rows)
+        return figures

@@ -1,4 +1,4 @@
-"""https://arxiv.org/abs/1502.05477 — trust region policy optimization.
+"""Trust region policy optimization (Schulman et al. 2015): https://arxiv.org/abs/1502.05477
 
 The policy takes the longest step along the natural gradient that keeps the mean KL divergence under a
 limit: conjugate gradients solve F x = g with products of the Fisher information matrix F and a vector
@@ -7,64 +7,63 @@ limit: conjugate gradients solve F x = g with products of the Fisher information
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
-from ray.rllib.algorithms import AlgorithmConfig
-from ray.rllib.algorithms.ppo import PPOConfig
-from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.learner.learner import ENTROPY_KEY
-from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from dlsys.rl.algorithms.critic import CriticLearner, Rows
-from dlsys.rl.algorithms.rllib import network
+from dlsys.rl.actor_critic import policy
+from dlsys.rl.chances import Chances
+from dlsys.rl.on_policy import Batch, OnPolicy
+from dlsys.rl.value_passes import ValuePasses
+from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import TRPO
 
-
-def trpo(told: TRPO) -> AlgorithmConfig:
-    """PPO's sampling and advantages, with another learner."""
-    return (
-        PPOConfig()  # type: ignore[no-untyped-call]
-        .training(
-            lr=told.lr,
-            gamma=told.gamma,
-            lambda_=told.trace,
-            train_batch_size_per_learner=told.batch_size,
-            minibatch_size=None,
-            num_epochs=1,
-            use_kl_loss=False,
-        )
-        .learners(learner_class=TRPOLearner, learner_config_dict={"told": told})
-        .rl_module(model_config=network(told, vf_share_layers=False))
-    )
+__all__ = ["TRPOAgent", "policy"]
 
 
-class TRPOLearner(CriticLearner, PPOTorchLearner):
-    """Figures: `kl` and `surrogate` are what the step did to the mean KL divergence and the surrogate."""
+class TRPOAgent(OnPolicy):
+    """An iteration is a batch: a step of the policy, then passes of the value function.
 
-    def improve(self, module_id: str, module: Any, rows: Rows) -> dict[str, Any]:
-        told: TRPO = self.told
-        parameters = self.policy_parameters(module)
-        actions, advantages = rows[Columns.ACTIONS], rows[Postprocessing.ADVANTAGES]
+    Figures: `kl` and `surrogate` are what the step did to the mean KL divergence and the surrogate.
+    """
+
+    def __init__(self, job: RLJob) -> None:
+        super().__init__(job)
+        assert isinstance(job.algorithm, TRPO)
+        self._told = job.algorithm
+        self._parameters = self.network.of_policy()
+        self._values = ValuePasses(self.network, job.algorithm, self.generator)
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        return {"value": self._values.adam}
+
+    def learn(self, batch: Batch) -> dict[str, float]:
+        rows = batch.flat()
+        gains = rows.advantages
+        gains = (gains - gains.mean()) / (gains.std(unbiased=False) + 1e-8)
+        figures = self.improve(rows.seen, rows.actions, gains)
+        error = self._values.fit(rows)
+        return {**figures, "value_loss": error, "loss": error}
+
+    def improve(self, seen: dict[str, Tensor], actions: Tensor, gains: Tensor) -> dict[str, float]:
+        """One step of the policy, of R rows; figures by name."""
+        told, parameters = self._told, self._parameters
 
         def flat_gradient(of: Tensor, *, graph: bool = False) -> Tensor:
-            return parameters_to_vector(
-                torch.autograd.grad(of, parameters, retain_graph=True, create_graph=graph)
-            )
+            parts = torch.autograd.grad(of, parameters, retain_graph=True, create_graph=graph)
+            return torch.cat([part.reshape(-1) for part in parts])
 
-        new = self.distribution(module, rows)
-        with torch.no_grad():
-            old = self.distribution(module, rows)
-            before, old_logp = advantages.mean(), old.logp(actions)
+        new = self.network.rows(seen)[0]
+        old = new.fixed()
+        before, old_logp = gains.mean(), old.logp(actions)
 
-        def measured(new: Any) -> tuple[Tensor, Tensor]:
+        def measured(new: Chances) -> tuple[Tensor, Tensor]:
             """The mean KL divergence KL(old ‖ new), and how much the surrogate gained."""
             ratio = torch.exp(new.logp(actions) - old_logp)
-            return old.kl(new).mean(), (ratio * advantages).mean() - before
+            return old.kl(new).mean(), (ratio * gains).mean() - before
 
         kl, surrogate = measured(new)
         gradient = flat_gradient(surrogate)
@@ -81,13 +80,13 @@ class TRPOLearner(CriticLearner, PPOTorchLearner):
         with torch.no_grad():
             for tried in range(told.line_search):
                 vector_to_parameters(start + step * 0.5**tried, parameters)
-                kl, surrogate = measured(self.distribution(module, rows))
+                kl, surrogate = measured(self.network.rows(seen)[0])
                 if kl <= told.max_kl and surrogate >= 0:
                     break
             else:
                 vector_to_parameters(start, parameters)
                 kl = surrogate = torch.zeros(())
-        return {"kl": kl, "surrogate": surrogate, ENTROPY_KEY: old.entropy().mean()}
+        return {"kl": float(kl), "surrogate": float(surrogate), "entropy": float(old.entropy().mean())}
 
 
 def conjugate_gradient(

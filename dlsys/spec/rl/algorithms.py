@@ -9,7 +9,7 @@ from pydantic import Field
 from dlsys.spec.rl.games import MCTS, AlphaGo, AlphaZero, MuZero
 from dlsys.spec.rl.models import MBPO, DreamerV3, Genetic
 from dlsys.spec.rl.offline import BC, CQL, IQL, MARWIL
-from dlsys.spec.rl.policy import A2C, A3C, APPO, IMPALA, PPO, REINFORCE, TRPO
+from dlsys.spec.rl.policy import A2C, A3C, ACKTR, APPO, IMPALA, PPO, REINFORCE, TRPO
 from dlsys.spec.rl.tabular import QLearning, QValueIteration, TDLearning, ValueIteration
 from dlsys.spec.rl.value import DDPG, DQN, SAC, TD3, Rainbow
 
@@ -19,6 +19,7 @@ Algorithm = Annotated[
     | REINFORCE
     | A2C
     | A3C
+    | ACKTR
     | IMPALA
     | APPO
     | DQN

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from dlsys.spec.rl.section import Deep, Scheduled, Sees, Share
 from dlsys.spec.section import Bool, Count, NonNegative, Positive
@@ -50,7 +52,7 @@ class PPO(_Own):
     """The first weight of a penalty on the KL divergence from the old policy; it adapts. 0: none."""
 
 
-class TRPO(_Chances):
+class TRPO(_Own):
     """Trust region policy optimization (Schulman et al. 2015)."""
 
     name: Literal["trpo"]
@@ -74,7 +76,7 @@ class TRPO(_Chances):
     """Passes of the value function over each batch."""
 
 
-class REINFORCE(_Chances):
+class REINFORCE(_Own):
     """The first policy gradient (Williams 1992), with the discounted returns of whole episodes.
 
     Episodes are sampled one after the other, or by several env runners: of several environments that one
@@ -97,11 +99,12 @@ class REINFORCE(_Chances):
     """Passes of the baseline over each batch."""
 
 
-class A2C(_Chances):
+class A2C(_Own):
     """Synchronous advantage actor-critic: one pass over each batch (Mnih et al. 2016, without the workers'
     asynchrony)."""
 
     name: Literal["a2c"]
+    MEMORY: ClassVar[bool] = True
     lr: Positive = 1e-3
     """The learning rate."""
     batch_size: Count = 128
@@ -114,11 +117,12 @@ class A2C(_Chances):
     """The weight of the value function's loss."""
 
 
-class A3C(_Chances):
+class A3C(_Own):
     """Asynchronous advantage actor-critic (Mnih et al. 2016): each env runner computes gradients on its own
     copy, and the shared parameters take them as they come."""
 
     name: Literal["a3c"]
+    MEMORY: ClassVar[bool] = True
     ASYNCHRONOUS: ClassVar[bool] = True
     lr: Positive = 1e-3
     """The learning rate of Adam, whose moments the workers share."""
@@ -130,6 +134,32 @@ class A3C(_Chances):
     """The weight of the policy's entropy."""
     value_weight: NonNegative = 0.5
     """The weight of the value function's loss."""
+
+
+class ACKTR(_Own):
+    """Actor-critic with a Kronecker-factored trust region (Wu et al. 2017): natural gradients, whose Fisher
+    information matrix is kept as two small factors for each layer."""
+
+    name: Literal["acktr"]
+    MODULE: ClassVar[bool] = False
+    lr: Positive = 0.25
+    """The longest step along the natural gradient; the limit of the divergence makes most of them shorter."""
+    batch_size: Count = 256
+    """Steps sampled by one policy, over all environments, for one update."""
+    max_kl: Positive = 0.002
+    """The mean KL divergence that a step may be expected to make; likewise of the value function."""
+    damping: Positive = 0.01
+    """Added to the Fisher information matrix's diagonal."""
+    decay: Share = 0.95
+    """Of the running averages of the factors."""
+    momentum: Annotated[Share, Field(lt=1)] = 0.9
+    """How much of a step is that of the ones before it."""
+    trace: Share = 0.95
+    """The λ of generalized advantage estimation; 1 is the paper's n-step return."""
+    entropy: NonNegative = 0.01
+    """The weight of the policy's entropy."""
+    clip_norm: Positive | None = None
+    """Scales the whole gradient down to this norm, before it becomes a natural one."""
 
 
 class IMPALA(_Chances):

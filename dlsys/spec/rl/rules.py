@@ -125,7 +125,12 @@ def _networks_are_ours(job: RLJob) -> Found:
         if not algorithm.OWN and getattr(job, name) != type(getattr(job, name))():
             yield (name,), f"{algorithm.name} has networks of its own that this does not reach: leave it out"
     if algorithm.OWN and job.model.memory and not algorithm.MEMORY:
-        yield ("model", "memory"), f"{algorithm.name} learns without a memory: leave it out, or take ppo"
+        yield (
+            ("model", "memory"),
+            f"{algorithm.name} learns without a memory: leave it out, or take ppo or a2c",
+        )
+    if job.model.module is not None and not algorithm.MODULE:
+        yield ("model", "module"), f"{algorithm.name} must know the layers: leave it out, or take a2c"
     if job.model.module is None and job.model.options:
         yield ("model", "options"), "are those of model.module: name it, or leave them out"
     if job.model.module is not None:

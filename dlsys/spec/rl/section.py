@@ -54,10 +54,11 @@ class AlgorithmSection(Section):
     RLLIB: ClassVar[bool] = True
     RUNNERS: ClassVar[bool] = True
     SEES: ClassVar[Sees] = "vector"
-    # Whether its networks and their learning are ours, so that `model` and `normalize` say more of them; and
-    # whether they can have a memory.
+    # Whether its networks and their learning are ours, so that `model` and `normalize` say more of them;
+    # whether they can have a memory, and the user's own layers.
     OWN: ClassVar[bool] = False
     MEMORY: ClassVar[bool] = False
+    MODULE: ClassVar[bool] = True
     # Whether env runners sample while the learner learns: without one, nothing would.
     ASYNCHRONOUS: ClassVar[bool] = False
     # Whether it learns from whole episodes only.
