@@ -11,39 +11,41 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlsys.rl.actions import Actions
 from dlsys.rl.agent import Iteration
-from dlsys.rl.observations import NUMBERS, Seen
+from dlsys.rl.observations import NUMBERS, Observations, Seen
 from dlsys.rl.rewards import Rewards
 from dlsys.rl.runners import Make, Runners
 from dlsys.spec.rl.job import RLJob
 from dlsys.train.seeding import seed_all
 
 
-class OwnAgent(ABC):
-    """Implements `dlsys.rl.agent.Agent`, and its `Recurrent`.
+class Networked(ABC):
+    """Implements `dlsys.rl.agent.Agent`, and its `Recurrent`, for who learns from whatever there is.
 
     Args:
         job: the job.
-        make: its policy's network.
 
     Attributes:
-        network: what samples and acts, and what `weights` are of.
+        network: what acts, and what `weights` are of.
+        observations, actions: the environment's.
         step: the run's, counted here too: what is drawn, and what changes as the run goes on, depends on it.
     """
 
-    def __init__(self, job: RLJob, make: Make) -> None:
+    network: Any
+    observations: Observations
+    actions: Actions
+
+    def __init__(self, job: RLJob) -> None:
         seed_all(job.seed)
         self.job = job
         self.device = "cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu"
-        self.runners = Runners(job, make, self.device)
-        self.network: Any = self.runners.policy
-        self.rewards = Rewards(job.normalize.reward, job.algorithm.gamma)
         self.generator = torch.Generator().manual_seed(job.seed)
         self.step = 0
 
     @abstractmethod
     def iterate(self) -> Iteration:
-        """Samples and learns once."""
+        """Learns once."""
 
     @abstractmethod
     def best(self, explore: bool) -> nn.Module:
@@ -96,8 +98,6 @@ class OwnAgent(ABC):
         return {
             "network": self.network.state_dict(),
             "optimizers": {name: each.state_dict() for name, each in self.optimizers.items()},
-            "runners": self.runners.state(),
-            "rewards": self.rewards.state(),
             "generator": self.generator.get_state(),
             "torch": torch.get_rng_state(),
             "step": self.step,
@@ -106,15 +106,45 @@ class OwnAgent(ABC):
     def load(self, state: dict[str, Any]) -> list[str]:
         self.network.load_state_dict(state["network"])
         for name, each in self.optimizers.items():
+            # The job says the rate: a trial of a population goes on with another one than was saved.
+            rates = [group["lr"] for group in each.param_groups]
             each.load_state_dict(state["optimizers"][name])
-        self.rewards.load(state["rewards"])
+            for group, rate in zip(each.param_groups, rates, strict=True):
+                group["lr"] = rate
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
         self.step = state["step"]
-        return self.runners.load(state["runners"])
+        return []
 
     def weights(self) -> dict[str, NDArray[Any]]:
         return {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends what was started."""
+
+
+class OwnAgent(Networked):
+    """One that samples.
+
+    Args:
+        job: the job.
+        make: its policy's network, which samples and acts.
+    """
+
+    def __init__(self, job: RLJob, make: Make) -> None:
+        super().__init__(job)
+        self.runners = Runners(job, make, self.device)
+        self.network = self.runners.policy
+        self.observations, self.actions = self.runners.observations, self.runners.actions
+        self.rewards = Rewards(job.normalize.reward, job.algorithm.gamma)
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "runners": self.runners.state(), "rewards": self.rewards.state()}
+
+    def load(self, state: dict[str, Any]) -> list[str]:
+        self.rewards.load(state["rewards"])
+        return [*super().load(state), *self.runners.load(state["runners"])]
 
     def close(self) -> None:
         self.runners.close()

@@ -21,11 +21,11 @@ from dlsys.errors import SpecError, UsageError
 from dlsys.registry import ALGORITHMS
 from dlsys.rl.algorithms.dreamerv3 import Module
 from dlsys.rl.environments import check_suits
+from dlsys.rl.episode_replay import Sequences
 from dlsys.rl.evaluate import play
 from dlsys.rl.export import export
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.policy import RecurrentPolicy
-from dlsys.rl.replay import Sequences
 from dlsys.rl.rllib import RllibAgent, configure, module_of
 from dlsys.rl.runner import LeanEnvRunner
 from dlsys.spec.load import load
@@ -87,7 +87,7 @@ def made(environment: str = "CartPole-v1", seed: int = 0) -> RecurrentPolicy:
 
 def memory(capacity: int = 1000) -> Sequences:
     """Three episodes: of 6 steps, terminated; of 3, cut; of 40, in parts and still running."""
-    kept = Sequences(capacity, gamma=0.9)
+    kept = Sequences(capacity)
     kept.rng = np.random.default_rng(0)
     kept.add([_Part("a", 100, 0, 6, terminated=True), _Part("b", 200, 0, 3, truncated=True)])
     for start in range(0, 40, 8):

@@ -12,6 +12,7 @@ from dlsys.spec.metrics import metric_exists
 from dlsys.spec.own_code import own_code
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.models import DreamerV3
+from dlsys.spec.rl.offline import Offline
 from dlsys.spec.rl.value import DQN, Replayed
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
 
@@ -88,6 +89,8 @@ def _networks_are_ours(job: RLJob) -> Found:
             yield (name,), f"{algorithm.name} has networks of its own that this does not reach: leave it out"
     if algorithm.OWN and job.model.memory and not algorithm.MEMORY:
         yield ("model", "memory"), f"{algorithm.name} learns without a memory: leave it out, or take ppo"
+    if isinstance(algorithm, Offline) and job.normalize.reward:
+        yield ("normalize", "reward"), f"{algorithm.name} takes rewards as they were recorded: leave it out"
     if job.model.module is None and job.model.options:
         yield ("model", "options"), "are those of model.module: name it, or leave them out"
     if job.model.module is not None:
