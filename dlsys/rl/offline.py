@@ -20,6 +20,9 @@ from dlsys.rl.runners import Make
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import Offline
 
+# The standard deviation of what recorded steps returned, in the unit of values.
+_SPREAD = 10.0
+
 
 class OfflineAgent(Networked):
     """An iteration is `algorithm.updates` updates, each from random rows of the recorded steps.
@@ -60,6 +63,18 @@ class OfflineAgent(Networked):
         )
         self.returns = tensor(found.returns(told.gamma))
         self.network.features.update(self.recorded.seen)
+
+    def spread_rewards(self) -> float:
+        """Gives rewards a unit that gives the recorded returns one spread everywhere: values are then learned
+        in as few updates, and a weight means the same, whatever an environment's rewards are.
+
+        Returns:
+            How many of it one of the environment's is.
+        """
+        spread = float(self.returns.std(unbiased=False))
+        unit = _SPREAD / spread if spread > 0 else 1.0
+        self.recorded = self.recorded._replace(rewards=self.recorded.rewards * unit)
+        return unit
 
     @abstractmethod
     def update(self, steps: Steps, returns: Tensor) -> dict[str, Tensor]:

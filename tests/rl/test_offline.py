@@ -131,6 +131,17 @@ def test_an_outlier_counts_a_hundred_times_at_most(recorded: Path) -> None:
     assert float(agent.update(*some(agent))["weight"]) == 100
 
 
+def test_a_weight_means_the_same_whatever_the_unit_of_rewards(recorded: Path) -> None:
+    agent = learner(told("iql", recorded))
+    ends = np.flatnonzero(agent.recorded.going == 0.99)[199::200]
+    unit = float(10 / agent.returns.std(unbiased=False))
+    torch.testing.assert_close(agent.recorded.rewards[ends], agent.returns[ends] * unit)
+    seen = {"numbers": agent.recorded.seen["numbers"][:5].numpy()}
+    with torch.no_grad():
+        inside = agent.network(agent.shown(seen), agent.network.initial)[1]
+    torch.testing.assert_close(torch.as_tensor(agent.values(seen)) * unit, inside)
+
+
 def test_numbers_are_standardized_by_what_was_recorded(recorded: Path) -> None:
     agent = learner(told("bc", recorded, "Pendulum-v1", normalize={"observation": True}))
     running, seen = agent.network.features.running, agent.recorded.seen["numbers"]

@@ -22,9 +22,6 @@ from dlsys.spec.rl.offline import CQL
 
 __all__ = ["CQLAgent", "policy"]
 
-# The standard deviation of what recorded steps returned, in the unit of the values.
-_SPREAD = 10.0
-
 
 def soft_maximum(values: Tensor, log_densities: Tensor) -> Tensor:
     """log ∫ exp Q(s, a) da, estimated with actions that were drawn with known densities.
@@ -72,18 +69,13 @@ class Conservative(SoftActorCritic):
 
 
 class CQLAgent(OfflineAgent):
-    """Rewards are in a unit that gives the recorded returns one spread everywhere: values are then learned in
-    as few updates, and a weight is as conservative, whatever an environment's rewards are."""
-
     network: SoftPolicy
 
     def __init__(self, job: RLJob) -> None:
         super().__init__(job, SoftPolicy)
         assert isinstance(job.algorithm, CQL)
         self.learner = Conservative(self.network, self.actions, job.algorithm, self.device)
-        spread = float(self.returns.std(unbiased=False))
-        self._unit = _SPREAD / spread if spread > 0 else 1.0
-        self.recorded = self.recorded._replace(rewards=self.recorded.rewards * self._unit)
+        self._unit = self.spread_rewards()
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:

@@ -33,7 +33,7 @@ class IQLAgent(OfflineAgent):
         super().__init__(job, ActorCritic)
         told = job.algorithm
         assert isinstance(told, IQL)
-        self._iql = told
+        self._iql, self._unit = told, self.spread_rewards()
         self.critics = Critics(self.network.features, self.actions, told, twin=True, average=told.average)
         self.critics.to(self.device)
         self._adam = Adam(self.network.parameters(), told.lr, fused=True)
@@ -48,7 +48,7 @@ class IQLAgent(OfflineAgent):
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         value: Tensor = self.network(seen, self.network.initial)[1]
-        return value
+        return value / self._unit
 
     def update(self, steps: Steps, returns: Tensor) -> dict[str, Tensor]:
         told, network = self._iql, self.network
