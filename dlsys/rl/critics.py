@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from dlsys.rl.actions import Actions
 from dlsys.rl.networks import Features, networks
 from dlsys.rl.observations import tensors
 from dlsys.rl.replay import Transitions
+from dlsys.rl.runners import Policy
 from dlsys.spec.rl.section import Deep
 
 
@@ -35,11 +36,12 @@ class Steps(NamedTuple):
 
     def rows(self, index: Tensor) -> Steps:
         """Some of them."""
-        parts = [
-            {name: part[index] for name, part in each.items()} if isinstance(each, dict) else each[index]
-            for each in self
-        ]
-        return Steps(*parts)
+        seen, following = (
+            {name: part[index] for name, part in each.items()} for each in (self.seen, self.following)
+        )
+        return Steps(
+            seen, self.actions[index], self.rewards[index], self.going[index], following, self.weights[index]
+        )
 
     @staticmethod
     def of(drawn: Transitions, columns: Mapping[str, Tensor], device: str) -> Steps:
@@ -102,7 +104,8 @@ class Critics(nn.Module):
 
 def approach(target: nn.Module, online: nn.Module, share: float) -> None:
     """Moves a copy of a network this far towards it; averages, which are counted, it takes as they are."""
-    if parameters := list(target.parameters()):
+    parameters: list[Tensor] = list(target.parameters())
+    if parameters:
         torch._foreach_lerp_(parameters, [value.detach() for value in online.parameters()], share)
     for mine, its in zip(target.buffers(), online.buffers(), strict=True):
         mine.copy_(its)
@@ -123,12 +126,12 @@ class Drawn(nn.Module):
     """Acts as a policy explores.
 
     Args:
-        network: a `dlsys.rl.runners.Policy`.
+        network: the policy.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Policy) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
 
     def forward(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
         """Actions [N, …] and what is remembered then."""

@@ -25,6 +25,7 @@ class BCAgent(OfflineAgent):
     def __init__(self, job: RLJob) -> None:
         super().__init__(job, ActorCritic)
         assert isinstance(job.algorithm, BC)
+        self._clip = job.algorithm.clip_norm
         self._adam = Adam(self.network.parameters(), job.algorithm.lr, fused=True)
 
     @property
@@ -37,5 +38,5 @@ class BCAgent(OfflineAgent):
     def update(self, steps: Steps, returns: Tensor) -> dict[str, Tensor]:
         chances, _, _ = self.network(steps.seen, self.network.initial)
         loss = -chances.logp(steps.actions).mean()
-        descend(self._adam, loss, self.job.algorithm.clip_norm)
+        descend(self._adam, loss, self._clip)
         return {"loss": loss.detach(), "entropy": chances.entropy().detach().mean()}

@@ -195,8 +195,8 @@ class MBPOAgent(OwnAgent):
             self.network, self.actions, told, average=told.average, device=self.device
         )
         self._models = Models(numbers, chosen, told).to(self.device)
-        empty = [torch.empty(0, *shape, device=self.device) for shape in ((numbers,), (chosen,), ())]
-        self._real = Rows(*empty, empty[0], empty[2])
+        shapes = ((numbers,), (chosen,), (), (numbers,), ())
+        self._real = Rows(*(torch.empty(0, *shape, device=self.device) for shape in shapes))
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
