@@ -76,7 +76,7 @@ def test_rollouts_go_on_from_where_they_came_and_stop_where_they_end() -> None:
 
 
 def test_what_is_learned_from_is_what_was_done() -> None:
-    agent = MBPOAgent(job(SMALL, resources={"envs": 2}))
+    agent = MBPOAgent(job(SMALL | {"start": 100}, resources={"envs": 2}))
     before = [agent.iterate() for _ in range(3)]
     assert [did.steps for did in before] == [20] * 3
     assert agent._real.actions.abs().max() > 0.9, "chance at first: all of ±1 is as likely"
@@ -89,7 +89,9 @@ def test_what_is_learned_from_is_what_was_done() -> None:
     agent.close()
 
 
-def test_it_learns_from_scaled_rewards_and_goes_on_exactly() -> None:
+def test_it_learns_from_scaled_rewards_and_goes_on_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlsys.rl.algorithms.mbpo._PATIENCE", 1)
+    monkeypatch.setattr("dlsys.rl.algorithms.mbpo._ROUND", 2)
     more: dict[str, Any] = {"normalize": {"observation": True, "reward": True}, "resources": {"envs": 2}}
     small = SMALL | {"hidden": [16], "models": 2}
     whole = MBPOAgent(job(small, **more))
