@@ -113,28 +113,26 @@ class ActorCritic(nn.Module):
 
 
 class Best(nn.Module):
-    """The likeliest actions of a policy, or drawn ones.
+    """The likeliest actions of a policy.
 
     Args:
         network: the policy.
-        draw: whether they are drawn, with torch's global generator.
 
     Attributes:
-        draw: likewise.
         initial: what it remembers where an episode begins, [S].
     """
 
     initial: Tensor
 
-    def __init__(self, network: ActorCritic, draw: bool = False) -> None:
+    def __init__(self, network: ActorCritic) -> None:
         super().__init__()
-        self.network, self.draw = network, draw
+        self.network = network
         self.register_buffer("initial", network.initial, persistent=False)
 
     def forward(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
         """Actions [N, …] and what is remembered then [N, S]."""
         chances, _, after = self.network(seen, memory)
-        return chances.sample() if self.draw else chances.best(), after
+        return chances.best(), after
 
 
 def policy(job: RLJob, weights: Mapping[str, Any], observations: Observations, actions: Actions) -> Best:

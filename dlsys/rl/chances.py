@@ -1,4 +1,4 @@
-"""What a policy draws actions from: categories and normal distributions, side by side."""
+"""What a policy draws actions from: categories and normal distributions, side by side, or squashed ones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from copy import copy
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from dlsys.rl.actions import Actions
 from dlsys.spec.rl.spaces import MASK
 
 _LOG_TWO_PI = math.log(2 * math.pi)
+# Between which the logarithms of squashed numbers' deviations lie.
+_LOG_STD = (-5.0, 2.0)
 
 
 class Chances:
@@ -108,6 +111,44 @@ class Chances:
             away = ((self.mean - other.mean) * (-other.log_std).exp()).square()
             found.append(((ratio + away - 1) / 2 + other.log_std - self.log_std).sum(-1))
         return sum(found[1:], found[0])
+
+
+class Squashed:
+    """Numbers in ±1: the hyperbolic tangents of normal ones.
+
+    Args:
+        outputs: of a network: means, and what becomes deviations, [..., 2A].
+    """
+
+    def __init__(self, outputs: Tensor) -> None:
+        self.mean, raw = outputs.chunk(2, -1)
+        low, high = _LOG_STD
+        self.log_std = low + (high - low) * (raw.tanh() + 1) / 2
+
+    def sample(self, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Actions [..., A], and the logarithms of their densities [...]."""
+        noise = normal(self.mean, generator)
+        before = self.mean + self.log_std.exp() * noise
+        density = -noise.square() / 2 - self.log_std - _LOG_TWO_PI / 2
+        # log(1 - tanh(x)²), where that would be the logarithm of 0
+        squashed = 2 * (math.log(2) - before - functional.softplus(-2 * before))
+        return before.tanh(), (density - squashed).sum(-1)
+
+    def best(self) -> Tensor:
+        """The middle of them."""
+        return self.mean.tanh()
+
+
+def normal(like: Tensor, generator: Generator | None) -> Tensor:
+    """Normal numbers of a tensor's shape, where it is; the generator may be elsewhere."""
+    place = like.device if generator is None else generator.device
+    return torch.randn(like.shape, generator=generator, device=place).to(like.device)
+
+
+def even(like: Tensor, generator: Generator | None) -> Tensor:
+    """Likewise numbers in ±1, all as likely."""
+    place = like.device if generator is None else generator.device
+    return torch.rand(like.shape, generator=generator, device=place).to(like.device) * 2 - 1
 
 
 def mask_of(seen: Mapping[str, Tensor]) -> Tensor | None:

@@ -10,7 +10,7 @@ from dlsys.registry import ALGORITHMS
 from dlsys.rl import environments
 from dlsys.rl.agent import Agent
 from dlsys.rl.loop import Loop
-from dlsys.rl.own import OwnAgent
+from dlsys.rl.own import Networked
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import Offline
 from dlsys.train.engine import Surroundings
@@ -30,8 +30,8 @@ def run_agent(job: RLJob, world: World, around: Surroundings) -> Result:
     environments.check_suits(job.algorithm, job.environment)
     agent = build(_with_files(job, around.folder))
     try:
-        if isinstance(agent, OwnAgent):
-            for text in agent.runners.observations.notes:
+        if isinstance(agent, Networked):
+            for text in agent.observations.notes:
                 around.recorder.note(text)
         loop = Loop(job, agent, around)
         around.store.tidy()

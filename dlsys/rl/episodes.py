@@ -129,8 +129,13 @@ def _plain(value: Any) -> Any:
     return int(array) if whole else array.flatten().astype(np.float32)
 
 
-def read(path: Path, seen: spaces.Space[Any], actions: Actions) -> Recorded:
+def read(path: Path, width: int, actions: Actions) -> Recorded:
     """Episodes that were recorded in an environment with such observations and actions.
+
+    Args:
+        path: a file, or a folder of them.
+        width: numbers of an observation, O.
+        actions: the environment's.
 
     Raises:
         DataError: the file is missing, is not of this form, or was recorded in another environment.
@@ -147,7 +152,6 @@ def read(path: Path, seen: spaces.Space[Any], actions: Actions) -> Recorded:
         raise DataError(f"{path}: has no column {', '.join(missing)}; a row is a step: {', '.join(_COLUMNS)}")
     if not len(table):
         raise DataError(f"{path}: has no steps")
-    width = int(np.prod(seen.shape or ()))
     try:
         observations, following = (_matrix(table[name], width) for name in ("obs", "new_obs"))
         chosen = _choices(table["actions"], actions)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlsys.rl.actor_critic import ActorCritic, Best
 from dlsys.rl.agent import Iteration
 from dlsys.rl.observations import tensors
-from dlsys.rl.own import OwnAgent
+from dlsys.rl.own import Drawn, OwnAgent
 from dlsys.rl.runners import Remote
 from dlsys.rl.sampler import Rollout
 from dlsys.spec.rl.job import RLJob
@@ -118,7 +118,7 @@ class OnPolicy(OwnAgent):
         """Learns from a batch; figures by name."""
 
     def best(self, explore: bool) -> nn.Module:
-        return Best(self.network, draw=explore)
+        return Drawn(self.network) if explore else Best(self.network)
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         first = self.network.initial

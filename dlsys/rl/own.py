@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlsys.rl.actions import Actions
 from dlsys.rl.agent import Iteration
-from dlsys.rl.observations import NUMBERS, Seen
+from dlsys.rl.observations import NUMBERS, Observations, Seen
 from dlsys.rl.rewards import Rewards
 from dlsys.rl.runners import Make, Remote, Runners
 from dlsys.spec.rl.job import RLJob
@@ -74,58 +75,74 @@ class Acts(ABC):
         return found
 
 
+class Drawn(nn.Module):
+    """Acts as a policy explores, with torch's global generator.
+
+    Args:
+        network: the policy.
+
+    Attributes:
+        initial: what it remembers where an episode begins, [S].
+    """
+
+    initial: Tensor
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("initial", network.initial, persistent=False)
+
+    def forward(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [N, …] and what is remembered then, [N, S]."""
+        chosen, _, after = self.network.explore(seen, memory, None)
+        return chosen, after
+
+
 class Saved(Acts):
     """What acts of an agent that was saved, without the rest of it.
 
     Args:
-        acts: as an algorithm's `policy` makes it of weights; `draw` says whether it draws, if it can.
+        acts: as an algorithm's `policy` makes it of weights: a network that explores too, or what has one.
     """
 
     def __init__(self, acts: nn.Module) -> None:
-        self._acts: Any = acts.eval()
+        self._acts = acts.eval()
 
     def best(self, explore: bool) -> nn.Module:
-        self._acts.draw = explore
-        acts: nn.Module = self._acts
-        return acts
+        return Drawn(getattr(self._acts, "network", self._acts)) if explore else self._acts
 
 
-class OwnAgent(Acts):
-    """Implements `dlsys.rl.agent.Agent`.
+class Networked(Acts):
+    """Implements `dlsys.rl.agent.Agent`, for who learns from whatever there is.
 
     Args:
         job: the job.
-        make: its policy's network.
-        kind: of the processes that sample.
 
     Attributes:
-        network: what samples and acts, and what `weights` are of.
+        network: what acts, and what `weights` are of.
+        observations, actions: the environment's.
         step: the run's, counted here too: what is drawn, and what changes as the run goes on, depends on it.
     """
 
-    def __init__(self, job: RLJob, make: Make, kind: type[Remote] = Remote) -> None:
+    network: Any
+    observations: Observations
+    actions: Actions
+
+    def __init__(self, job: RLJob) -> None:
         seed_all(job.seed)
         self.job = job
         self.device = "cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu"
-        self.runners = Runners(job, make, self.device, kind)
-        self.network: Any = self.runners.policy
-        self.rewards = Rewards(job.normalize.reward, job.algorithm.gamma)
         self.generator = torch.Generator().manual_seed(job.seed)
         self.step = 0
 
     @abstractmethod
     def iterate(self) -> Iteration:
-        """Samples and learns once."""
+        """Learns once."""
 
     @property
     @abstractmethod
     def optimizers(self) -> Mapping[str, Stateful]:
         """All of them, by name."""
-
-    def faults(self) -> dict[str, float]:
-        """Figures of what went wrong and was mended, if the job wants that."""
-        renew = self.job.failure.environment == "renew"
-        return {"renewed": float(self.runners.renewed)} if renew else {}
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         """What it is worth [N] to be where that is seen, if the agent knows."""
@@ -141,8 +158,6 @@ class OwnAgent(Acts):
         return {
             "network": self.network.state_dict(),
             "optimizers": {name: each.state_dict() for name, each in self.optimizers.items()},
-            "runners": self.runners.state(),
-            "rewards": self.rewards.state(),
             "generator": self.generator.get_state(),
             "torch": torch.get_rng_state(),
             "step": self.step,
@@ -151,15 +166,52 @@ class OwnAgent(Acts):
     def load(self, state: dict[str, Any]) -> list[str]:
         self.network.load_state_dict(state["network"])
         for name, each in self.optimizers.items():
+            # The job says the rate: a trial of a population goes on with another one than was saved.
+            groups = each.param_groups if isinstance(each, torch.optim.Optimizer) else []
+            rates = [group["lr"] for group in groups]
             each.load_state_dict(state["optimizers"][name])
-        self.rewards.load(state["rewards"])
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
         self.step = state["step"]
-        return self.runners.load(state["runners"])
+        return []
 
     def weights(self) -> dict[str, NDArray[Any]]:
         return {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends what was started."""
+
+
+class OwnAgent(Networked):
+    """One that samples.
+
+    Args:
+        job: the job.
+        make: its policy's network, which samples and acts.
+        kind: of the processes that sample.
+    """
+
+    def __init__(self, job: RLJob, make: Make, kind: type[Remote] = Remote) -> None:
+        super().__init__(job)
+        self.runners = Runners(job, make, self.device, kind)
+        self.network = self.runners.policy
+        self.observations, self.actions = self.runners.observations, self.runners.actions
+        self.rewards = Rewards(job.normalize.reward, job.algorithm.gamma)
+
+    def faults(self) -> dict[str, float]:
+        """Figures of what went wrong and was mended, if the job wants that."""
+        renew = self.job.failure.environment == "renew"
+        return {"renewed": float(self.runners.renewed)} if renew else {}
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "runners": self.runners.state(), "rewards": self.rewards.state()}
+
+    def load(self, state: dict[str, Any]) -> list[str]:
+        self.rewards.load(state["rewards"])
+        return [*super().load(state), *self.runners.load(state["runners"])]
 
     def close(self) -> None:
         self.runners.close()

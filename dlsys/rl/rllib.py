@@ -21,7 +21,6 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 from ray.rllib.algorithms import AlgorithmConfig
-from ray.rllib.algorithms.dqn.default_dqn_rl_module import QF_PREDS
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.core import (
     COMPONENT_LEARNER,
@@ -73,7 +72,6 @@ class RllibAgent(PolicyPlayer):
         seed_all(job.seed)
         self._job = job
         env = make(job.environment)
-        self._actions = env.action_space
         env.close()
         self._algorithm: Any = configure(job, env.observation_space).build_algo()
         _listen(self._algorithm.env_runner_group._worker_manager)
@@ -132,23 +130,16 @@ class RllibAgent(PolicyPlayer):
         learner = self._algorithm.learner_group._learner
         module: Any = None if learner is None else learner.module[DEFAULT_MODULE_ID]
         batch = {"obs": torch.as_tensor(observations, dtype=torch.float32)}
+        if not hasattr(module, "compute_values"):
+            return None
         with torch.inference_mode():
-            if hasattr(module, "compute_values"):
-                found = module.compute_values(batch)
-            elif hasattr(module, "compute_q_values") and isinstance(self._actions, spaces.Discrete):
-                values = module.compute_q_values(batch)  # of DQN among others, of SAC alone
-                found = (values[QF_PREDS] if isinstance(values, dict) else values).max(dim=-1).values
-            else:
-                return None
-        return np.asarray(found.cpu().numpy())
+            return np.asarray(module.compute_values(batch).cpu().numpy())
 
     def state(self) -> dict[str, Any]:
         found = self._algorithm.get_state(components=COMPONENT_LEARNER_GROUP)
         state = {"learner": encode(found[COMPONENT_LEARNER_GROUP]), "sampled": self._sampled()}
         if (buffer := self._buffer()) is not None:
             state["buffer"] = encode(buffer.get_state())
-        if hasattr(self._algorithm, "own_state"):
-            state["own"] = encode(self._algorithm.own_state())
         self._start_anew(self._sampled())
         return state
 
@@ -161,8 +152,6 @@ class RllibAgent(PolicyPlayer):
         missing = state["sampled"] - self._sampled()
         counted.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, missing, reduce="lifetime_sum")
         self._algorithm.metrics.aggregate([counted.reduce()], key=ENV_RUNNER_RESULTS)
-        if "own" in state:
-            self._algorithm.set_own_state(decode(state["own"]))
         self._start_anew(state["sampled"])
 
     def _buffer(self) -> Any:

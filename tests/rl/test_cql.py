@@ -3,106 +3,112 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from rl_models import job
+from scripted import SwingUp
+from steps_made_up import made_up
+from torch import Generator
 
-from dlsys.registry import ALGORITHMS
-from dlsys.rl.algorithms.cql import soft_maximum
+from dlsys.rl.actions import Actions
+from dlsys.rl.algorithms.cql import Conservative, CQLAgent, soft_maximum
+from dlsys.rl.algorithms.sac import SoftPolicy
+from dlsys.rl.critics import Steps
+from dlsys.rl.episodes import record
+from dlsys.rl.observations import Observations
+from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.offline import CQL
 
 # Wider than ±1, in which networks choose.
 SEEN, ACTIONS = spaces.Box(-1, 1, (2,), np.float32), spaces.Box(-3, 3, (1,), np.float32)
 
 
-def _learner(**options: Any) -> Any:
+def _learner(**options: Any) -> Conservative:
     torch.manual_seed(0)
-    told = CQL.model_validate({"name": "cql", "episodes": "none", "hidden": (32, 32), **options})
-    config = ALGORITHMS.load("cql")(told).debugging(seed=0)
-    return config.build_learner(spaces={DEFAULT_MODULE_ID: (SEEN, ACTIONS)})
+    told = job({"name": "cql", "episodes": "none", "hidden": (32, 32), **options})
+    assert isinstance(told.algorithm, CQL)
+    policy = SoftPolicy(Observations(SEEN), Actions(ACTIONS), told)
+    return Conservative(policy, Actions(ACTIONS), told.algorithm, "cpu")
 
 
-def _rows(count: int) -> dict[str, np.ndarray]:
+def _steps(count: int) -> Steps:
     """Steps whose actions lie in 0.4 to 0.6, and are worth their reward alone."""
-    random = np.random.default_rng(0)
-    return {
-        "obs": random.uniform(-1, 1, (count, 2)).astype(np.float32),
-        "new_obs": random.uniform(-1, 1, (count, 2)).astype(np.float32),
-        "actions": random.uniform(0.4, 0.6, (count, 1)).astype(np.float32),
-        "rewards": random.normal(size=count).astype(np.float32),
-        "terminateds": np.ones(count, bool),
-    }
+    steps = made_up(SEEN, ACTIONS, count)
+    alone = torch.zeros(count), torch.ones(count)
+    return steps._replace(actions=0.5 + steps.actions / 10, going=alone[0], weights=alone[1])
+
+
+def _worth(learner: Conservative, seen: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return learner.critics(seen, actions)
 
 
 def test_the_soft_maximum_of_fixed_numbers() -> None:
     values = torch.tensor([[0.0, 1.0], [2.0, 1.0]])
     log_densities = torch.tensor([[0.0, 0.5], [-1.0, 0.5]])
-    expected = [math.log((1 + math.exp(3)) / 2), 0.5]
-    torch.testing.assert_close(soft_maximum(values, log_densities), torch.tensor(expected))
+    expected = torch.tensor([math.log((1 + math.exp(3)) / 2), 0.5])
+    torch.testing.assert_close(soft_maximum(values, log_densities), expected)
+    torch.testing.assert_close(
+        soft_maximum(torch.stack((values, values + 1)), log_densities), torch.stack((expected, expected + 1))
+    )
 
 
 def test_the_soft_maximum_is_that_of_all_actions() -> None:
-    module = _learner(samples=4000).module[DEFAULT_MODULE_ID]
+    learner = _learner(samples=4000)
     with torch.no_grad():  # values that differ
-        for head in (module.qf, module.qf_twin):
-            for parameter in head.parameters():
-                parameter.mul_(20)
-        batch = {name: torch.as_tensor(values) for name, values in _rows(5).items()}
-        found = module.forward_train(batch)["soft_maxima"]
-        grid = torch.linspace(-1, 1, 2001)
-        many = {"obs": batch["obs"].repeat_interleave(len(grid), 0), "actions": grid.repeat(5)[:, None]}
-        for estimate, parts in zip(
-            found,
-            ((module.qf_encoder, module.qf), (module.qf_twin_encoder, module.qf_twin)),
-            strict=True,
-        ):
-            values = module._qf_forward_train_helper(many, *parts).view(5, -1)
-            whole = torch.trapezoid(values.exp(), grid, dim=1).log()
-            torch.testing.assert_close(estimate, whole, atol=0.05, rtol=0)
+        [*learner.critics.networks.parameters()][-2].mul_(8)
+        [*learner.policy.layers.parameters()][-1][..., 1] = 0.458  # deviations of 1: all of ±1 is drawn
+        seen, grid = _steps(5).seen["numbers"], torch.linspace(-1, 1, 2001)
+        found = learner.soft_maxima(seen, Generator().manual_seed(0))
+        values = _worth(learner, seen.repeat_interleave(len(grid), 0), grid.repeat(5)[:, None]).view(2, 5, -1)
+        whole = torch.trapezoid(values.exp(), grid, dim=2).log()
+    assert values.std(2).mean() > 0.1
+    torch.testing.assert_close(found, whole, atol=0.05, rtol=0)
 
 
-def test_the_loss_of_fixed_numbers() -> None:
-    learner = _learner(weight=2.0, gamma=0.5)
-    batch = {"rewards": torch.tensor([1.0, 1.0]), "terminateds": torch.tensor([False, True])}
-    out = {
-        "q_target_next": torch.tensor([4.0, 4.0]),  # targets 3 and 1
-        "qf_preds": torch.tensor([2.0, 2.0]),
-        "qf_twin_preds": torch.tensor([3.0, 1.0]),
-        "soft_maxima": [torch.tensor([3.0, 5.0]), torch.tensor([2.0, 2.0])],
-        "q_curr": torch.tensor([1.0, 2.0]),
-        "logp_resampled": torch.tensor([1.5, 2.5]),
-    }
-    learner.compute_loss_for_module(
-        module_id=DEFAULT_MODULE_ID, config=learner.config, batch=batch, fwd_out=out
-    )
-    losses = {name: loss.item() for (_, name), loss in learner._temp_losses.items()}
-    expected = {
-        "qf_loss": 2 * (4 - 2) + 0.5 * (1 + 1) / 2,
-        "qf_twin_loss": 2 * (2 - 2) + 0,
-        "policy_loss": 0.1 * 2 - 1.5,  # the temperature is 0.1 at first
-        "alpha_loss": -math.log(0.1) * (2 - 1),  # the entropy aimed at is -1
-    }
-    assert losses == pytest.approx(expected)
+def test_the_loss_of_fixed_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = _learner(weight=2.0)
+    maxima = torch.tensor([[3.0, 5.0], [2.0, 2.0]])
+    monkeypatch.setattr(learner, "soft_maxima", lambda features, generator: maxima)
+    values = torch.tensor([[2.0, 2.0], [3.0, 1.0]])
+    found = learner.value_loss(values, torch.tensor([3.0, 1.0]), _steps(2), torch.zeros(2, 2), Generator())
+    first = 2 * (4 - 2) + 0.5 * (1 + 1) / 2
+    assert float(found) == pytest.approx(first + 2 * (2 - 2) + 0)
+
+
+def test_it_begins_with_a_low_temperature_and_aims_at_less_entropy_than_parts() -> None:
+    learner = _learner()
+    assert learner.log_temperature.exp().item() == pytest.approx(0.1)
+    assert learner.aim(None) == -1
 
 
 def test_what_was_not_recorded_is_worth_less() -> None:
-    rows = _rows(128)
-    seen, done = torch.as_tensor(rows["obs"]), torch.as_tensor(rows["actions"])
+    steps = _steps(128)
+    seen, done = steps.seen["numbers"], steps.actions
     less = {}
     for weight in (0.0, 5.0):
-        learner = _learner(weight=weight, lr=5e-3)
+        learner, random = _learner(weight=weight, lr=5e-3), Generator().manual_seed(0)
         for _ in range(120):
-            learner.update(batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(rows)}, 128), timesteps={})
-        module = learner.module[DEFAULT_MODULE_ID]
-        with torch.no_grad():
-            recorded = module.compute_q_values({"obs": seen, "actions": done}).mean()
-            less[weight] = [
-                (recorded - module.compute_q_values({"obs": seen, "actions": 0 * done + other}).mean()).item()
-                for other in (-0.8, 0.0, 1.0)
-            ]
+            learner.update(steps, random)
+        recorded = _worth(learner, seen, done).mean()
+        less[weight] = [
+            (recorded - _worth(learner, seen, 0 * done + other).mean()).item() for other in (-0.8, 0.0, 1.0)
+        ]
     assert np.all(np.subtract(less[5.0], less[0.0]) > 0.5), less
+
+
+def test_rewards_are_in_one_unit_and_values_in_the_environments(tmp_path: Path) -> None:
+    record(SwingUp(), Environment(name="Pendulum-v1"), 2, 0, tmp_path / "a.parquet", 0.5)
+    agent = CQLAgent(job({"name": "cql", "episodes": str(tmp_path), "hidden": [8]}, "Pendulum-v1"))
+    unit = float(10 / agent.returns.std(unbiased=False))
+    ends = torch.tensor([199, 399])
+    torch.testing.assert_close(agent.recorded.rewards[ends], agent.returns[ends] * unit)
+    seen = {"numbers": agent.recorded.seen["numbers"][:5].numpy()}
+    values = agent.values(seen)
+    assert values is not None
+    torch.testing.assert_close(torch.as_tensor(values) * unit, agent.learner.worth(agent.shown(seen)))

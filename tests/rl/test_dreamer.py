@@ -21,11 +21,11 @@ from dlsys.errors import SpecError, UsageError
 from dlsys.registry import ALGORITHMS
 from dlsys.rl.algorithms.dreamerv3 import Module
 from dlsys.rl.environments import check_suits
+from dlsys.rl.episode_replay import Sequences
 from dlsys.rl.evaluate import play
 from dlsys.rl.export import export
 from dlsys.rl.plain import decode, encode
 from dlsys.rl.policy import RecurrentPolicy
-from dlsys.rl.replay import Sequences
 from dlsys.rl.rllib import RllibAgent, configure, module_of
 from dlsys.rl.runner import LeanEnvRunner
 from dlsys.spec.load import load
@@ -87,7 +87,7 @@ def made(environment: str = "CartPole-v1", seed: int = 0) -> RecurrentPolicy:
 
 def memory(capacity: int = 1000) -> Sequences:
     """Three episodes: of 6 steps, terminated; of 3, cut; of 40, in parts and still running."""
-    kept = Sequences(capacity, gamma=0.9)
+    kept = Sequences(capacity)
     kept.rng = np.random.default_rng(0)
     kept.add([_Part("a", 100, 0, 6, terminated=True), _Part("b", 200, 0, 3, truncated=True)])
     for start in range(0, 40, 8):
@@ -144,7 +144,7 @@ def test_sequences_of_a_full_memory_hold_together() -> None:
     assert seen.min() == 320
     follows = ~first[:, 1:]
     assert (seen[:, 1:][follows] == seen[:, :-1][follows] + 1).all()
-    other = Sequences(20, gamma=0.9)
+    other = Sequences(20)
     other.set_state(decode(encode(kept.get_state())))
     kept.rng, other.rng = np.random.default_rng(1), np.random.default_rng(1)
     again = other.sequences(50, 9)
@@ -214,7 +214,7 @@ def by_hand(environment: str = "CartPole-v1", **more: Any) -> ByHand:
 
 def test_its_model_learns_what_it_is_shown() -> None:
     made = by_hand(length=10, model_lr=0.01)
-    kept = Sequences(1000, gamma=0.9)
+    kept = Sequences(1000)
     kept.add(made.sample(num_timesteps=100))
     batch: Any = SampleBatch(kept.sequences(4, 10))  # type: ignore[no-untyped-call]
     losses = []
@@ -233,7 +233,7 @@ def test_what_it_learns_from_is_what_rllib_computes(
 
     monkeypatch.setattr(torch.distributions.OneHotCategorical, "sample", most_likely)
     made = by_hand(environment)
-    kept = Sequences(1000, gamma=0.9)
+    kept = Sequences(1000)
     kept.add(made.sample(num_timesteps=60))
     rows = {name: torch.as_tensor(values) for name, values in kept.sequences(4, 5).items()}
     rows["is_first"][:, 2] = True

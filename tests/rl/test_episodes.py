@@ -19,9 +19,9 @@ from dlsys.spec.rl.job import Environment
 CARTPOLE, PENDULUM = Environment(name="CartPole-v1"), Environment(name="Pendulum-v1")
 
 
-def spaces(name: str) -> tuple[Any, Any]:
+def spaces(name: str) -> tuple[int, Actions]:
     env = gymnasium.make(name)
-    return env.observation_space, Actions(env.action_space)
+    return int(np.prod(env.observation_space.shape or ())), Actions(env.action_space)
 
 
 def test_what_is_read_is_what_was_played(tmp_path: Path) -> None:

@@ -59,6 +59,19 @@ def test_it_goes_on_exactly() -> None:
     check_resumes_exactly(GeneticAgent(job(SMALL)), GeneticAgent(job(SMALL, seed=1)))
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("one_ray")
+def test_a_population_plays_alike_in_other_processes() -> None:
+    alone = GeneticAgent(job(SMALL, "CartPole-v1"))
+    apart = GeneticAgent(job(SMALL, "CartPole-v1", resources={"env_runners": 2, "cpus": 0.5}))
+    for _ in range(2):
+        expected, found = alone.iterate(), apart.iterate()
+        assert found.returns == expected.returns
+        assert found.figures == expected.figures
+    apart.close()
+    alone.close()
+
+
 @pytest.mark.parametrize("environment", ["CartPole-v1", "rl_models:Point"])
 def test_it_finds_a_policy_and_its_weights_act_alike(environment: str) -> None:
     told = job({"name": "genetic", "population": 24, "mutation": 0.5}, environment)

@@ -3,15 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from rl_models import Point, check_resumes_exactly, job
+from rl_models import check_resumes_exactly, job
 from torch import Generator
 
 from dlsys.errors import SpecError
-from dlsys.rl.algorithms.mbpo import MBPOAgent, Models, policy
-from dlsys.rl.algorithms.soft import Actor, Steps
+from dlsys.rl.algorithms.mbpo import MBPOAgent, Models, Rows
 from dlsys.rl.evaluate import play
 from dlsys.spec.load import load
 from dlsys.spec.rl.models import MBPO
@@ -26,16 +24,16 @@ SMALL: dict[str, Any] = {
 }
 
 
-def known(count: int, seed: int = 0) -> Steps:
-    """Steps of a point in a plane; it ends where the first coordinate leaves ±1."""
+def known(count: int, seed: int = 0) -> Rows:
+    """Rows of a point in a plane; it ends where the first coordinate leaves ±1."""
     random = Generator().manual_seed(seed)
     seen = torch.rand(count, 2, generator=random) * 2 - 1
     actions = torch.rand(count, 2, generator=random) * 2 - 1
     following = seen + 0.3 * actions
-    return Steps(seen, actions, -following.square().sum(-1), following, (following[:, 0].abs() > 1).float())
+    return Rows(seen, actions, -following.square().sum(-1), following, (following[:, 0].abs() > 1).float())
 
 
-def fitted(steps: Steps) -> Models:
+def fitted(steps: Rows) -> Models:
     torch.manual_seed(0)
     models = Models(2, 2, MBPO(name="mbpo", models=3, hidden=(32, 32)))
     models.fit(steps, Generator().manual_seed(0))
@@ -65,8 +63,8 @@ def test_rollouts_go_on_from_where_they_came_and_stop_where_they_end() -> None:
     agent.iterate()
     ends = 0
 
-    def step(seen: torch.Tensor, actions: torch.Tensor, random: Generator) -> Steps:
-        return Steps(seen, actions, seen[:, 0], seen + 1, ends * (torch.arange(len(seen)) % 2).float())
+    def step(seen: torch.Tensor, actions: torch.Tensor, random: Generator) -> Rows:
+        return Rows(seen, actions, seen[:, 0], seen + 1, ends * (torch.arange(len(seen)) % 2).float())
 
     agent._models.step = step  # type: ignore[method-assign]
     going = agent._imagine()
@@ -77,32 +75,42 @@ def test_rollouts_go_on_from_where_they_came_and_stop_where_they_end() -> None:
     assert len(agent._imagine().rewards) == 200 + 100 + 50
 
 
-def test_the_densities_of_squashed_actions_integrate_to_one() -> None:
-    torch.manual_seed(0)
-    actor = Actor(1, 1, MBPO(name="mbpo")).requires_grad_(False)
-    _, log_density = actor.sample(torch.zeros(20_000, 1), Generator().manual_seed(0))
-    # The mean of 1 / density over samples is the length of what they cover: ±1.
-    assert float((-log_density).exp().mean()) == pytest.approx(2, rel=0.1)
+def test_what_is_learned_from_is_what_was_done() -> None:
+    agent = MBPOAgent(job(SMALL | {"start": 100}, resources={"envs": 2}))
+    before = [agent.iterate() for _ in range(3)]
+    assert [did.steps for did in before] == [20] * 3
+    assert agent._real.actions.abs().max() > 0.9, "chance at first: all of ±1 is as likely"
+    agent.iterate()
+    real = agent._real
+    assert len(real.rewards) == 80
+    torch.testing.assert_close(real.following, real.observations + 2 * real.actions / 10)
+    torch.testing.assert_close(real.rewards, -10 * real.following.abs().squeeze(1))
+    assert torch.equal(real.terminated, (real.following.abs() > 1.5).float().squeeze(1))
+    agent.close()
 
 
-def test_it_goes_on_exactly() -> None:
-    check_resumes_exactly(MBPOAgent(job(SMALL)), MBPOAgent(job(SMALL, seed=1)))
+def test_it_learns_from_scaled_rewards_and_goes_on_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlsys.rl.algorithms.mbpo._PATIENCE", 1)
+    monkeypatch.setattr("dlsys.rl.algorithms.mbpo._ROUND", 2)
+    more: dict[str, Any] = {"normalize": {"observation": True, "reward": True}, "resources": {"envs": 2}}
+    small = SMALL | {"hidden": [16], "models": 2}
+    whole = MBPOAgent(job(small, **more))
+    check_resumes_exactly(whole, MBPOAgent(job(small, **more)))
+    rows = whole._real.rows(torch.arange(5))
+    steps = whole._steps(rows)
+    assert steps.rewards.abs().mean() < rows.rewards.abs().mean() / 2
+    torch.testing.assert_close(steps.going, 0.99 * (1 - rows.terminated))
 
 
 @pytest.mark.quality
-def test_it_learns_and_its_weights_act_alike() -> None:
+def test_it_learns() -> None:
     told = job(SMALL | {"updates": 4, "batch_size": 128, "lr": 3e-3, "models": 2})
     agent = MBPOAgent(told)
-    before = play(agent, told.environment, 20, sees="vector", seed=0, split="valid").summary()["return"]
-    while agent._sampled < 240:
+    before = play(agent, told.environment, 20, sees="parts", seed=0, split="valid").summary()["return"]
+    while agent.step < 240:
         agent.iterate()
-    after = play(agent, told.environment, 20, sees="vector", seed=0, split="valid").summary()["return"]
+    after = play(agent, told.environment, 20, sees="parts", seed=0, split="valid").summary()["return"]
     assert after > before / 2
-    weights = {name: torch.as_tensor(value) for name, value in agent.weights().items()}
-    seen = np.linspace(-1, 1, 7, dtype=np.float32)[:, None]
-    alone = policy(told, weights)(torch.as_tensor(seen)).detach().numpy()
-    np.testing.assert_array_equal(alone, agent.act(seen))
-    assert np.abs(alone).max() <= Point.action_space.high[0]
     agent.close()
 
 
@@ -110,11 +118,10 @@ def test_a_file_says_what_does_not_suit_it(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text(
         "kind: rl\nname: x\nenvironment: {name: CartPole-v1}\nalgorithm: {name: mbpo}\n"
-        "resources: {gpus: 1, env_runners: 2}\nstop: {epochs: 1}\n"
+        "model: {memory: gru}\nstop: {epochs: 1}\n"
     )
     with pytest.raises(SpecError) as told:
         load(file)
     said = str(told.value)
     assert "algorithm.name: mbpo learns from continuous actions, and CartPole-v1 has discrete ones" in said
-    assert "resources.gpus: mbpo learns on CPUs" in said
-    assert "resources.env_runners: mbpo acts in its own process" in said
+    assert "model.memory: mbpo learns without a memory" in said

@@ -1,4 +1,4 @@
-"""Offline agents, and what else of the agents here needs a Ray: one for all of them."""
+"""Agents that learn from recordings: what they minimize, that they learn, and that they go on exactly."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rl_models import job
+import torch
+from rl_models import check_resumes_exactly, job
 from scripted import Balancer, SwingUp
+from torch.distributions import Categorical, Normal
 
-from dlsys.errors import DataError
-from dlsys.rl.agent import Iteration
+from dlsys.errors import DataError, SpecError
+from dlsys.rl.algorithms.bc import BCAgent
+from dlsys.rl.algorithms.iql import IQLAgent
+from dlsys.rl.algorithms.marwil import MARWILAgent
 from dlsys.rl.engine import build
 from dlsys.rl.episodes import record
 from dlsys.rl.evaluate import play
-from dlsys.rl.plain import decode, encode
-from dlsys.rl.rllib import RllibAgent
+from dlsys.rl.offline import OfflineAgent
+from dlsys.spec.load import load
 from dlsys.spec.rl.job import Environment, RLJob
-
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("one_ray")]
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +32,18 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(name: str, recorded: Path, **more: Any) -> RLJob:
-    environment = "CartPole-v1" if name in ("bc", "marwil") else "Pendulum-v1"
+def told(name: str, recorded: Path, environment: str | None = None, **more: Any) -> RLJob:
+    environment = environment or ("CartPole-v1" if name in ("bc", "marwil") else "Pendulum-v1")
     small: dict[str, Any] = {"hidden": [16], "updates": 3, "batch_size": 32}
+    of_job = {key: more.pop(key) for key in ("normalize",) if key in more}
     algorithm = {"name": name, "episodes": str(recorded / f"{environment}.parquet"), **(small | more)}
-    return job(algorithm, environment)
+    return job(algorithm, environment, **of_job)
+
+
+def learner(made: RLJob) -> Any:
+    agent = build(made)
+    assert isinstance(agent, OfflineAgent)
+    return agent
 
 
 @pytest.mark.parametrize("name", ["bc", "marwil"])
@@ -43,27 +52,104 @@ def test_it_does_what_was_done(name: str, recorded: Path) -> None:
     agent = build(made)
     did = agent.iterate()
     assert did.steps == 200 * 256
-    assert play(agent, made.environment, 5, sees="vector", seed=0, split="valid").summary()["return"] >= 450
+    assert play(agent, made.environment, 5, sees="parts", seed=0, split="valid").summary()["return"] >= 450
     agent.close()
 
 
 @pytest.mark.parametrize("name", ["bc", "marwil", "iql", "cql"])
 def test_it_goes_on_exactly(name: str, recorded: Path) -> None:
-    whole = build(told(name, recorded))
-    assert isinstance(whole, RllibAgent)
-    whole.iterate()
-    state = decode(encode(whole.state()))
-    expected = whole.iterate()
-    other = build(told(name, recorded))
-    other.load(state)
-    found = other.iterate()
-    assert found.steps == expected.steps == 96
-    assert _learned(found) == _learned(expected)
-    for key, value in whole.weights().items():
-        np.testing.assert_array_equal(value, other.weights()[key], err_msg=key)
-    assert other.state()["sampled"] == whole.state()["sampled"] == 192
-    whole.close()
-    other.close()
+    made = told(name, recorded, normalize={"observation": True})
+    check_resumes_exactly(build(made), build(made))
+
+
+def some(agent: OfflineAgent) -> tuple[Any, torch.Tensor]:
+    index = torch.arange(0, 320, 10)
+    return agent.recorded.rows(index), agent.returns[index]
+
+
+def test_cloning_maximizes_the_likelihood_of_what_was_done(recorded: Path) -> None:
+    for environment in ("CartPole-v1", "Pendulum-v1"):
+        agent = learner(told("bc", recorded, environment, lr=1e-12))
+        assert isinstance(agent, BCAgent)
+        steps, returns = some(agent)
+        network = agent.network
+        with torch.no_grad():
+            outputs = network.policy(network.body(steps.seen["numbers"].expand(2, -1, -1))[0])
+            if environment == "CartPole-v1":
+                likely = Categorical(logits=outputs).log_prob(steps.actions)
+            else:
+                likely = Normal(outputs, network.log_std.exp()).log_prob(steps.actions).sum(-1)  # type: ignore[union-attr]
+        assert float(agent.update(steps, returns)["loss"]) == pytest.approx(-float(likely.mean()), rel=1e-4)
+
+
+def test_marwil_weighs_by_advantages_of_their_own_size(recorded: Path) -> None:
+    agent = learner(told("marwil", recorded, lr=1e-12, weight=0.7, value_weight=3.0))
+    assert isinstance(agent, MARWILAgent)
+    steps, returns = some(agent)
+    with torch.no_grad():
+        chances, values, _ = agent.network(steps.seen, agent.network.initial)
+    gains = returns - values
+    size = gains.square().mean()
+    for _ in range(2):  # the second time the size is renewed by a hundredth of what it is
+        figures = agent.update(steps, returns)
+        weights = (0.7 * gains / size.sqrt()).exp()
+        assert float(figures["weight"]) == pytest.approx(float(weights.mean()), rel=1e-4)
+        policy_loss = -(weights * chances.logp(steps.actions)).mean()
+        assert float(figures["policy_loss"]) == pytest.approx(float(policy_loss), rel=1e-4)
+        assert float(figures["value_loss"]) == pytest.approx(float(size / 2), rel=1e-4)
+        assert float(figures["loss"]) == pytest.approx(float(policy_loss + 3 * size / 2), rel=1e-4)
+    agent.update(steps, 2 * returns - values)  # gains that are twice as large, and squares four times
+    assert float(agent._square) == pytest.approx(float(size) * (0.99 + 0.01 * 4), rel=1e-4)
+
+
+def test_iql_learns_as_in_the_paper(recorded: Path) -> None:
+    agent = learner(told("iql", recorded, lr=1e-12, expectile=0.9, weight=0.5, gamma=0.8))
+    assert isinstance(agent, IQLAgent)
+    steps, returns = some(agent)
+    network, critics = agent.network, agent.critics
+    with torch.no_grad():
+        # Values above and below, and targets that are not the networks.
+        [*critics.targets.parameters()][-1][0] += 0.5
+        chances, values, _ = network(steps.seen, network.initial)
+        _, later, _ = network(steps.following, network.initial)
+        done = torch.cat((steps.seen["numbers"], steps.actions), 1).expand(2, -1, -1)
+        worth, found = critics.targets(done).squeeze(-1).min(0).values, critics.networks(done).squeeze(-1)
+        missing = worth - values
+        value_loss = torch.where(missing > 0, 0.9, 0.1) * missing**2
+        policy_loss = -(0.5 * missing).exp().clamp(max=100) * chances.logp(steps.actions)
+        q_loss = ((found - (steps.rewards + 0.8 * later)) ** 2).mean(1).sum()
+    assert {True, False} == set((missing > 0).tolist())
+    figures = agent.update(steps, returns)
+    for name, value in {"value_loss": value_loss, "policy_loss": policy_loss, "q_loss": q_loss}.items():
+        assert float(figures[name]) == pytest.approx(float(value.mean()), rel=1e-4), name
+
+
+def test_an_outlier_counts_a_hundred_times_at_most(recorded: Path) -> None:
+    agent = learner(told("iql", recorded, lr=1e-12))
+    with torch.no_grad():
+        [*agent.critics.targets.parameters()][-1].fill_(1000.0)
+    assert float(agent.update(*some(agent))["weight"]) == 100
+
+
+def test_a_weight_means_the_same_whatever_the_unit_of_rewards(recorded: Path) -> None:
+    agent = learner(told("iql", recorded))
+    ends = np.flatnonzero(agent.recorded.going == 0.99)[199::200]
+    unit = float(10 / agent.returns.std(unbiased=False))
+    torch.testing.assert_close(agent.recorded.rewards[ends], agent.returns[ends] * unit)
+    seen = {"numbers": agent.recorded.seen["numbers"][:5].numpy()}
+    with torch.no_grad():
+        inside = agent.network(agent.shown(seen), agent.network.initial)[1]
+    torch.testing.assert_close(torch.as_tensor(agent.values(seen)) * unit, inside)
+
+
+def test_numbers_are_standardized_by_what_was_recorded(recorded: Path) -> None:
+    agent = learner(told("bc", recorded, "Pendulum-v1", normalize={"observation": True}))
+    running, seen = agent.network.features.running, agent.recorded.seen["numbers"]
+    np.testing.assert_allclose(running.mean, seen.mean(0), atol=1e-5)
+    np.testing.assert_allclose(running.variance, seen.var(0, unbiased=False), rtol=1e-4)
+    before = running.mean.clone()
+    agent.iterate()
+    assert torch.equal(running.mean, before)
 
 
 def test_episodes_of_another_environment_are_refused(recorded: Path) -> None:
@@ -72,18 +158,14 @@ def test_episodes_of_another_environment_are_refused(recorded: Path) -> None:
         build(told("cql", recorded, episodes=wrong))
 
 
-def _learned(did: Iteration) -> dict[str, float]:
-    """All but RLlib's counters, some of which start anew with the process."""
-    return {name: value for name, value in did.figures.items() if not name.startswith("num_")}
-
-
-def test_a_population_plays_alike_in_other_processes() -> None:
-    algorithm = {"name": "genetic", "population": 12, "elite": 3}
-    alone = build(job(algorithm, "CartPole-v1"))
-    apart = build(job(algorithm, "CartPole-v1", resources={"env_runners": 2, "cpus": 0.5}))
-    for _ in range(2):
-        expected, found = alone.iterate(), apart.iterate()
-        assert found.returns == expected.returns
-        assert found.figures == expected.figures
-    apart.close()
-    alone.close()
+def test_a_file_says_what_recordings_have_no_use_for(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").touch()
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        "kind: rl\nname: x\nenvironment: {name: CartPole-v1}\nalgorithm: {name: bc, episodes: a.parquet}\n"
+        "normalize: {observation: true, reward: true}\nresources: {env_runners: 1}\nstop: {epochs: 1}\n"
+    )
+    with pytest.raises(SpecError) as found:
+        load(file)
+    assert "normalize.reward: bc takes rewards as they were recorded" in str(found.value)
+    assert "resources.env_runners: bc acts in its own process" in str(found.value)

@@ -17,10 +17,11 @@ from dlsys.errors import UsageError
 from dlsys.rl.actions import Actions, Taken
 from dlsys.rl.engine import build
 from dlsys.rl.environments import check_suits
+from dlsys.rl.episodes import record
 from dlsys.rl.evaluate import play
 from dlsys.rl.export import export
 from dlsys.rl.observations import NUMBERS, Observations, See
-from dlsys.rl.own import OwnAgent
+from dlsys.rl.own import Networked
 from dlsys.rl.plain import encode
 from dlsys.spec.rl.job import RLJob
 from dlsys.train.checkpoint import CheckpointStore, Position, Saved
@@ -33,11 +34,17 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "trpo": {**SMALL, "minibatch_size": 16, "passes": 2},
     "reinforce": {**SMALL, "minibatch_size": 16, "passes": 2},
     "dqn": {**SMALL, "starts": 32, "updates": 0.05},
+    "sac": {**SMALL, "starts": 32, "updates": 0.01},
+    "ddpg": {**SMALL, "starts": 32, "updates": 0.01},
+    "td3": {**SMALL, "starts": 32, "updates": 0.01},
+    "mbpo": {**SMALL, "start": 96, "every": 32, "rollouts": 20, "updates": 1, "models": 2},
+    **{name: {**SMALL, "updates": 2} for name in ("bc", "marwil", "iql", "cql")},
 }
 
 
 def told(algorithm: str, seen: str = "vector", taken: str = "category", **more: Any) -> RLJob:
-    made = job({"name": algorithm, **ALGORITHMS[algorithm]}, "spaces_table:Both", **more)
+    options = more.pop("options", {})
+    made = job({"name": algorithm, **ALGORITHMS[algorithm], **options}, "spaces_table:Both", **more)
     place = made.environment.model_copy(update={"options": {"seen": seen, "taken": taken}})
     return made.model_copy(update={"environment": place})
 
@@ -117,7 +124,7 @@ def check_everywhere(made: RLJob, folder: Path) -> None:
     """It trains, goes on exactly, is measured, and its file of torch does the same as it."""
     check_suits(made.algorithm, made.environment)
     whole, other = build(made), build(made)
-    assert isinstance(whole, OwnAgent)
+    assert isinstance(whole, Networked)
     try:
         check_resumes_exactly(whole, other)
         assert play(whole, made.environment, 2, sees="parts", seed=0, split="test") is not None
@@ -127,13 +134,13 @@ def check_everywhere(made: RLJob, folder: Path) -> None:
         store.save(Saved(Position(), model, {"agent": encode(whole.state())}, loop={}))
         store.wait()
         export(made, folder / "checkpoints", folder / "policy.pt2")
-        space = whole.runners.observations.space
+        space = whole.observations.space
         found, together = stacked(space, 4)
-        seen = whole.runners.observations
+        seen = whole.observations
         chosen = whole.act(seen.stack([seen.seen(one) for one in found]))
         exported = torch.export.load(folder / "policy.pt2").module()(together)
         for index, one in enumerate(chosen):
-            mine = tree_leaves(_plain(whole.runners.actions.taken(one)))
+            mine = tree_leaves(_plain(whole.actions.taken(one)))
             theirs = tree_leaves(tree_map(lambda part, at=index: part[at].detach().numpy(), exported))
             for left, right in zip(mine, theirs, strict=True):
                 np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
@@ -162,6 +169,40 @@ def test_other_policies_see_and_do_the_same(algorithm: str, kind: str, tmp_path:
 @pytest.mark.parametrize("kind", ["vector", "nested"])
 def test_values_see_and_do_the_same(kind: str, tmp_path: Path) -> None:
     check_everywhere(told("dqn", seen=kind, taken="category from five"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "seen", "taken"),
+    [
+        ("sac", "vector", "square"),
+        ("sac", "nested", "category from five"),
+        ("ddpg", "image and vector", "one number"),
+        ("td3", "doubles", "whole"),
+        ("mbpo", "dictionary", "bounds"),
+    ],
+)
+def test_actors_and_critics_see_and_do_the_same(
+    algorithm: str, seen: str, taken: str, tmp_path: Path
+) -> None:
+    check_everywhere(told(algorithm, seen, taken, resources={"envs": 8}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "seen", "taken"),
+    [
+        ("bc", "dictionary", "free"),
+        ("marwil", "category", "category from five"),
+        ("iql", "tuple", "square"),
+        ("cql", "bytes", "bounds"),
+    ],
+)
+def test_what_was_recorded_is_learned_from(algorithm: str, seen: str, taken: str, tmp_path: Path) -> None:
+    other = told("ppo", seen, taken)
+    player = build(other)
+    record(player, other.environment, 5, 0, tmp_path / "a.parquet", 0.5, sees="parts")
+    player.close()
+    options = {"episodes": str(tmp_path / "a.parquet")}
+    check_everywhere(told(algorithm, seen, taken, options=options), tmp_path)
 
 
 @pytest.mark.parametrize("kind", UNSERVED)

@@ -39,9 +39,6 @@ def _agent(name: str, environment: str, made: dict[str, Any] | None = None, **op
     [
         ("rainbow", "CartPole-v1", {"capacity": 1500, "atoms": 11}),
         ("dqn", "CartPole-v1", {"double": True, "epsilon_steps": 3000}),
-        ("sac", "Pendulum-v1", {}),
-        ("sac", "CartPole-v1", {}),
-        ("td3", "Pendulum-v1", {}),
     ],
 )
 def test_an_agent_that_is_resumed_goes_on_as_one_that_is_not(
@@ -76,7 +73,7 @@ def _goes_on(agent: RllibAgent) -> list[tuple[int, list[float], dict[str, Any]]]
 
 @pytest.mark.parametrize(
     ("name", "environment"),
-    [("rainbow", "CartPole-v1"), ("sac", "Pendulum-v1"), ("sac", "CartPole-v1")],
+    [("rainbow", "CartPole-v1")],
 )
 def test_what_is_exported_acts_as_the_agent(name: str, environment: str) -> None:
     agent = _agent(name, environment)

@@ -1,200 +1,165 @@
-"""DDPG (https://arxiv.org/abs/1509.02971) and, as three switches of it, TD3 (https://arxiv.org/abs/1802.09477).
+"""Deep deterministic policy gradient (https://arxiv.org/abs/1509.02971), and TD3
+(https://arxiv.org/abs/1802.09477).
 
-These are twin values, delayed policies and smoothed targets. RLlib no longer has either; they are its SAC
-with a deterministic policy.
+The latter are twin values, delayed policies and smoothed targets. What images and one's own networks make of
+what is seen is learned by the values alone, as in `sac`.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ray.rllib.algorithms import AlgorithmConfig, sac
-from ray.rllib.algorithms.dqn.dqn_learner import (
-    QF_LOSS_KEY,
-    QF_MEAN_KEY,
-    QF_PREDS,
-    TD_ERROR_MEAN_KEY,
-    DQNLearner,
-)
-from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
-from ray.rllib.algorithms.sac.sac_learner import QF_TWIN_PREDS
-from ray.rllib.algorithms.sac.torch.default_sac_torch_rl_module import DefaultSACTorchRLModule
-from ray.rllib.core import COMPONENT_OPTIMIZER
-from ray.rllib.core.columns import Columns
-from ray.rllib.core.distribution.torch.torch_distribution import TorchDeterministic
-from ray.rllib.core.learner.learner import POLICY_LOSS_KEY
-from ray.rllib.core.learner.utils import make_target_network
-from ray.rllib.core.models.base import ENCODER_OUT
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils.metrics import TD_ERROR_KEY
-from torch import Tensor
+from torch import Generator, Tensor, nn
+from torch.optim import Adam
 
-from dlsys.rl.algorithms.catalog import Catalog
-from dlsys.rl.algorithms.off_policy import OffPolicy, WholeState, replayed
-from dlsys.rl.algorithms.rllib import network
-from dlsys.rl.learner import LeanUpdates
-from dlsys.spec.rl.value import DDPG as Section
-
-_Q_POLICY, _Q_NEXT = "q_of_policy", "q_target_next"
+from dlsys.rl.actions import Actions
+from dlsys.rl.chances import even, normal
+from dlsys.rl.critics import Critics, Steps, approach, descend
+from dlsys.rl.networks import Features, networks
+from dlsys.rl.observations import Observations
+from dlsys.rl.off_policy import OffPolicy
+from dlsys.rl.sampler import Told
+from dlsys.spec.rl.job import RLJob
+from dlsys.spec.rl.value import DDPG
 
 
-class Networks(Catalog):
-    """SAC's networks, with one output for each part of an action."""
+class Deterministic(nn.Module):
+    """A policy μ(s) in ±1. Implements `dlsys.rl.runners.Policy`.
 
-    def get_action_dist_cls(self, framework: str) -> type[TorchDeterministic]:
-        return TorchDeterministic
+    It explores by chance alone at first, and then with noise on what it would do.
+    """
 
+    initial: Tensor
 
-class Module(DefaultSACTorchRLModule):
-    """A policy μ(s) in ±1, the values Q(s, a) of one network or two, and a target for each."""
+    def __init__(self, observations: Observations, actions: Actions, job: RLJob) -> None:
+        super().__init__()
+        told = job.algorithm
+        assert isinstance(told, DDPG)
+        self.features = Features(observations, job)
+        self.layers = networks(1, self.features.width, actions.numbers, told.hidden, told.activation)
+        self.register_buffer("initial", torch.zeros(0), persistent=False)
+        self._random, self._noise = False, told.explore
 
-    def make_target_networks(self) -> None:
-        super().make_target_networks()
-        self.target_pi_encoder = make_target_network(self.pi_encoder)
-        self.target_pi = make_target_network(self.pi)
+    def set(self, told: Mapping[str, float]) -> None:
+        self._random = bool(told.get("random"))
 
-    def get_non_inference_attributes(self) -> list[str]:
-        return [*super().get_non_inference_attributes(), "target_pi_encoder", "target_pi"]
+    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: Generator) -> Told:
+        best, _ = self(seen, memory)
+        if self._random:
+            return even(best, generator), {}, memory
+        return (best + self._noise * normal(best, generator)).clamp(-1, 1), {}, memory
 
-    def get_target_network_pairs(self) -> list[tuple[Any, Any]]:
-        policy = [(self.pi_encoder, self.target_pi_encoder), (self.pi, self.target_pi)]
-        return [*super().get_target_network_pairs(), *policy]
-
-    def _forward_inference(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return {Columns.ACTIONS: torch.tanh(self.pi(self.pi_encoder(batch)[ENCODER_OUT]))}
-
-    def _forward_exploration(self, batch: dict[str, Any], t: int) -> dict[str, Tensor]:
-        actions = self._forward_inference(batch)[Columns.ACTIONS]
-        if t < self.model_config["starts"]:
-            return {Columns.ACTIONS: torch.empty_like(actions).uniform_(-1, 1)}
-        noise = self.model_config["explore"] * torch.randn_like(actions)
-        return {Columns.ACTIONS: (actions + noise).clamp(-1, 1)}
-
-    def _forward_train(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        seen, following = {Columns.OBS: batch[Columns.OBS]}, {Columns.OBS: batch[Columns.NEXT_OBS]}
-        done = {**seen, Columns.ACTIONS: batch[Columns.ACTIONS]}
-        out = {QF_PREDS: self._qf_forward_train_helper(done, self.qf_encoder, self.qf)}
-        values = [self.qf_encoder, self.qf]
-        if self.twin_q:
-            out[QF_TWIN_PREDS] = self._qf_forward_train_helper(done, self.qf_twin_encoder, self.qf_twin)
-        # What the policy learns from must not move the values.
-        for part in values:
-            part.requires_grad_(False)
-        best = {**seen, **self._forward_inference(seen)}
-        out[_Q_POLICY] = self._qf_forward_train_helper(best, self.qf_encoder, self.qf)
-        for part in values:
-            part.requires_grad_(True)
-        with torch.no_grad():
-            actions = torch.tanh(self.target_pi(self.target_pi_encoder(following)[ENCODER_OUT]))
-            if smoothing := self.model_config["smoothing"]:
-                limit = self.model_config["smoothing_limit"]
-                noise = (smoothing * torch.randn_like(actions)).clamp(-limit, limit)
-                actions = (actions + noise).clamp(-1, 1)
-            out[_Q_NEXT] = self.forward_target({**following, Columns.ACTIONS: actions})
-        return out
+    def forward(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The best known actions [N, A], and what is remembered then, [N, 0]."""
+        return chosen(self.layers, self.features(seen)), memory
 
 
-class Learner(LeanUpdates, WholeState, DQNTorchLearner):
-    """Two optimizers, of the values and of the policy; the latter and the targets move at each `delay`-th
-    update."""
+def chosen(layers: nn.Module, features: Tensor) -> Tensor:
+    """Actions [N, A] of a policy's layers for features [N, F]."""
+    outputs: Tensor = layers(features[None])[0]
+    return outputs.tanh()
 
-    def build(self) -> None:
-        super().build()
+
+class DDPGAgent(OffPolicy):
+    """An iteration is a thousand steps of the environments, and the updates that they bring."""
+
+    network: Deterministic
+
+    def __init__(self, job: RLJob) -> None:
+        super().__init__(job, Deterministic)
+        told, policy = job.algorithm, self.network
+        assert isinstance(told, DDPG)
+        self._told = told
+        self.critics = Critics(policy.features, self.actions, told, twin=told.twin, average=told.tau)
+        self.critics.to(self.device)
+        self.target_layers = copy.deepcopy(policy.layers).requires_grad_(False)
         self._updates = 0
-
-    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        module = self._module[module_id]
-        values = [module.qf_encoder, module.qf]
-        if config.twin_q:
-            values += [module.qf_twin_encoder, module.qf_twin]
-        for name, parts, lr in (
-            ("qf", values, config.critic_lr),
-            ("policy", [module.pi_encoder, module.pi], config.actor_lr),
-        ):
-            params = [param for part in parts for param in part.parameters()]
-            self.register_optimizer(
-                module_id=module_id,
-                optimizer_name=name,
-                optimizer=torch.optim.Adam(params),
-                params=params,
-                lr_or_lr_schedule=lr,
-            )
+        values = [*self.critics.networks.parameters(), *policy.features.parameters()]
+        self._values = Adam(values, told.lr, fused=True)
+        self._policy = Adam(policy.layers.parameters(), told.lr, fused=True)
 
     @property
-    def _due(self) -> bool:
-        return self._updates % int(self.config.delay) == 0
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        return {"values": self._values, "policy": self._policy}
 
-    def compute_loss_for_module(
-        self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Tensor]
-    ) -> Tensor:
+    def best(self, explore: bool) -> nn.Module:
+        """It has nothing to draw: noise is for learning alone."""
+        return self.network
+
+    def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
+        features = self.network.features(seen)
+        return self.critics(features, chosen(self.network.layers, features)).amin(0)
+
+    def exploring(self) -> Mapping[str, float]:
+        return {"random": float(self.step < self._told.starts)}
+
+    def update(self) -> dict[str, Tensor]:
+        drawn, columns = self.drawn()
+        figures, errors = self.learn(Steps.of(drawn, columns, self.device))
+        self.replay.prioritize(drawn.rows, errors)
+        return figures
+
+    def learn(self, steps: Steps) -> tuple[dict[str, Tensor], Tensor]:
+        """One update from steps; figures, and how wrong the values were [B]."""
+        told, layers = self._told, self.network.layers
         self._updates += 1
-        going = 1.0 - batch[Columns.TERMINATEDS].float()
-        target = batch[Columns.REWARDS] + config.gamma ** batch["n_step"] * going * fwd_out[_Q_NEXT]
-        found = [fwd_out[name] for name in (QF_PREDS, QF_TWIN_PREDS) if name in fwd_out]
-        errors = torch.stack([values - target for values in found])
-        loss = (batch["weights"] * errors.square()).mean(1).sum()
-        policy_loss = -fwd_out[_Q_POLICY].mean()
-        self.metrics.log_value((module_id, TD_ERROR_KEY), errors.abs().mean(0), reduce="item_series")
-        told = {
-            POLICY_LOSS_KEY: policy_loss,
-            QF_LOSS_KEY: loss,
-            QF_MEAN_KEY: found[0].mean(),
-            TD_ERROR_MEAN_KEY: errors.abs().mean(),
+        features = self.network.features(steps.seen)
+        goal = self.goal(steps)
+        values = self.critics(features, steps.actions)
+        value_loss = (steps.weights * (values - goal).square()).mean(1).sum()
+        descend(self._values, value_loss, told.clip_norm)
+        errors = (values.detach() - goal).abs().mean(0)
+        figures = {
+            "loss": value_loss,
+            "value_loss": value_loss,
+            "q": values.mean(),
+            "td_error": errors.mean(),
         }
-        self.metrics.log_dict(told, key=module_id, window=1)
-        return loss + policy_loss if self._due else loss
+        if self._updates % told.delay == 0:
+            features = features.detach()
+            self.critics.networks.requires_grad_(False)
+            # The first network alone, as in TD3: the lower one of two would hold the policy back.
+            policy_loss = -self.critics(features, chosen(layers, features))[0].mean()
+            self.critics.networks.requires_grad_(True)
+            descend(self._policy, policy_loss, told.clip_norm)
+            self.critics.follow(self.network.features)
+            approach(self.target_layers, layers, told.tau)
+            figures |= {"loss": value_loss + policy_loss, "policy_loss": policy_loss}
+        return {name: value.detach() for name, value in figures.items()}, errors
 
-    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        if self._due:
-            super().after_gradient_based_update(timesteps=timesteps)
-        else:
-            super(DQNLearner, self).after_gradient_based_update(timesteps=timesteps)
+    @torch.no_grad()
+    def goal(self, steps: Steps) -> Tensor:
+        """What the values should be, [B]."""
+        told = self._told
+        features = self.critics.target_features(steps.following)
+        actions = chosen(self.target_layers, features)
+        if told.smoothing:
+            noise = told.smoothing * normal(actions, self.generator)
+            actions = (actions + noise.clamp(-told.smoothing_limit, told.smoothing_limit)).clamp(-1, 1)
+        return steps.rewards + steps.going * self.critics.later(features, actions)
 
-    def get_state(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        state = super().get_state(*arguments, **options)
-        return {**state, "updates": self._updates} if COMPONENT_OPTIMIZER in state else state
+    def state(self) -> dict[str, Any]:
+        return {
+            **super().state(),
+            "critics": self.critics.state_dict(),
+            "target_layers": self.target_layers.state_dict(),
+            "updates": self._updates,
+        }
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
-        self._updates = state.get("updates", self._updates)
-
-
-class DDPG(OffPolicy, sac.SAC):
-    """RLlib's SAC but for its module and its learner."""
-
-
-class Config(sac.SACConfig):
-    """RLlib's configuration of SAC, and what a deterministic policy has besides."""
-
-    def __init__(self) -> None:
-        super().__init__(algo_class=DDPG)
-        self.replay_options: dict[str, Any] = {}
-        self.delay = 1
-        self.policy_options: dict[str, float] = {}
-
-    @property
-    def _model_config_auto_includes(self) -> dict[str, Any]:
-        return super()._model_config_auto_includes | self.policy_options
-
-    def get_default_rl_module_spec(self) -> RLModuleSpec:
-        return RLModuleSpec(module_class=Module, catalog_class=Networks, model_config=self.model_config)
-
-    def get_default_learner_class(self) -> type[Learner]:
-        return Learner
+    def load(self, state: dict[str, Any]) -> list[str]:
+        self.critics.load_state_dict(state["critics"])
+        self.target_layers.load_state_dict(state["target_layers"])
+        self._updates = state["updates"]
+        return super().load(state)
 
 
-def ddpg(told: Section) -> AlgorithmConfig:
-    """RLlib's configuration of our options."""
-    config: Any = replayed(Config(), told)
-    config.delay = told.delay
-    config.policy_options = {
-        "starts": told.starts,
-        "explore": told.explore,
-        "smoothing": told.smoothing,
-        "smoothing_limit": told.smoothing_limit,
-    }
-    done: AlgorithmConfig = config.training(
-        actor_lr=told.lr, critic_lr=told.lr, tau=told.tau, twin_q=told.twin
-    ).rl_module(model_config=network(told))
-    return done
+def policy(
+    job: RLJob, weights: Mapping[str, Any], observations: Observations, actions: Actions
+) -> Deterministic:
+    """What acts, from its weights."""
+    network = Deterministic(observations, actions, job)
+    network.load_state_dict(dict(weights))
+    return network

@@ -20,13 +20,13 @@ from ray.rllib.algorithms.dreamerv3.torch.models.components.continue_predictor i
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.execution.rollout_ops import synchronous_parallel_sample
 from ray.rllib.policy.sample_batch import SampleBatch
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.rllib.utils.torch_utils import symlog
 from torch import Tensor
 from torch.nn import functional
 
-from dlsys.rl.algorithms.off_policy import OffPolicy
 from dlsys.rl.episode_replay import Sequences
 from dlsys.spec.rl.models import DreamerV3
 
@@ -176,22 +176,52 @@ class Learner(DreamerV3TorchLearner):
         return scaled * range_.clamp(1e-8, 1.0)
 
 
-class Algorithm(OffPolicy, rllib.DreamerV3):
+class Algorithm(rllib.DreamerV3):
     """RLlib's algorithm, learning from our memory."""
 
+    config: Any
+    metrics: Any
+    env_runner_group: Any
+    learner_group: Any
     local_replay_buffer: Sequences
 
     def _create_local_replay_buffer_if_necessary(self, config: Any) -> Sequences:
-        return Sequences(**config.replay_options)
+        return Sequences(config.capacity)
 
-    def _update(self, now: int) -> dict[str, Any]:
+    def training_step(self) -> None:
+        """A fragment of every environment, then the updates that are due."""
+        before = self._steps()
+        episodes, sampled = synchronous_parallel_sample(
+            worker_set=self.env_runner_group,
+            sample_timeout_s=self.config.sample_timeout_s,
+            _uses_new_env_runners=True,
+            _return_metrics=True,
+        )
+        self.metrics.aggregate(sampled, key=ENV_RUNNER_RESULTS)
+        self.local_replay_buffer.add(episodes)
+        now, starts = self._steps(), self.config.num_steps_sampled_before_learning_starts
+        # Counted from the run's first step, so that no part of an update is lost or comes twice.
+        a_step = self.config.training_intensity / self.config.total_train_batch_size
+        due = int(a_step * max(now - starts, 0)) - int(a_step * max(before - starts, 0))
+        for _ in range(due):
+            figures = self._update(now)
+        if due:
+            self.metrics.log_dict(figures, key=(LEARNER_RESULTS, DEFAULT_MODULE_ID), window=1)
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group, inference_only=True
+            )
+
+    def _steps(self) -> int:
+        return int(self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0))
+
+    def _update(self, now: int) -> dict[str, float]:
         rows = self.local_replay_buffer.sequences(self.config.batch_size_B, self.config.batch_length_T)
         batch: Any = SampleBatch(rows)  # type: ignore[no-untyped-call]
         results = self.learner_group.update(
             batch=batch.as_multi_agent(), timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: now}
         )
         told = results[0][DEFAULT_MODULE_ID]
-        return {ours: told[theirs].peek() for theirs, ours in _FIGURES.items()}
+        return {ours: float(told[theirs].peek()) for theirs, ours in _FIGURES.items()}
 
 
 class Config(rllib.DreamerV3Config):
@@ -199,7 +229,7 @@ class Config(rllib.DreamerV3Config):
 
     def __init__(self) -> None:
         super().__init__(algo_class=Algorithm)
-        self.replay_options: dict[str, Any] = {}
+        self.capacity = 0
         self.num_steps_sampled_before_learning_starts = 0
         self.training_intensity = 1.0
 
@@ -212,7 +242,7 @@ class Config(rllib.DreamerV3Config):
 
 def dreamerv3(told: DreamerV3) -> AlgorithmConfig:
     config: Any = Config()
-    config.replay_options = {"capacity": told.capacity, "gamma": told.gamma}
+    config.capacity = told.capacity
     config.num_steps_sampled_before_learning_starts = told.starts
     steps = told.batch_size * told.length
     config.training_intensity = told.updates * steps

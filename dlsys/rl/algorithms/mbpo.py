@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-from dlsys.rl import environments
 from dlsys.rl.agent import Iteration
-from dlsys.rl.algorithms.soft import Actor, SoftActorCritic, Steps
+from dlsys.rl.algorithms.sac import SoftActorCritic, SoftPolicy, policy
+from dlsys.rl.chances import normal
+from dlsys.rl.critics import Steps
 from dlsys.rl.networks import networks
-from dlsys.rl.policy import Policy
-from dlsys.spec.rl.environments import Env
+from dlsys.rl.observations import NUMBERS
+from dlsys.rl.own import Drawn, OwnAgent
+from dlsys.rl.sampler import Rollout
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.models import MBPO
-from dlsys.train.seeding import seed_all
+
+__all__ = ["MBPOAgent", "policy"]
 
 # A tenth of the steps, at most _HOLDOUT, says when the models have learned enough: when for _PATIENCE rounds
 # none of them has got better at these by a hundredth, or all are as good as they need to be. A round is as
@@ -35,6 +36,41 @@ _ROUND = 20
 _PATIENCE = 5
 _BETTER = 0.99
 _ENOUGH = 1e-3
+
+
+class Rows(NamedTuple):
+    """N steps of an environment that shows numbers alone, or of a model of one; actions in ±1."""
+
+    observations: Tensor
+    """[N, O]"""
+    actions: Tensor
+    """[N, A]"""
+    rewards: Tensor
+    """[N]"""
+    following: Tensor
+    """The next observations, [N, O]."""
+    terminated: Tensor
+    """[N], 1 where the episode came to its end by itself."""
+
+    def rows(self, index: Tensor) -> Rows:
+        return Rows(*(values[index] for values in self))
+
+    def sample(self, count: int, generator: Generator) -> Rows:
+        """Random ones, some of them more than once."""
+        return self.rows(torch.randint(len(self.rewards), (count,), generator=generator))
+
+    @staticmethod
+    def join(parts: list[Rows]) -> Rows:
+        return Rows(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    @staticmethod
+    def of(rollout: Rollout, device: str) -> Rows:
+        """What was sampled."""
+        seen = rollout.seen[NUMBERS]
+        following = seen[1:].copy()
+        following[tuple(rollout.ends)] = rollout.finals[NUMBERS]
+        columns = (seen[:-1], rollout.actions, rollout.rewards, following, rollout.terminated)
+        return Rows(*(torch.from_numpy(each).flatten(0, 1).float().to(device) for each in columns))
 
 
 class Models(nn.Module):
@@ -69,7 +105,7 @@ class Models(nn.Module):
         log_variance = high - functional.softplus(high - raw)
         return mean, low + functional.softplus(log_variance - low), ends.squeeze(-1)
 
-    def fit(self, steps: Steps, generator: Generator) -> dict[str, float]:
+    def fit(self, steps: Rows, generator: Generator) -> dict[str, float]:
         """Learns until steps that are held out are no longer predicted better.
 
         Returns:
@@ -86,7 +122,7 @@ class Models(nn.Module):
         held = rows[: min(len(rows) // 10, _HOLDOUT)].expand(self._told.models, -1, -1)
         rows = rows[held.shape[1] :]
         shape = self._told.models, self._told.batch_size
-        best, left, rounds = torch.full((2, self._told.models), torch.inf), _PATIENCE, 0
+        best, left, rounds = rows.new_full((2, self._told.models), torch.inf), _PATIENCE, 0
         while left:
             for _ in range(max(len(rows) // shape[1], _ROUND)):
                 index = torch.randint(len(rows), shape, generator=generator)
@@ -122,7 +158,7 @@ class Models(nn.Module):
         return likely, errors.mean((1, 2)), ends.mean(1)
 
     @torch.no_grad()
-    def step(self, observations: Tensor, actions: Tensor, generator: Generator) -> Steps:
+    def step(self, observations: Tensor, actions: Tensor, generator: Generator) -> Rows:
         """What may follow: each row as a random model says."""
         count = len(observations)
         rows = torch.arange(count)
@@ -132,10 +168,9 @@ class Models(nn.Module):
         mean, log_variance, end = (
             each[model, rows] for each in self(scaled.expand(self._told.models, -1, -1))
         )
-        noise = torch.randn(mean.shape, generator=generator)
-        outputs = mean + (log_variance / 2).exp() * noise
+        outputs = mean + (log_variance / 2).exp() * normal(mean, generator)
         outputs = outputs * self.std[self._inputs :] + self.mean[self._inputs :]
-        return Steps(observations, actions, outputs[:, -1], observations + outputs[:, :-1], (end > 0).float())
+        return Rows(observations, actions, outputs[:, -1], observations + outputs[:, :-1], (end > 0).float())
 
     def state(self) -> dict[str, Any]:
         return {"networks": self.state_dict(), "optimizer": self._optimizer.state_dict()}
@@ -145,140 +180,97 @@ class Models(nn.Module):
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-class MBPOAgent:
-    """Implements `dlsys.rl.agent.Agent`.
+class MBPOAgent(OwnAgent):
+    """An iteration is `algorithm.every` steps, what the models learn from all of them, and what the policy
+    learns from the models."""
 
-    Environments cannot be saved: a checkpoint cuts the episode that runs, whether the run goes on or is
-    resumed.
-    """
+    network: SoftPolicy
 
     def __init__(self, job: RLJob) -> None:
-        assert isinstance(job.algorithm, MBPO)
-        seed_all(job.seed)
-        self._told = told = job.algorithm
-        self._env = environments.make(job.environment)
-        observations, actions = _sizes(self._env)
-        self._generator = Generator().manual_seed(job.seed)
-        self._learner = SoftActorCritic(observations, actions, told, told.average)
-        self._models = Models(observations, actions, told)
-        self.policy = Policy(self._learner.actor)
-        empty = torch.empty
-        self._real = Steps(
-            empty(0, observations), empty(0, actions), empty(0), empty(0, observations), empty(0)
+        super().__init__(job, SoftPolicy)
+        told = job.algorithm
+        assert isinstance(told, MBPO)
+        self._told, numbers, chosen = told, self.observations.shapes[NUMBERS][0], self.actions.numbers
+        self.learner = SoftActorCritic(
+            self.network, self.actions, told, average=told.average, device=self.device
         )
-        self._sampled = 0
-        self._seen: NDArray[Any] | None = None
-        self._return, self._length = 0.0, 0
+        self._models = Models(numbers, chosen, told).to(self.device)
+        shapes = ((numbers,), (chosen,), (), (numbers,), ())
+        self._real = Rows(*(torch.empty(0, *shape, device=self.device) for shape in shapes))
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        return self.learner.optimizers
+
+    def best(self, explore: bool) -> nn.Module:
+        return Drawn(self.network) if explore else self.network
+
+    def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
+        return self.learner.worth(seen)
 
     def iterate(self) -> Iteration:
         told, began = self._told, time.perf_counter()
-        did = Iteration(steps=told.every)
-        new = Steps.join([self._step(did) for _ in range(told.every)])
-        self._real = Steps(*(values[-told.memory :] for values in Steps.join([self._real, new])))
-        self._sampled += told.every
+        steps = max(1, told.every // self.runners.count)
+        rollout, _ = self.runners.sample(steps, self.step, {"random": float(self.step < told.start)})
+        self.step += rollout.steps
+        self.rewards.take(rollout)
+        new = Rows.of(rollout, self.device)
+        self.network.features.update({NUMBERS: new.observations})
+        self._real = Rows(*(values[-told.memory :] for values in Rows.join([self._real, new])))
         sampled = time.perf_counter()
-        did.seconds["sample"] = sampled - began
-        if self._sampled >= told.start:
-            did.figures.update(self._models.fit(self._real, self._generator))
+        figures: dict[str, float] = {}
+        seconds = {"sample": sampled - began}
+        if self.step >= told.start:
+            figures |= self._models.fit(self._real, self.generator)
             fitted = time.perf_counter()
-            did.seconds["model"] = fitted - sampled
-            did.figures.update(self._learn(self._imagine()))
-            did.seconds["learn"] = time.perf_counter() - fitted
-        return did
+            figures |= self._learn(self._imagine(), rollout.steps)
+            seconds |= {"model": fitted - sampled, "learn": time.perf_counter() - fitted}
+        return Iteration(rollout.steps, rollout.returns, rollout.lengths, figures, seconds)
 
     @torch.no_grad()
-    def _step(self, did: Iteration) -> Steps:
-        """One step of the environment; notes an episode that ends with it."""
-        if self._seen is None:
-            seed = int(torch.randint(2**31, (), generator=self._generator))
-            self._seen, self._return, self._length = self._env.reset(seed=seed)[0], 0.0, 0
-        before = self._tensor(self._seen)
-        if self._sampled < self._told.start:
-            actions = torch.rand(1, self._real.actions.shape[1], generator=self._generator) * 2 - 1
-        else:
-            actions, _ = self._learner.actor.sample(before, self._generator)
-        seen, reward, terminated, truncated, _ = self._env.step(actions[0].numpy())
-        self._return, self._length = self._return + float(reward), self._length + 1
-        self._seen = seen
-        if terminated or truncated:
-            did.returns.append(self._return)
-            did.lengths.append(self._length)
-            self._seen = None
-        return Steps(
-            before,
-            actions,
-            torch.tensor([float(reward)]),
-            self._tensor(seen),
-            torch.tensor([float(terminated)]),
-        )
-
-    @staticmethod
-    def _tensor(seen: NDArray[Any]) -> Tensor:
-        return torch.as_tensor(seen, dtype=torch.float32).reshape(1, -1)
-
-    @torch.no_grad()
-    def _imagine(self) -> Steps:
+    def _imagine(self) -> Rows:
         """Rollouts of the policy in the models, from where it has been."""
-        seen = self._real.sample(self._told.rollouts, self._generator).observations
+        seen = self._real.sample(self._told.rollouts, self.generator).observations
         rolled = []
         for _ in range(self._told.horizon):
-            actions, _ = self._learner.actor.sample(seen, self._generator)
-            rolled.append(self._models.step(seen, actions, self._generator))
+            features = self.network.features({NUMBERS: seen})
+            actions, _ = self.network.squashed(features).sample(self.generator)
+            rolled.append(self._models.step(seen, actions, self.generator))
             seen = rolled[-1].following[rolled[-1].terminated == 0]
-        return Steps.join(rolled)
+        return Rows.join(rolled)
 
-    def _learn(self, imagined: Steps) -> dict[str, float]:
+    def _learn(self, imagined: Rows, steps: int) -> dict[str, float]:
         told = self._told
         real = round(told.real * told.batch_size)
-        for _ in range(told.updates * told.every):
-            rows = [
-                self._real.sample(real, self._generator),
-                imagined.sample(told.batch_size - real, self._generator),
+        for _ in range(told.updates * steps):
+            parts = [
+                self._real.sample(real, self.generator),
+                imagined.sample(told.batch_size - real, self.generator),
             ]
-            figures = self._learner.update(Steps.join(rows), self._generator)
+            figures, _ = self.learner.update(self._steps(Rows.join(parts)), self.generator)
         return {name: float(value) for name, value in figures.items()}
 
-    def act(self, observations: NDArray[Any], explore: bool = False) -> NDArray[Any]:
-        with torch.inference_mode():
-            seen = torch.as_tensor(observations, dtype=torch.float32).flatten(1)
-            actions = self.policy.drawn(seen) if explore else self.policy(seen)
-        return np.asarray(actions.numpy())
+    def _steps(self, rows: Rows) -> Steps:
+        rewards = self.rewards.scaled(rows.rewards.cpu().numpy())
+        return Steps(
+            seen={NUMBERS: rows.observations},
+            actions=rows.actions,
+            rewards=torch.from_numpy(rewards).to(self.device),
+            going=self._told.gamma * (1 - rows.terminated),
+            following={NUMBERS: rows.following},
+            weights=torch.ones_like(rows.rewards),
+        )
 
     def state(self) -> dict[str, Any]:
-        self._seen = None
         return {
-            "learner": self._learner.state(),
+            **super().state(),
+            "learner": self.learner.state(),
             "models": self._models.state(),
             "real": self._real._asdict(),
-            "sampled": self._sampled,
-            "generator": self._generator.get_state(),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        self._learner.load(state["learner"])
+    def load(self, state: dict[str, Any]) -> list[str]:
+        self.learner.load(state["learner"])
         self._models.load(state["models"])
-        self._real = Steps(**state["real"])
-        self._sampled = state["sampled"]
-        self._generator.set_state(state["generator"])
-        self._seen = None
-
-    def weights(self) -> dict[str, NDArray[Any]]:
-        return {name: value.numpy() for name, value in self._learner.actor.state_dict().items()}
-
-    def close(self) -> None:
-        self._env.close()  # type: ignore[no-untyped-call]
-
-
-def policy(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:
-    """The policy of an agent's weights, without the agent."""
-    assert isinstance(job.algorithm, MBPO)
-    env = environments.make(job.environment)
-    actor = Actor(*_sizes(env), job.algorithm)
-    actor.load_state_dict(dict(weights))
-    env.close()  # type: ignore[no-untyped-call]
-    return Policy(actor)
-
-
-def _sizes(env: Env) -> tuple[int, int]:
-    """How many numbers an observation and an action have."""
-    return int(np.prod(env.observation_space.shape or ())), int(np.prod(env.action_space.shape or ()))
+        self._real = Rows(**{name: value.to(self.device) for name, value in state["real"].items()})
+        return super().load(state)

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dlsys.spec.rl.section import AlgorithmSection, Deep, Share
+from dlsys.spec.rl.section import AlgorithmSection, Deep, Sees, Share
 from dlsys.spec.section import Count, NonNegative, NonNegativeInt, Positive
 
 
@@ -18,7 +18,8 @@ class MBPO(Deep):
     ACTIONS: ClassVar[tuple[str, ...]] = ("continuous",)
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
     RLLIB: ClassVar[bool] = False
-    RUNNERS: ClassVar[bool] = False
+    SEES: ClassVar[Sees] = "parts"
+    OWN: ClassVar[bool] = True
     CHANCES: ClassVar[bool] = True
 
     name: Literal["mbpo"]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dlsys.spec.rl.section import Deep, Share
+from dlsys.spec.rl.section import Deep, Sees, Share
 from dlsys.spec.section import Count, FileName, Fraction, NonNegative, Positive
 
 
@@ -16,6 +16,10 @@ class Offline(Deep):
 
     OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
     CHANCES: ClassVar[bool] = True
+    RLLIB: ClassVar[bool] = False
+    RUNNERS: ClassVar[bool] = False
+    SEES: ClassVar[Sees] = "parts"
+    OWN: ClassVar[bool] = True
 
     episodes: FileName
     """A Parquet file of recorded episodes, or a folder of such files; a relative path starts at the job
@@ -29,7 +33,7 @@ class Offline(Deep):
 
 
 class BC(Offline):
-    """Behaviour cloning: does what was done; RLlib's."""
+    """Behaviour cloning: does what was done."""
 
     UNBOUNDED: ClassVar[bool] = True
 
@@ -40,7 +44,7 @@ class BC(Offline):
 
 class MARWIL(Offline):
     """Monotonic advantage re-weighted imitation learning (Wang et al. 2018): does what was done, and more
-    so what turned out well; RLlib's."""
+    so what turned out well."""
 
     UNBOUNDED: ClassVar[bool] = True
 
@@ -55,7 +59,7 @@ class MARWIL(Offline):
 
 class IQL(Offline):
     """Implicit Q-learning (Kostrikov et al. 2021): never asks what an action is worth that was not
-    recorded; RLlib's."""
+    recorded."""
 
     ACTIONS: ClassVar[tuple[str, ...]] = ("continuous",)
 
@@ -66,13 +70,14 @@ class IQL(Offline):
     """The widths of the hidden layers of each network."""
     activation: Literal["tanh", "relu", "silu"] = "relu"
     """Between them."""
-    average: Annotated[Share, Field(gt=0)] = 0.005
+    average: Annotated[Share, Field(gt=0)] = 0.05
     """How far the target value functions move to the learned ones at each update, the τ of SAC."""
     expectile: Annotated[Fraction, Field(gt=0)] = 0.8
     """What share of the way from the mean to the best of the recorded actions the value function goes, the
     τ of the paper."""
     weight: Annotated[Share, Field(gt=0)] = 1.0
-    """How much more the better actions count, the β of the paper; RLlib takes up to 1."""
+    """How much more the better actions count, the β of the paper, where the recorded returns have a standard
+    deviation of 10: rewards are given this unit first."""
 
 
 class CQL(Offline):

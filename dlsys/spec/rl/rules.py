@@ -14,6 +14,7 @@ from dlsys.spec.own_code import own_code
 from dlsys.spec.rl import families
 from dlsys.spec.rl.job import PLAYED, RLJob
 from dlsys.spec.rl.models import DreamerV3
+from dlsys.spec.rl.offline import Offline
 from dlsys.spec.rl.value import DQN, Replayed
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
 from dlsys.spec.section import show
@@ -131,6 +132,8 @@ def _networks_are_ours(job: RLJob) -> Found:
         )
     if job.model.module is not None and not algorithm.MODULE:
         yield ("model", "module"), f"{algorithm.name} must know the layers: leave it out, or take a2c"
+    if isinstance(algorithm, Offline) and job.normalize.reward:
+        yield ("normalize", "reward"), f"{algorithm.name} takes rewards as they were recorded: leave it out"
     if job.model.module is None and job.model.options:
         yield ("model", "options"), "are those of model.module: name it, or leave them out"
     if job.model.module is not None:

@@ -13,6 +13,11 @@ from dlsys.spec.section import Bool, Count, NonNegative, NonNegativeInt, Number,
 class Replayed(Deep):
     """An algorithm that learns from what it did long ago, too."""
 
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat", "image", "mixed")
+    RLLIB: ClassVar[bool] = False
+    SEES: ClassVar[Sees] = "parts"
+    OWN: ClassVar[bool] = True
+
     hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] = (256, 256)
     """The widths of the hidden layers of each network."""
     activation: Literal["tanh", "relu", "silu"] = "relu"
@@ -44,10 +49,6 @@ class DQN(Replayed):
     """Deep Q-networks (Mnih et al. 2015) and what has been added to them."""
 
     ACTIONS: ClassVar[tuple[str, ...]] = ("discrete",)
-    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat", "image", "mixed")
-    RLLIB: ClassVar[bool] = False
-    SEES: ClassVar[Sees] = "parts"
-    OWN: ClassVar[bool] = True
     MEMORY: ClassVar[bool] = True
 
     name: Literal["dqn"]
@@ -101,7 +102,7 @@ class Rainbow(DQN):
 
 class SAC(Replayed):
     """Soft actor-critic with a learned temperature (Haarnoja et al. 2018), and its form for discrete actions
-    (Christodoulou 2019); RLlib's."""
+    (Christodoulou 2019)."""
 
     CHANCES: ClassVar[bool] = True
 
@@ -120,7 +121,7 @@ class SAC(Replayed):
     """The first weight α of the policy's entropy."""
     entropy: Number | None = None
     """The entropy that the temperature aims at; by default minus the number of the actions' parts, and for
-    n discrete actions half of log n."""
+    n discrete actions that are legal half of log n."""
 
 
 class DDPG(Replayed):
@@ -128,7 +129,6 @@ class DDPG(Replayed):
     (Fujimoto et al. 2018)."""
 
     ACTIONS: ClassVar[tuple[str, ...]] = ("continuous",)
-    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
 
     name: Literal["ddpg"]
     clip_norm: Positive | None = None
