@@ -180,7 +180,7 @@ def test_a_recording_is_what_offline_agents_read(
     file = tmp_path / "new" / "episodes.parquet"
     agents.record("balancing", file, episodes=3, explore_share=0.5)
     env = gymnasium.make("CartPole-v1")
-    found = read(file, env.observation_space, Actions(env.action_space))
+    found = read(file, 4, Actions(env.action_space))
     assert found.last.sum() == 3
     mean = float(found.rewards.sum() / 3)
     assert f"{file}: 3 episodes of the agent of step 7, mean return {mean:.6g}\n" == capsys.readouterr().out
