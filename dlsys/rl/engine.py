@@ -14,6 +14,7 @@ from dlsys.rl.own import Networked
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import Offline
 from dlsys.train.engine import Surroundings
+from dlsys.train.initial import take
 from dlsys.train.loop import Result
 from dlsys.train.world import World
 
@@ -37,6 +38,8 @@ def run_agent(job: RLJob, world: World, around: Surroundings) -> Result:
         around.store.tidy()
         if saved := around.store.latest():
             loop.resume(saved)
+        elif job.init and isinstance(agent, Networked):
+            around.recorder.note(take(agent.network, job.init, around.folder))
         with environments.stepping(lambda: around.beat(loop.position.step)):
             return loop.run()
     finally:

@@ -65,6 +65,17 @@ def stop_is_given(stop: _Stop) -> Found:
         yield ("stop",), "a target may never be met: give epochs, steps or time besides"
 
 
+class _Init(Protocol):
+    run: str
+    file: str
+
+
+def init_is_one(init: _Init | None) -> Found:
+    """Whether a run that begins with weights says where they are."""
+    if init and bool(init.run) == bool(init.file):
+        yield ("init",), "begins with a run or with a file: say one of them, {run: ID} or {file: PATH}"
+
+
 def experiment_is_plain(tracking: _Store) -> Found:
     """Whether MLflow takes the experiment's name."""
     name = tracking.experiment

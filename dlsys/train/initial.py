@@ -32,7 +32,7 @@ def begin(model: nn.Module, job: TrainJob, folder: Path, *, fresh: bool) -> str:
     Raises:
         UsageError: the weights are not there or do not fit; a pattern matches no parameter.
     """
-    told = _take(model, job.init, folder) if job.init and fresh else ""
+    told = take(model, job.init, folder) if job.init and fresh else ""
     names = [name for name, _ in model.named_parameters()]
     of_groups = [pattern for group in job.optimizer.groups for pattern in group.match]
     for option, patterns in (("freeze", job.freeze), ("optimizer.groups", of_groups)):
@@ -47,7 +47,8 @@ def begin(model: nn.Module, job: TrainJob, folder: Path, *, fresh: bool) -> str:
     return told
 
 
-def _take(model: nn.Module, init: Init, folder: Path) -> str:
+def take(model: nn.Module, init: Init, folder: Path) -> str:
+    """Gives a model the weights that a job begins with; as `begin`."""
     given, name = _weights(init, folder)
     own = model.state_dict()
     taken: dict[str, Tensor] = {}

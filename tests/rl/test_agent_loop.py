@@ -9,16 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from PIL import Image
 
 from dlsys.errors import NonFiniteError
 from dlsys.rl.agent import Iteration
+from dlsys.rl.engine import build, run_agent
 from dlsys.rl.evaluate import play
 from dlsys.rl.loop import Loop
+from dlsys.rl.own import Networked
 from dlsys.spec.rl.job import RLJob
 from dlsys.train.checkpoint import CheckpointStore
 from dlsys.train.engine import Surroundings
+from dlsys.train.world import World
 
 
 class Leaning:
@@ -238,3 +242,26 @@ class Blind(CartPoleEnv):
 
     def __init__(self) -> None:
         super().__init__()
+
+
+def test_an_agent_begins_with_the_policy_of_a_file(tmp_path: Path) -> None:
+    told = job(
+        algorithm={"name": "ppo", "lr": 0.0, "hidden": [8], "batch_size": 64},
+        init={"file": "before.pt"},
+        stop={"epochs": 1},
+        episodes={"valid": 1, "test": 1},
+    )
+    before = build(told)
+    assert isinstance(before, Networked)
+    with torch.no_grad():
+        for parameter in before.network.parameters():
+            parameter.add_(1.0)
+    torch.save(before.network.state_dict(), tmp_path / "before.pt")
+    before.close()
+    made, recorder = loop(tmp_path, told)
+    run_agent(told, World(), made.around)
+    assert recorder.notes[0].startswith("begins with 6 tensors of before.pt")
+    saved = made.around.store.latest()
+    assert saved is not None
+    for name, value in before.weights().items():
+        np.testing.assert_array_equal(saved.model[name].numpy(), value)

@@ -22,7 +22,7 @@ from dlsys.spec.section import (
     Section,
     Text,
 )
-from dlsys.spec.train.job import Checkpoint, Failure, Store, TrainJob, amounts
+from dlsys.spec.train.job import Checkpoint, Failure, Init, Store, TrainJob, amounts
 from dlsys.spec.yaml import Path
 
 # What is measured of evaluation episodes, each with the value that is the best; of lengths nobody knows it.
@@ -189,6 +189,8 @@ class RLJob(Section):
     """Its networks."""
     normalize: Normalize = Field(default_factory=Normalize)
     """What is standardized."""
+    init: Init | None = None
+    """Begins with the policy of another run, or of a file."""
     resources: RLResources = Field(default_factory=RLResources)
     """Env runners and what each process needs."""
     stop: RLStop

@@ -16,7 +16,7 @@ from dlsys.spec.rl.job import PLAYED, RLJob
 from dlsys.spec.rl.models import DreamerV3
 from dlsys.spec.rl.offline import Offline
 from dlsys.spec.rl.value import DQN, Replayed
-from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
+from dlsys.spec.rules import Found, Rules, experiment_is_plain, init_is_one, stop_is_given
 from dlsys.spec.section import show
 
 # gymnasium's wrappers with running statistics.
@@ -83,6 +83,13 @@ def _nothing_elastic(job: RLJob) -> Found:
             ("failure", "elastic"),
             "is for workers that train together: lost env runners start again anyway",
         )
+
+
+@_RULES.on("init", "algorithm")
+def _begins_with_weights(job: RLJob) -> Found:
+    yield from init_is_one(job.init)
+    if job.init and not job.algorithm.OWN:
+        yield ("init",), f"{job.algorithm.name} cannot begin with weights: leave it out"
 
 
 @_RULES.on("failure", "algorithm")

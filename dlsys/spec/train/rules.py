@@ -16,7 +16,7 @@ from dlsys.spec.explain import explain
 from dlsys.spec.metrics import metric_exists
 from dlsys.spec.names import wrong_name
 from dlsys.spec.own_code import misnamed_options, own_code
-from dlsys.spec.rules import Found, Rules, experiment_is_plain, stop_is_given
+from dlsys.spec.rules import Found, Rules, experiment_is_plain, init_is_one, stop_is_given
 from dlsys.spec.section import show
 from dlsys.spec.train import strategy_rules
 from dlsys.spec.train.average import SWA
@@ -108,8 +108,7 @@ def _stop_is_given(job: TrainJob) -> Found:
 
 @_RULES.on("init")
 def _init_is_one(job: TrainJob) -> Found:
-    if job.init and bool(job.init.run) == bool(job.init.file):
-        yield ("init",), "begins with a run or with a file: say one of them, {run: ID} or {file: PATH}"
+    yield from init_is_one(job.init)
 
 
 @_RULES.on("average", "stop")
