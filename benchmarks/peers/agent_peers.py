@@ -8,6 +8,7 @@ seconds of training until the mean return of the last 20 training episodes was 4
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import sys
@@ -60,7 +61,8 @@ def start_ray(cpus: int) -> None:
 def dlsys(job: Any, steps: int) -> None:
     from dlsys.rl.engine import build
 
-    start_ray(max(1, job.resources.env_runners))
+    if job.needs_ray:
+        start_ray(max(1, job.resources.env_runners))
     agent = build(job)
     agent.iterate()
     watch, more = Watch(steps), True
@@ -72,44 +74,88 @@ def dlsys(job: Any, steps: int) -> None:
 
 
 def rllib(job: Any, steps: int) -> None:
-    """The same configuration with RLlib's own env runner, memory, learner and loop."""
-    from ray.rllib.algorithms import dqn
-    from ray.rllib.algorithms.dqn.torch.default_dqn_torch_rl_module import DefaultDQNTorchRLModule
-    from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-    from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
-    from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
-
-    from dlsys.rl.environments import make
-    from dlsys.rl.rllib import configure
+    """RLlib's own algorithm with the same settings."""
+    from ray.rllib.algorithms.dqn import DQNConfig
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+    from ray.rllib.utils.metrics import (
+        ENV_RUNNER_RESULTS,
+        EPISODE_RETURN_MEAN,
+        NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    )
 
     start_ray(1)
-    seen = make(job.environment).observation_space
-    config: Any = configure(job, seen).env_runners(env_runner_cls=SingleAgentEnvRunner)
-    if job.algorithm.name == "dqn":
-        theirs = dqn.DQNConfig()
-        config.algo_class = theirs.algo_class
-        config.learners(learner_class=theirs.get_default_learner_class())
-        config.rl_module(rl_module_spec=RLModuleSpec(module_class=DefaultDQNTorchRLModule))
-        memory = {"type": "EpisodeReplayBuffer", "capacity": job.algorithm.capacity}
-        config.training(n_step=job.algorithm.n_step, replay_buffer_config=memory)
+    told = job.algorithm
+    shared = {
+        "lr": told.lr,
+        "gamma": told.gamma,
+        "train_batch_size_per_learner": told.batch_size,
+        "grad_clip": told.clip_norm,
+        "grad_clip_by": "global_norm",
+    }
+    if told.name == "ppo":
+        config: Any = PPOConfig().training(
+            **shared,
+            minibatch_size=told.minibatch_size,
+            num_epochs=told.passes,
+            lambda_=told.trace,
+            clip_param=told.clip,
+            vf_clip_param=float("inf"),
+            vf_loss_coeff=told.value_weight,
+            entropy_coeff=told.entropy,
+            use_kl_loss=False,
+        )
     else:
-        config.learners(learner_class=config.get_default_learner_class())
-    algorithm = config.build_algo()
+        config = DQNConfig().training(
+            **shared,
+            n_step=told.n_step,
+            double_q=False,
+            dueling=False,
+            epsilon=[(0, 1.0), (told.epsilon_steps, told.epsilon)],
+            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": told.capacity},
+            num_steps_sampled_before_learning_starts=told.starts,
+            training_intensity=told.updates * told.batch_size,
+            target_network_update_freq=told.target_every,
+        )
+        config.env_runners(rollout_fragment_length=told.fragment)
+        config.reporting(min_sample_timesteps_per_iteration=1000)
+    network = DefaultModelConfig(
+        fcnet_hiddens=list(told.hidden),
+        fcnet_activation=told.activation,
+        head_fcnet_hiddens=[],
+        vf_share_layers=False,
+    )
+    algorithm = (
+        config.environment(job.environment.name)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=job.resources.envs)
+        .learners(num_learners=0)
+        .rl_module(model_config=network)
+        .reporting(min_time_s_per_iteration=0, metrics_num_episodes_for_smoothing=WINDOW)
+        .debugging(seed=job.seed, log_level="ERROR")
+        .build_algo()
+    )
 
-    def iterate() -> tuple[int, list[float]]:
-        result = algorithm.train()
+    def iterate() -> tuple[int, float]:
+        result = algorithm.train()[ENV_RUNNER_RESULTS]
         lifetime = int(algorithm.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)))
-        told = result[ENV_RUNNER_RESULTS].get("dlsys_returns", [])
-        return lifetime, list(told) if hasattr(told, "__iter__") else [told]
+        return lifetime, float(result.get(EPISODE_RETURN_MEAN, 0.0))
 
     before, _ = iterate()
     watch, more = Watch(steps), True
     while more:
-        now, returns = iterate()
-        more = watch.add(now - before, returns)
+        now, mean = iterate()
+        more = watch.add(now - before, [mean] * WINDOW)  # of as many episodes
         before = now
     watch.tell()
     algorithm.stop()
+
+
+def made(name: str) -> Any:
+    """What Stable-Baselines3 makes environments of: a registered name, or a class."""
+    if ":" not in name:
+        return name
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def sb3(job: Any, steps: int) -> None:
@@ -118,14 +164,15 @@ def sb3(job: Any, steps: int) -> None:
     from stable_baselines3.common.env_util import make_vec_env
 
     told, envs = job.algorithm, job.resources.envs
-    env = make_vec_env(job.environment.name, envs, seed=job.seed)
-    net = {
+    env = make_vec_env(made(job.environment.name), envs, seed=job.seed)
+    images = told.name == "ppo" and job.environment.name.endswith(":Pixels")
+    net: dict[str, Any] = {
         "net_arch": list(told.hidden),
         "activation_fn": getattr(torch.nn, {"tanh": "Tanh", "relu": "ReLU"}[told.activation]),
     }
     if told.name == "ppo":
         model: Any = PPO(
-            "MlpPolicy",
+            "CnnPolicy" if images else "MlpPolicy",
             env,
             learning_rate=told.lr,
             n_steps=told.batch_size // envs,
