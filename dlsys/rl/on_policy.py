@@ -17,7 +17,7 @@ from dlsys.rl.actor_critic import ActorCritic, Best
 from dlsys.rl.agent import Iteration
 from dlsys.rl.observations import tensors
 from dlsys.rl.own import Drawn, OwnAgent
-from dlsys.rl.runners import Remote
+from dlsys.rl.runners import EnvRunner
 from dlsys.rl.sampler import Rollout
 from dlsys.spec.rl.job import RLJob
 
@@ -105,7 +105,7 @@ class OnPolicy(OwnAgent):
     network: ActorCritic
 
     def __init__(
-        self, job: RLJob, *, steps: int | None = None, least: int = 1, kind: type[Remote] = Remote
+        self, job: RLJob, *, steps: int | None = None, least: int = 1, kind: type[EnvRunner] = EnvRunner
     ) -> None:
         super().__init__(job, ActorCritic, kind)
         told: Any = job.algorithm

@@ -15,7 +15,7 @@ from dlsys.rl.actions import Actions
 from dlsys.rl.agent import Iteration
 from dlsys.rl.observations import NUMBERS, Observations, Seen
 from dlsys.rl.rewards import Rewards
-from dlsys.rl.runners import Make, Remote, Runners
+from dlsys.rl.runners import Make, EnvRunner, Runners
 from dlsys.spec.rl.job import RLJob
 from dlsys.train.seeding import seed_all
 
@@ -194,7 +194,7 @@ class OwnAgent(Networked):
         kind: of the processes that sample.
     """
 
-    def __init__(self, job: RLJob, make: Make, kind: type[Remote] = Remote) -> None:
+    def __init__(self, job: RLJob, make: Make, kind: type[EnvRunner] = EnvRunner) -> None:
         super().__init__(job)
         self.runners = Runners(job, make, self.device, kind)
         self.network = self.runners.policy

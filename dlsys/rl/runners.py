@@ -76,7 +76,7 @@ class Runner:
         self._sampler.close()
 
 
-class Remote:
+class EnvRunner:
     """A runner in a process of its own, which is told weights and asked for steps."""
 
     def __init__(self, job: RLJob, make: Make, index: int) -> None:
@@ -137,7 +137,7 @@ class Runners:
         remote: Ray's handles of the processes.
     """
 
-    def __init__(self, job: RLJob, make: Make, device: str = "cpu", kind: type[Remote] = Remote) -> None:
+    def __init__(self, job: RLJob, make: Make, device: str = "cpu", kind: type[EnvRunner] = EnvRunner) -> None:
         self._job = job
         self.renewed = 0
         self._local: Runner | None = None

@@ -93,8 +93,12 @@ def test_an_agent_has_an_env_runner_on_each_node(cluster: Cluster) -> None:
     job_id = submit(cluster, *AGENT)
 
     def nodes() -> set[int]:
-        runners = [process for process in cluster.marked() if "EnvRunner" in " ".join(process.cmdline())]
-        return {process.ppid() for process in runners}
+        found = set()
+        for process in cluster.marked():
+            with suppress(psutil.NoSuchProcess):  # gone since it was listed
+                if "EnvRunner" in " ".join(process.cmdline()):
+                    found.add(process.ppid())
+        return found
 
     cluster.until(lambda: len(nodes()) == 2)
     cluster.wait_for(job_id, ["SUCCEEDED"])

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from dlsys.rl.actor_critic import ActorCritic, policy
 from dlsys.rl.on_policy import Batch, OnPolicy
-from dlsys.rl.runners import Remote
+from dlsys.rl.runners import EnvRunner
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import A2C, A3C
 
@@ -26,7 +26,7 @@ STEPS = 2000
 class A2CAgent(OnPolicy):
     """An iteration is several batches, each of which is learned from once."""
 
-    def __init__(self, job: RLJob, *, steps: int | None = None, kind: type[Remote] = Remote) -> None:
+    def __init__(self, job: RLJob, *, steps: int | None = None, kind: type[EnvRunner] = EnvRunner) -> None:
         super().__init__(job, steps=steps, least=STEPS, kind=kind)
         self._parameters = list(self.network.parameters())
         assert isinstance(job.algorithm, A2C | A3C)

@@ -23,7 +23,7 @@ from dlsys.rl.algorithms.a2c import STEPS, A2CAgent, differentiate
 from dlsys.rl.observations import NUMBERS
 from dlsys.rl.on_policy import batch_of
 from dlsys.rl.rewards import Rewards
-from dlsys.rl.runners import Remote, answer
+from dlsys.rl.runners import EnvRunner, answer
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import A3C
 
@@ -52,7 +52,7 @@ class Gradient:
     rewards: dict[str, Any]
 
 
-class Worker(Remote):
+class Worker(EnvRunner):
     """Samples, and computes gradients on its own copy of the parameters."""
 
     def gradient(self, weights: Mapping[str, Tensor], rewards: dict[str, Any] | None, began: int) -> Gradient:
