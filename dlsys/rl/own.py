@@ -15,7 +15,7 @@ from dlsys.rl.actions import Actions
 from dlsys.rl.agent import Iteration
 from dlsys.rl.observations import NUMBERS, Observations, Seen
 from dlsys.rl.rewards import Rewards
-from dlsys.rl.runners import Make, EnvRunner, Runners
+from dlsys.rl.runners import EnvRunner, Make, Runners
 from dlsys.spec.rl.job import RLJob
 from dlsys.train.seeding import seed_all
 

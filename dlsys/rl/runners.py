@@ -137,7 +137,9 @@ class Runners:
         remote: Ray's handles of the processes.
     """
 
-    def __init__(self, job: RLJob, make: Make, device: str = "cpu", kind: type[EnvRunner] = EnvRunner) -> None:
+    def __init__(
+        self, job: RLJob, make: Make, device: str = "cpu", kind: type[EnvRunner] = EnvRunner
+    ) -> None:
         self._job = job
         self.renewed = 0
         self._local: Runner | None = None

@@ -70,7 +70,7 @@ UNSERVED: dict[str, spaces.Space[Any]] = {
     "text inside": spaces.Dict(a=spaces.Text(5), b=spaces.Discrete(2)),
     "one of": spaces.OneOf((spaces.Discrete(2), spaces.Box(-1, 1, (1,)))),
 }
-EVERY = {**SEEN, **TAKEN, **UNSERVED}
+SHOWN, DONE = SEEN | UNSERVED, TAKEN | UNSERVED
 
 
 class Both(gymnasium.Env[Any, Any]):
@@ -80,7 +80,7 @@ class Both(gymnasium.Env[Any, Any]):
     """
 
     def __init__(self, seen: str = "vector", taken: str = "category") -> None:
-        self.observation_space, self.action_space = EVERY[seen], EVERY[taken]
+        self.observation_space, self.action_space = SHOWN[seen], DONE[taken]
         self.given: list[Any] = []
 
     def _shown(self) -> Any:
