@@ -66,7 +66,7 @@ class Chances:
         ]
         if self.mean is None or self.log_std is None:
             return self._joined(drawn, None)
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        noise = normal(self.mean, generator)
         return self._joined(drawn, self.mean + self.log_std.exp() * noise)
 
     def best(self) -> Tensor:

@@ -52,7 +52,9 @@ class NoisyLinear(nn.Module):
     def draw(self, generator: torch.Generator | None = None) -> None:
         """New noise."""
         out, wide = self.weight.shape
-        raw = torch.randn(wide + out, generator=generator, device=self.weight.device)
+        # Where the generator is, which may be elsewhere than the weights.
+        device = self.weight.device if generator is None else generator.device
+        raw = torch.randn(wide + out, generator=generator, device=device).to(self.weight.device)
         shaped = raw.sign() * raw.abs().sqrt()
         self.noise = shaped[:wide], shaped[wide:]
 
