@@ -41,7 +41,7 @@ MINIGRID = {"name": "MiniGrid-Empty-5x5-v0", "wrappers": ({"name": "minigrid.wra
         ("box2d", {"name": "LunarLander-v3"}, (8,)),
         ("box2d", {"name": "CarRacing-v3"}, (96, 96, 3)),
         ("dm-control", {"name": "dm_control/cartpole-swingup-v0"}, (5,)),
-        ("minigrid", MINIGRID, (7, 7, 3)),
+        ("minigrid", MINIGRID, (147,)),
         ("bullet", {"name": "HalfCheetahBulletEnv-v0"}, (26,)),
     ],
     ids=lambda value: value.get("name") if isinstance(value, dict) else None,

@@ -40,7 +40,7 @@ _BOX2D = "LunarLander|LunarLanderContinuous|BipedalWalker|BipedalWalkerHardcore|
 
 FAMILIES = (
     Family("atari", r"ALE/.*|.*NoFrameskip-v\d+", ("ale_py",)),
-    Family("mujoco", rf"({_MUJOCO})-v\d+", ("mujoco",), gl=True),
+    Family("mujoco", rf"({_MUJOCO})-v\d+", ("mujoco", "imageio"), gl=True),
     Family("box2d", rf"({_BOX2D})-v\d+", ("Box2D", "pygame")),
     Family("dm-control", r"dm_control/.*", ("dm_control", "shimmy"), gl=True),
     Family("minigrid", r"(MiniGrid|BabyAI)-.*", ("minigrid",)),
