@@ -4,14 +4,13 @@ done."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlsys.rl.actions import Actions
 from dlsys.rl.chances import Chances, mask_of
-from dlsys.rl.networks import Features, Linears, Memory, activation
+from dlsys.rl.networks import Linears, Seeing, activation
 from dlsys.rl.observations import Observations
 from dlsys.rl.sampler import Told
 from dlsys.spec.rl.job import RLJob
@@ -20,28 +19,18 @@ from dlsys.spec.rl.section import Deep
 _POLICY, _VALUE = 0, 1
 
 
-class ActorCritic(nn.Module):
+class ActorCritic(Seeing):
     """Implements `dlsys.rl.runners.Policy`.
 
     Both parts have layers of their own, which are computed together; what images and memories are made of is
     shared.
     """
 
-    initial: Tensor
-
     def __init__(self, observations: Observations, actions: Actions, job: RLJob) -> None:
-        super().__init__()
+        super().__init__(observations, job)
         told = job.algorithm
         assert isinstance(told, Deep)
-        self._actions = actions
-        self.features = Features(observations, job)
-        width = self.features.width
-        self.memory = None
-        initial = torch.zeros(0)
-        if job.model.memory:
-            self.memory = Memory(width, job.model.units, job.model.memory)
-            width, initial = job.model.units, self.memory.initial
-        self.register_buffer("initial", initial, persistent=False)
+        self._actions, width = actions, self.width
         layers: list[nn.Module] = []
         for after in told.hidden:
             layers += [Linears(2, width, after), activation(told.activation)]
@@ -86,9 +75,7 @@ class ActorCritic(nn.Module):
     def forward(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Chances, Tensor, Tensor]:
         """What it would do, what it is worth [N], and what it remembers then [N, S], of what is seen [N, …]
         and remembered [N, S]."""
-        features = self.features(seen)
-        if self.memory is not None:
-            features, memory = self.memory(features, memory)
+        features, memory = self.remembered(seen, memory)
         return *self.heads(features, mask_of(seen)), memory
 
     def sequences(self, seen: Mapping[str, Tensor], memory: Tensor, first: Tensor) -> tuple[Chances, Tensor]:
@@ -99,44 +86,15 @@ class ActorCritic(nn.Module):
             memory: before the first of them, [N, S].
             first: where an episode begins, [T, N].
         """
-        rows = {name: value.flatten(0, 1) for name, value in seen.items()}
-        features = self.features(rows)
-        if self.memory is not None:
-            whole = features.unflatten(0, first.shape)
-            features = self.memory.sequence(whole, memory, first).flatten(0, 1)
-        return self.heads(features, mask_of(rows))
+        mask = mask_of(seen)
+        return self.heads(self.through(seen, memory, first), None if mask is None else mask.flatten(0, 1))
 
-    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: torch.Generator) -> Told:
+    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: torch.Generator | None) -> Told:
         chances, values, memory = self(seen, memory)
         chosen = chances.sample(generator)
         return chosen, {"value": values, "logp": chances.logp(chosen)}, memory
 
-
-class Best(nn.Module):
-    """The likeliest actions of a policy.
-
-    Args:
-        network: the policy.
-
-    Attributes:
-        initial: what it remembers where an episode begins, [S].
-    """
-
-    initial: Tensor
-
-    def __init__(self, network: ActorCritic) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("initial", network.initial, persistent=False)
-
-    def forward(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [N, …] and what is remembered then [N, S]."""
-        chances, _, after = self.network(seen, memory)
+    def best(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The likeliest actions."""
+        chances, _, after = self(seen, memory)
         return chances.best(), after
-
-
-def policy(job: RLJob, weights: Mapping[str, Any], observations: Observations, actions: Actions) -> Best:
-    """What acts, from its weights."""
-    network = ActorCritic(observations, actions, job)
-    network.load_state_dict(dict(weights))
-    return Best(network)

@@ -20,6 +20,7 @@ from dlsys.rl import environments
 from dlsys.rl.actions import Actions, Taken
 from dlsys.rl.observations import Observations, See
 from dlsys.rl.policy import RecurrentPolicy
+from dlsys.rl.runners import Policy
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.spaces import MASK
 from dlsys.spec.rl.tabular import QLearning, QValueIteration, TDLearning, ValueIteration
@@ -120,17 +121,17 @@ class Own(nn.Module):
     """A policy of ours, from the environment's own observations to its own actions.
 
     Args:
-        acts: from what is seen and remembered to what is chosen and remembered then.
+        acts: its network.
         observations, actions: the environment's.
 
     Attributes:
         initial: of a policy that remembers, the state where an episode begins, [S].
     """
 
-    def __init__(self, acts: nn.Module, observations: Observations, actions: Actions) -> None:
+    def __init__(self, acts: Policy, observations: Observations, actions: Actions) -> None:
         super().__init__()
         self._see, self._taken, self._acts = See(observations), Taken(nn.Identity(), actions), acts
-        first = acts.get_buffer("initial")
+        first = acts.initial
         self._masked, self._remembers = observations.masked, len(first) > 0
         self.register_buffer("initial", first)
 
@@ -145,21 +146,21 @@ class Own(nn.Module):
         seen = self._see(observation, more[0] if self._masked else None)
         count = next(iter(seen.values())).shape[0]  # not its length, which would be of the example alone
         before = more[-1] if self._remembers else self.get_buffer("initial").expand(count, -1)
-        chosen, after = self._acts(seen, before)
+        chosen, after = self._acts.best(seen, before)
         return (self._taken(chosen), after) if self._remembers else self._taken(chosen)
 
 
-def acting(job: RLJob, weights: Mapping[str, Tensor]) -> nn.Module:
-    """What acts of an agent of our own: from what is seen and remembered to what is chosen and remembered."""
-    module = ALGORITHMS.target(job.algorithm.name).partition(":")[0]
-    made: nn.Module = import_string(f"{module}:policy")(job, weights, *environments.forms(job.environment))
-    return made
+def acting(job: RLJob, weights: Mapping[str, Tensor], observations: Observations, actions: Actions) -> Policy:
+    """The network of an agent of our own, with these weights."""
+    network: Policy = ALGORITHMS.load(job.algorithm.name).NETWORK(observations, actions, job)
+    network.load_state_dict(weights)
+    return network
 
 
 def _own(job: RLJob, weights: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[Any, ...]]:
     """What acts, and what it is shown: two observations, and what comes with them."""
     observations, actions = environments.forms(job.environment)
-    acts = Own(acting(job, weights), observations, actions)
+    acts = Own(acting(job, weights, observations, actions), observations, actions)
     seen = observations.space.sample()
     shown = tree_map(lambda part: torch.as_tensor(np.stack([np.asarray(part)] * 2)), _plain(seen))
     more = [torch.ones(2, *observations.shapes[MASK], dtype=torch.bool)] if observations.masked else []

@@ -203,6 +203,48 @@ class Features(nn.Module):
         return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
 
 
+class Seeing(nn.Module):
+    """What sees, and may remember: how the networks of all policies begin.
+
+    Args:
+        observations: what there is to see.
+        job: says how.
+
+    Attributes:
+        initial: what it remembers where an episode begins, [S]; S may be 0.
+        width: of what comes out, F.
+    """
+
+    initial: Tensor
+
+    def __init__(self, observations: Observations, job: RLJob) -> None:
+        super().__init__()
+        self.features = Features(observations, job)
+        self.width, self.memory, initial = self.features.width, None, torch.zeros(0)
+        if job.model.memory:
+            self.memory = Memory(self.width, job.model.units, job.model.memory)
+            self.width, initial = job.model.units, self.memory.initial
+        self.register_buffer("initial", initial, persistent=False)
+
+    def remembered(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+        """What comes of what is seen [N, …] and remembered [N, S]: [N, F], and what is remembered then."""
+        features = self.features(seen)
+        return (features, memory) if self.memory is None else self.memory(features, memory)
+
+    def through(self, seen: Mapping[str, Tensor], memory: Tensor, first: Tensor) -> Tensor:
+        """The same of T steps of N episodes [T, N, …], in rows [T · N, F].
+
+        Args:
+            seen: theirs.
+            memory: before the first of them, [N, S].
+            first: where an episode begins, [T, N].
+        """
+        features: Tensor = self.features({name: value.flatten(0, 1) for name, value in seen.items()})
+        if self.memory is None:
+            return features
+        return self.memory.sequence(features.unflatten(0, first.shape), memory, first).flatten(0, 1)
+
+
 def _key(name: str) -> str:
     """A name of a submodule, which may have no dot."""
     return name.replace(".", "/")

@@ -15,7 +15,6 @@ from dlsys.rl.agent import Iteration
 from dlsys.rl.observations import tensors
 from dlsys.rl.own import OwnAgent
 from dlsys.rl.replay import Replay, Transitions
-from dlsys.rl.runners import Make
 from dlsys.rl.sampler import Rollout
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.value import Replayed
@@ -29,14 +28,13 @@ class OffPolicy(OwnAgent):
 
     Args:
         job: the job.
-        make: its policy's network.
 
     Attributes:
         replay: what it did.
     """
 
-    def __init__(self, job: RLJob, make: Make) -> None:
-        super().__init__(job, make)
+    def __init__(self, job: RLJob) -> None:
+        super().__init__(job)
         told = job.algorithm
         assert isinstance(told, Replayed)
         self.told = told

@@ -16,7 +16,6 @@ from dlsys.rl.critics import Steps
 from dlsys.rl.episodes import read
 from dlsys.rl.observations import NUMBERS
 from dlsys.rl.own import Networked
-from dlsys.rl.runners import Make
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import Offline
 
@@ -29,7 +28,6 @@ class OfflineAgent(Networked):
 
     Args:
         job: the job.
-        make: its policy's network.
 
     Attributes:
         recorded: all steps; numbers alone are recorded of observations.
@@ -39,13 +37,13 @@ class OfflineAgent(Networked):
         DataError: the file is missing, is not of this form, or was recorded in another environment.
     """
 
-    def __init__(self, job: RLJob, make: Make) -> None:
+    def __init__(self, job: RLJob) -> None:
         super().__init__(job)
         told = job.algorithm
         assert isinstance(told, Offline)
         self._told = told
         self.observations, self.actions = environments.forms(job.environment)
-        network: Any = make(self.observations, self.actions, job)
+        network: Any = self.NETWORK(self.observations, self.actions, job)
         self.network = network.to(self.device)
         found = read(Path(told.episodes), self.observations.shapes[NUMBERS][0], self.actions)
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from dlsys.rl.actor_critic import ActorCritic, Best
+from dlsys.rl.actor_critic import ActorCritic
 from dlsys.rl.agent import Iteration
 from dlsys.rl.observations import tensors
-from dlsys.rl.own import Drawn, OwnAgent
+from dlsys.rl.own import OwnAgent
 from dlsys.rl.runners import EnvRunner
 from dlsys.rl.sampler import Rollout
 from dlsys.spec.rl.job import RLJob
@@ -102,12 +102,13 @@ class OnPolicy(OwnAgent):
         kind: of the processes that sample.
     """
 
+    NETWORK = ActorCritic
     network: ActorCritic
 
     def __init__(
         self, job: RLJob, *, steps: int | None = None, least: int = 1, kind: type[EnvRunner] = EnvRunner
     ) -> None:
-        super().__init__(job, ActorCritic, kind)
+        super().__init__(job, kind)
         told: Any = job.algorithm
         count = self.runners.count
         self._steps = steps or max(1, -(-told.batch_size // count))
@@ -116,9 +117,6 @@ class OnPolicy(OwnAgent):
     @abstractmethod
     def learn(self, batch: Batch) -> dict[str, float]:
         """Learns from a batch; figures by name."""
-
-    def best(self, explore: bool) -> nn.Module:
-        return Drawn(self.network) if explore else Best(self.network)
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         first = self.network.initial

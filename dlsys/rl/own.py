@@ -4,51 +4,48 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from dlsys.rl.actions import Actions
 from dlsys.rl.agent import Iteration
 from dlsys.rl.observations import NUMBERS, Observations, Seen
 from dlsys.rl.rewards import Rewards
-from dlsys.rl.runners import EnvRunner, Make, Runners
+from dlsys.rl.runners import EnvRunner, Make, Policy, Runners
 from dlsys.spec.rl.job import RLJob
 from dlsys.train.seeding import seed_all
 
 
 class Stateful(Protocol):
-    """An optimizer, as a checkpoint sees it."""
+    """A part of an agent, as a checkpoint sees it."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Any) -> None: ...
 
 
-class Acts(ABC):
+class Acts:
     """Implements `dlsys.rl.agent.Player`, and its `Recurrent`, with a network of ours.
 
     Attributes:
+        network: what acts.
         device: where it is.
     """
 
+    network: Any
     device = "cpu"
 
-    @abstractmethod
-    def best(self, explore: bool) -> nn.Module:
-        """What acts, or draws: from what is seen and remembered to actions and what is remembered then; its
-        buffer `initial` [S] is what is remembered where an episode begins."""
-
     def act(self, observations: Seen, explore: bool = False) -> NDArray[Any]:
-        first = self._initial.expand(len(next(iter(observations.values()))), -1)
+        first = self.network.initial.expand(len(next(iter(observations.values()))), -1)
         actions, _ = self._acted(observations, first, explore)
         return actions
 
     def memory(self) -> NDArray[Any] | None:
-        first = self._initial
+        first: Tensor = self.network.initial
         return first.cpu().numpy() if len(first) else None
 
     def recall(
@@ -60,12 +57,12 @@ class Acts(ABC):
 
     @torch.inference_mode()
     def _acted(self, observations: Seen, before: Tensor, explore: bool) -> tuple[NDArray[Any], Tensor]:
-        actions, after = self.best(explore)(self.shown(observations), before)
+        seen = self.shown(observations)
+        if explore:  # with torch's global generator
+            actions, _, after = self.network.explore(seen, before, None)
+        else:
+            actions, after = self.network.best(seen, before)
         return np.asarray(actions.cpu().numpy()), after
-
-    @property
-    def _initial(self) -> Tensor:
-        return self.best(False).get_buffer("initial")
 
     def shown(self, observations: Seen) -> dict[str, Tensor]:
         """What is seen as tensors where the network is."""
@@ -75,56 +72,30 @@ class Acts(ABC):
         return found
 
 
-class Drawn(nn.Module):
-    """Acts as a policy explores, with torch's global generator.
-
-    Args:
-        network: the policy.
-
-    Attributes:
-        initial: what it remembers where an episode begins, [S].
-    """
-
-    initial: Tensor
-
-    def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("initial", network.initial, persistent=False)
-
-    def forward(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [N, …] and what is remembered then, [N, S]."""
-        chosen, _, after = self.network.explore(seen, memory, None)
-        return chosen, after
-
-
 class Saved(Acts):
     """What acts of an agent that was saved, without the rest of it.
 
     Args:
-        acts: as an algorithm's `policy` makes it of weights: a network that explores too, or what has one.
+        network: its policy's.
     """
 
-    def __init__(self, acts: nn.Module) -> None:
-        self._acts = acts.eval()
-
-    def best(self, explore: bool) -> nn.Module:
-        return Drawn(getattr(self._acts, "network", self._acts)) if explore else self._acts
+    def __init__(self, network: Policy) -> None:
+        self.network = network
 
 
-class Networked(Acts):
+class Networked(Acts, ABC):
     """Implements `dlsys.rl.agent.Agent`, for who learns from whatever there is.
 
     Args:
         job: the job.
 
     Attributes:
-        network: what acts, and what `weights` are of.
+        NETWORK: makes its policy's network, which acts, and of which `weights` are.
         observations, actions: the environment's.
         step: the run's, counted here too: what is drawn, and what changes as the run goes on, depends on it.
     """
 
-    network: Any
+    NETWORK: ClassVar[Make]
     observations: Observations
     actions: Actions
 
@@ -144,6 +115,11 @@ class Networked(Acts):
     def optimizers(self) -> Mapping[str, Stateful]:
         """All of them, by name."""
 
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        """What else a state has, by name."""
+        return {}
+
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         """What it is worth [N] to be where that is seen, if the agent knows."""
         return None
@@ -161,6 +137,7 @@ class Networked(Acts):
             "generator": self.generator.get_state(),
             "torch": torch.get_rng_state(),
             "step": self.step,
+            **{name: part.state_dict() for name, part in self.parts.items()},
         }
 
     def load(self, state: dict[str, Any]) -> list[str]:
@@ -175,6 +152,8 @@ class Networked(Acts):
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
         self.step = state["step"]
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
         return []
 
     def weights(self) -> dict[str, NDArray[Any]]:
@@ -190,13 +169,12 @@ class OwnAgent(Networked):
 
     Args:
         job: the job.
-        make: its policy's network, which samples and acts.
         kind: of the processes that sample.
     """
 
-    def __init__(self, job: RLJob, make: Make, kind: type[EnvRunner] = EnvRunner) -> None:
+    def __init__(self, job: RLJob, kind: type[EnvRunner] = EnvRunner) -> None:
         super().__init__(job)
-        self.runners = Runners(job, make, self.device, kind)
+        self.runners = Runners(job, self.NETWORK, self.device, kind)
         self.network = self.runners.policy
         self.observations, self.actions = self.runners.observations, self.runners.actions
         self.rewards = Rewards(job.normalize.reward, job.algorithm.gamma)
@@ -206,11 +184,14 @@ class OwnAgent(Networked):
         renew = self.job.failure.environment == "renew"
         return {"renewed": float(self.runners.renewed)} if renew else {}
 
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        return {"rewards": self.rewards}
+
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "runners": self.runners.state(), "rewards": self.rewards.state()}
+        return {**super().state(), "runners": self.runners.state()}
 
     def load(self, state: dict[str, Any]) -> list[str]:
-        self.rewards.load(state["rewards"])
         return [*super().load(state), *self.runners.load(state["runners"])]
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,9 @@ class Rewards:
         deviation = float(self._running.variance.sqrt().clamp(min=1e-4))
         return np.clip(rewards / np.float32(deviation), -_FAR, _FAR)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"running": self._running.state_dict(), "returns": self._returns}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._running.load_state_dict(state["running"])
         self._returns = np.asarray(state["returns"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -19,13 +19,18 @@ _LOOK = 2.0
 
 
 class Policy(Protocol):
-    """A network that samples."""
+    """A network that samples and acts."""
+
+    def __init__(self, observations: Observations, actions: Actions, job: RLJob) -> None: ...
 
     initial: Tensor
     """What it remembers where an episode begins, [S]; S may be 0."""
 
-    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: torch.Generator) -> Told:
+    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: torch.Generator | None) -> Told:
         """Actions to learn from: as `dlsys.rl.sampler.Act`."""
+
+    def best(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The best known actions [N, …], and what it remembers then [N, S]."""
 
     def set(self, told: Mapping[str, float]) -> None:
         """How it explores now, by name."""
@@ -37,7 +42,7 @@ class Policy(Protocol):
     def load_state_dict(self, state: Mapping[str, Tensor]) -> Any: ...
 
 
-Make = Callable[[Observations, Actions, RLJob], Policy]
+Make = type[Policy]
 
 
 class Runner:

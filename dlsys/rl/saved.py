@@ -40,7 +40,8 @@ def player(job: RLJob, checkpoints: Path, *, best: bool = False) -> tuple[Player
 
             return PolicyPlayer(module_of(job, saved.model).eval()), saved.position.step
         if job.algorithm.OWN:
-            return Saved(acting(job, saved.model)), saved.position.step
+            forms = environments.forms(job.environment)
+            return Saved(acting(job, saved.model, *forms)), saved.position.step
         agent = build(job.model_copy(update={"resources": RLResources()}))
         agent.load(decode(saved.optimizers["agent"]))
     except (RuntimeError, ValueError, CheckpointError) as error:

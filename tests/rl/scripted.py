@@ -13,8 +13,6 @@ from dlsys.rl.agent import Iteration
 class Scripted:
     """Implements what evaluations and recordings ask of an agent."""
 
-    flat = True
-
     def iterate(self) -> Iteration:
         raise NotImplementedError
 

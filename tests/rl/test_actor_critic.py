@@ -141,7 +141,7 @@ def test_a_workers_running_statistics_are_the_shared_ones() -> None:
     second = worker.gradient(shared.state_dict(), first.rewards, 30)
     assert second.rewards["running"]["count"] == 60
     scale = Rewards(True, 0.99)
-    scale.load(second.rewards)
+    scale.load_state_dict(second.rewards)
     assert np.all(scale.scaled(np.ones(1, np.float32)) < 1)
 
 

@@ -116,7 +116,7 @@ def test_the_lower_of_twin_values_counts_at_smoothed_actions() -> None:
 def test_exploration_is_chance_at_first_and_then_noise_around_the_policy() -> None:
     agent = made("ddpg", starts=100, explore=0.1)
     seen, none = {"numbers": torch.rand(4000, 3)}, torch.zeros(4000, 0)
-    best, _ = agent.network(seen, none)
+    best, _ = agent.network.best(seen, none)
     explored = {}
     for step in (99, 100):
         agent.step = step

@@ -14,7 +14,7 @@ from rl_models import job
 from torch import Tensor
 
 from dlsys.rl.actions import Actions
-from dlsys.rl.algorithms.dqn import Best, DQNAgent, NoisyLinear, QNetwork, projected
+from dlsys.rl.algorithms.dqn import DQNAgent, NoisyLinear, QNetwork, projected
 from dlsys.rl.evaluate import play
 from dlsys.rl.observations import NUMBERS, Observations
 from dlsys.rl.pictures import draw
@@ -98,7 +98,7 @@ def test_noise_has_the_papers_scale() -> None:
 def test_noise_explores_instead_of_chance_and_is_absent_when_the_best_is_asked_for() -> None:
     made = network(noisy=True, noise=3.0)
     assert sum(isinstance(layer, NoisyLinear) for layer in made.modules()) == 2, "not the first layer"
-    shown, best = seen(64), Best(made)
+    shown, best = seen(64), made.best
     known = [best(shown, torch.zeros(1, 0))[0] for _ in range(3)]
     assert all(torch.equal(known[0], each) for each in known)
     tried = [explore(made, shown, seed) for seed in range(8)]
@@ -111,7 +111,7 @@ def test_noise_explores_instead_of_chance_and_is_absent_when_the_best_is_asked_f
 def test_chance_is_as_frequent_as_it_is_told_and_falls() -> None:
     made = network()
     shown = seen(4000)
-    best = Best(made)(shown, torch.zeros(1, 0))[0]
+    best = made.best(shown, torch.zeros(1, 0))[0]
     assert torch.equal(explore(made, shown), best)
     made.set({"epsilon": 0.3})
     # A random action is the best one once in three.
@@ -131,7 +131,7 @@ def test_what_is_not_legal_is_neither_drawn_nor_best() -> None:
     shown = {**seen(500), "action_mask": mask}
     made.set({"epsilon": 0.5})
     assert set(explore(made, shown).tolist()) == {1, 3}
-    assert set(Best(made)(shown, torch.zeros(1, 0))[0].tolist()) <= {1, 3}
+    assert set(made.best(shown, torch.zeros(1, 0))[0].tolist()) <= {1, 3}
 
 
 def test_rainbow_has_all_six() -> None:

@@ -174,7 +174,10 @@ def test_draws_are_as_those_of_training(name: str, environment: str) -> None:
         with torch.no_grad():
             shown = {"numbers": torch.as_tensor(seen["numbers"])}
             tried = agent.network.explore(shown, torch.zeros(4000, 0), torch.Generator())[0].numpy()
-        for player in (agent, Saved(acting(agent.job, agent.network.state_dict()))):
+        for player in (
+            agent,
+            Saved(acting(agent.job, agent.network.state_dict(), agent.observations, agent.actions)),
+        ):
             drawn = drawn_of(player, seen)
             assert drawn.mean() == pytest.approx(tried.mean(), abs=0.08)
             assert drawn.std() == pytest.approx(tried.std(), abs=0.08)

@@ -134,7 +134,7 @@ def test_it_learns_the_best_actions_and_keeps_its_entropy(twin: bool) -> None:
     for now in range(200):
         _play(learner, now)
     seen = torch.rand(200, 3) * 2 - 1
-    best, _ = learner.policy({"numbers": seen}, torch.zeros(200, 0))
+    best, _ = learner.policy.best({"numbers": seen}, torch.zeros(200, 0))
     assert (best == torch.where(seen[:, 0] > 0, 1, 3)).float().mean() > 0.9
     entropy = Categorical(logits=learner.policy.head(seen)).entropy().mean().item()
     assert entropy == pytest.approx(math.log(4) / 2, abs=0.25)
@@ -156,7 +156,7 @@ def test_what_is_not_legal_is_never_done_and_costs_no_entropy() -> None:
     torch.testing.assert_close(learner.aim(legal)[::16], torch.tensor([math.log(2) / 2, 0.0]))  # type: ignore[index]
     shown, none = masked(made_up(seen, FOUR)).seen, torch.zeros(32, 0)
     explored = torch.stack([learner.policy.explore(shown, none, Generator())[0] for _ in range(20)])
-    for chosen in (*explored, learner.policy(shown, none)[0]):
+    for chosen in (*explored, learner.policy.best(shown, none)[0]):
         assert legal[torch.arange(32), chosen].all()
     assert {0, 2} == set(explored[:, :16].flatten().tolist())
 

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from dlsys.rl.actor_critic import ActorCritic, policy
+from dlsys.rl.actor_critic import ActorCritic
 from dlsys.rl.on_policy import Batch, OnPolicy
 from dlsys.rl.runners import EnvRunner
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import A2C, A3C
-
-__all__ = ["A2CAgent", "differentiate", "policy"]
 
 # Steps of one iteration at least: it does several updates, since each is small.
 STEPS = 2000

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from dlsys.rl import environments
-from dlsys.rl.actor_critic import ActorCritic, policy
+from dlsys.rl.actor_critic import ActorCritic
 from dlsys.rl.agent import Iteration
 from dlsys.rl.algorithms.a2c import STEPS, A2CAgent, differentiate
 from dlsys.rl.observations import NUMBERS
@@ -26,8 +26,6 @@ from dlsys.rl.rewards import Rewards
 from dlsys.rl.runners import EnvRunner, answer
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import A3C
-
-__all__ = ["A3CAgent", "policy"]
 
 
 @dataclass
@@ -69,7 +67,7 @@ class Worker(EnvRunner):
         assert isinstance(told, A3C)
         scale = Rewards(self.job.normalize.reward, told.gamma)
         if rewards is not None:
-            scale.load(rewards)
+            scale.load_state_dict(rewards)
         with environments.stepping(self._count):
             rollout = runner.sample(told.rollout)
         scale.take(rollout)
@@ -82,7 +80,7 @@ class Worker(EnvRunner):
             returns=rollout.returns,
             lengths=rollout.lengths,
             numbers=None if network.features.running is None else batch.seen[NUMBERS],
-            rewards=scale.state(),
+            rewards=scale.state_dict(),
         )
 
 

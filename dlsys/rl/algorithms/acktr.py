@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from dlsys.rl.actor_critic import policy
 from dlsys.rl.kfac import Curvature
 from dlsys.rl.on_policy import Batch, OnPolicy
+from dlsys.rl.own import Stateful
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import ACKTR
-
-__all__ = ["ACKTRAgent", "policy"]
 
 # Steps of one iteration at least.
 _STEPS = 2000
@@ -46,6 +44,10 @@ class ACKTRAgent(OnPolicy):
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return {"momentum": self._momentum}
+
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        return {**super().parts, "curvature": self._curvature}
 
     def learn(self, batch: Batch) -> dict[str, float]:
         told, rows = self._told, batch.flat()
@@ -97,11 +99,9 @@ class ACKTRAgent(OnPolicy):
         return float(along[0] * lengths[0].square() / 2)
 
     def state(self) -> dict[str, Any]:
-        more = {"curvature": self._curvature.state_dict(), "drawing": self._drawing.get_state()}
-        return {**super().state(), **more}
+        return {**super().state(), "drawing": self._drawing.get_state()}
 
     def load(self, state: dict[str, Any]) -> list[str]:
-        self._curvature.load_state_dict(state["curvature"])
         self._drawing.set_state(state["drawing"])
         return super().load(state)
 

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from dlsys.rl.actions import Actions
-from dlsys.rl.algorithms.sac import SoftActorCritic, SoftPolicy, policy
+from dlsys.rl.algorithms.sac import SoftActorCritic, SoftPolicy
 from dlsys.rl.chances import Squashed, even
 from dlsys.rl.critics import Steps
 from dlsys.rl.offline import OfflineAgent
-from dlsys.rl.own import Drawn
+from dlsys.rl.own import Stateful
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import CQL
-
-__all__ = ["CQLAgent", "policy"]
 
 
 def soft_maximum(values: Tensor, log_densities: Tensor) -> Tensor:
@@ -70,10 +67,11 @@ class Conservative(SoftActorCritic):
 
 
 class CQLAgent(OfflineAgent):
+    NETWORK = SoftPolicy
     network: SoftPolicy
 
     def __init__(self, job: RLJob) -> None:
-        super().__init__(job, SoftPolicy)
+        super().__init__(job)
         assert isinstance(job.algorithm, CQL)
         self.learner = Conservative(self.network, self.actions, job.algorithm, self.device)
         self._unit = self.spread_rewards()
@@ -82,8 +80,9 @@ class CQLAgent(OfflineAgent):
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return self.learner.optimizers
 
-    def best(self, explore: bool) -> nn.Module:
-        return Drawn(self.network) if explore else self.network
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        return {**super().parts, "learner": self.learner}
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         return self.learner.worth(seen) / self._unit
@@ -91,10 +90,3 @@ class CQLAgent(OfflineAgent):
     def update(self, steps: Steps, returns: Tensor) -> dict[str, Tensor]:
         figures, _ = self.learner.update(steps, self.generator)
         return figures
-
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "learner": self.learner.state()}
-
-    def load(self, state: dict[str, Any]) -> list[str]:
-        self.learner.load(state["learner"])
-        return super().load(state)

@@ -18,41 +18,38 @@ from torch.optim import Adam
 from dlsys.rl.actions import Actions
 from dlsys.rl.chances import even, normal
 from dlsys.rl.critics import Critics, Steps, approach, descend
-from dlsys.rl.networks import Features, networks
+from dlsys.rl.networks import Seeing, networks
 from dlsys.rl.observations import Observations
 from dlsys.rl.off_policy import OffPolicy
+from dlsys.rl.own import Stateful
 from dlsys.rl.sampler import Told
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.value import DDPG
 
 
-class Deterministic(nn.Module):
+class Deterministic(Seeing):
     """A policy μ(s) in ±1. Implements `dlsys.rl.runners.Policy`.
 
     It explores by chance alone at first, and then with noise on what it would do.
     """
 
-    initial: Tensor
-
     def __init__(self, observations: Observations, actions: Actions, job: RLJob) -> None:
-        super().__init__()
+        super().__init__(observations, job)
         told = job.algorithm
         assert isinstance(told, DDPG)
-        self.features = Features(observations, job)
-        self.layers = networks(1, self.features.width, actions.numbers, told.hidden, told.activation)
-        self.register_buffer("initial", torch.zeros(0), persistent=False)
+        self.layers = networks(1, self.width, actions.numbers, told.hidden, told.activation)
         self._random, self._noise = False, told.explore
 
     def set(self, told: Mapping[str, float]) -> None:
         self._random = bool(told.get("random"))
 
-    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: Generator) -> Told:
-        best, _ = self(seen, memory)
+    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: Generator | None) -> Told:
+        best, _ = self.best(seen, memory)
         if self._random:
             return even(best, generator), {}, memory
         return (best + self._noise * normal(best, generator)).clamp(-1, 1), {}, memory
 
-    def forward(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+    def best(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
         """The best known actions [N, A], and what is remembered then, [N, 0]."""
         return chosen(self.layers, self.features(seen)), memory
 
@@ -66,10 +63,11 @@ def chosen(layers: nn.Module, features: Tensor) -> Tensor:
 class DDPGAgent(OffPolicy):
     """An iteration is a thousand steps of the environments, and the updates that they bring."""
 
+    NETWORK = Deterministic
     network: Deterministic
 
     def __init__(self, job: RLJob) -> None:
-        super().__init__(job, Deterministic)
+        super().__init__(job)
         told, policy = job.algorithm, self.network
         assert isinstance(told, DDPG)
         self._told = told
@@ -85,9 +83,9 @@ class DDPGAgent(OffPolicy):
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return {"values": self._values, "policy": self._policy}
 
-    def best(self, explore: bool) -> nn.Module:
-        """It has nothing to draw: noise is for learning alone."""
-        return self.network
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        return {**super().parts, "critics": self.critics, "target_layers": self.target_layers}
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         features = self.network.features(seen)
@@ -142,24 +140,8 @@ class DDPGAgent(OffPolicy):
         return steps.rewards + steps.going * self.critics.later(features, actions)
 
     def state(self) -> dict[str, Any]:
-        return {
-            **super().state(),
-            "critics": self.critics.state_dict(),
-            "target_layers": self.target_layers.state_dict(),
-            "updates": self._updates,
-        }
+        return {**super().state(), "updates": self._updates}
 
     def load(self, state: dict[str, Any]) -> list[str]:
-        self.critics.load_state_dict(state["critics"])
-        self.target_layers.load_state_dict(state["target_layers"])
         self._updates = state["updates"]
         return super().load(state)
-
-
-def policy(
-    job: RLJob, weights: Mapping[str, Any], observations: Observations, actions: Actions
-) -> Deterministic:
-    """What acts, from its weights."""
-    network = Deterministic(observations, actions, job)
-    network.load_state_dict(dict(weights))
-    return network

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dlsys.rl.actions import Actions
 from dlsys.rl.adam import Adam
 from dlsys.rl.chances import mask_of
-from dlsys.rl.networks import Features, Memory, activation
+from dlsys.rl.networks import Seeing, activation
 from dlsys.rl.observations import Observations, tensors
 from dlsys.rl.off_policy import OffPolicy
 from dlsys.rl.own import Stateful
@@ -66,7 +66,7 @@ class NoisyLinear(nn.Module):
         return nn.functional.linear(inputs, weight, self.bias + self.bias_sigma * out)
 
 
-class QNetwork(nn.Module):
+class QNetwork(Seeing):
     """What actions are worth. Implements `dlsys.rl.runners.Policy`.
 
     With noise, every layer after the features has it, but the first where there is more than one: its noise
@@ -74,19 +74,11 @@ class QNetwork(nn.Module):
     and is nought when the best known actions are asked for.
     """
 
-    initial: Tensor
-
     def __init__(self, observations: Observations, actions: Actions, job: RLJob) -> None:
-        super().__init__()
+        super().__init__(observations, job)
         told = job.algorithm
         assert isinstance(told, DQN)
-        self._told, self.choices = told, actions.counts[0]
-        self.features = Features(observations, job)
-        width, self.memory, initial = self.features.width, None, torch.zeros(0)
-        if job.model.memory:
-            self.memory = Memory(width, job.model.units, job.model.memory)
-            width, initial = job.model.units, self.memory.initial
-        self.register_buffer("initial", initial, persistent=False)
+        self._told, self.choices, width = told, actions.counts[0], self.width
         layers: list[nn.Module] = []
         for index, after in enumerate(told.hidden):
             layers += [
@@ -119,11 +111,6 @@ class QNetwork(nn.Module):
             for layer in self._noisy:
                 layer.noise = None
 
-    def remembered(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [N, F] of what is seen [N, …], and what is remembered then [N, S]."""
-        features = self.features(seen)
-        return (features, memory) if self.memory is None else self.memory(features, memory)
-
     def outputs(self, features: Tensor) -> Tensor:
         """Of each action its value, or the logarithms of its returns' shares: [N, actions, atoms]."""
         inner = self.body(features)
@@ -144,7 +131,7 @@ class QNetwork(nn.Module):
         found = outputs.squeeze(-1) if single else (outputs.softmax(-1) * self.atoms).sum(-1)
         return found if mask is None else found.masked_fill(~mask, torch.finfo(found.dtype).min)
 
-    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: torch.Generator) -> Told:
+    def explore(self, seen: dict[str, Tensor], memory: Tensor, generator: torch.Generator | None) -> Told:
         features, memory = self.remembered(seen, memory)
         mask = mask_of(seen)
         with self.noise(generator):
@@ -156,34 +143,20 @@ class QNetwork(nn.Module):
             best = torch.where(drawn, random, best)
         return best, {}, memory
 
-
-class Best(nn.Module):
-    """The actions that are worth most.
-
-    Attributes:
-        initial: what it remembers where an episode begins, [S].
-    """
-
-    initial: Tensor
-
-    def __init__(self, network: QNetwork) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("initial", network.initial, persistent=False)
-
-    def forward(self, seen: Mapping[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [N] and what is remembered then [N, S]."""
-        features, after = self.network.remembered(seen, memory)
-        return self.network.mean(self.network.outputs(features), mask_of(seen)).argmax(-1), after
+    def best(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+        """The actions that are worth most."""
+        features, memory = self.remembered(seen, memory)
+        return self.mean(self.outputs(features), mask_of(seen)).argmax(-1), memory
 
 
 class DQNAgent(OffPolicy):
     """An iteration is a thousand steps of the environments, and the updates that they bring."""
 
+    NETWORK = QNetwork
     network: QNetwork
 
     def __init__(self, job: RLJob) -> None:
-        super().__init__(job, QNetwork)
+        super().__init__(job)
         told = job.algorithm
         assert isinstance(told, DQN)
         self._told = told
@@ -195,8 +168,9 @@ class DQNAgent(OffPolicy):
     def optimizers(self) -> Mapping[str, Stateful]:
         return {"adam": self._adam}
 
-    def best(self, explore: bool) -> nn.Module:
-        return Best(self.network)
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        return {**super().parts, "target": self._target}
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         if len(self.network.initial):
@@ -265,11 +239,7 @@ class DQNAgent(OffPolicy):
         memory = torch.from_numpy(pieces.memory).to(self.device)
 
         def outputs(network: QNetwork) -> Tensor:
-            rows = {name: part.flatten(0, 1) for name, part in seen.items()}
-            assert network.memory is not None
-            inner = network.features(rows).unflatten(0, first.shape)
-            found = network.outputs(network.memory.sequence(inner, memory, first).flatten(0, 1))
-            return found.unflatten(0, first.shape)
+            return network.outputs(network.through(seen, memory, first)).unflatten(0, first.shape)
 
         mine = outputs(self.network)
         with torch.no_grad():
@@ -294,10 +264,9 @@ class DQNAgent(OffPolicy):
         return loss, {"q": values.mean(), "td_error": errors.mean()}
 
     def state(self) -> dict[str, Any]:
-        return {**super().state(), "target": self._target.state_dict(), "renewed": self._renewed}
+        return {**super().state(), "renewed": self._renewed}
 
     def load(self, state: dict[str, Any]) -> list[str]:
-        self._target.load_state_dict(state["target"])
         self._renewed = state["renewed"]
         return super().load(state)
 
@@ -316,10 +285,3 @@ def projected(shares: Tensor, moved: Tensor, atoms: Tensor) -> Tensor:
     apart = atoms[1] - atoms[0]
     away = (moved.clamp(atoms[0], atoms[-1]).unsqueeze(-1) - atoms).abs() / apart
     return (shares.unsqueeze(-1) * (1 - away).clamp(0, 1)).sum(1)
-
-
-def policy(job: RLJob, weights: Mapping[str, Any], observations: Observations, actions: Actions) -> Best:
-    """What acts, from its weights."""
-    network = QNetwork(observations, actions, job)
-    network.load_state_dict(dict(weights))
-    return Best(network)

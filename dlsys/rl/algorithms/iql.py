@@ -8,30 +8,28 @@ depend on what is seen.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam
 
-from dlsys.rl.actor_critic import ActorCritic, Best, policy
+from dlsys.rl.actor_critic import ActorCritic
 from dlsys.rl.critics import Critics, Steps, descend
 from dlsys.rl.offline import OfflineAgent
-from dlsys.rl.own import Drawn
+from dlsys.rl.own import Stateful
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import IQL
-
-__all__ = ["IQLAgent", "policy"]
 
 # No step counts more than this many, as in the authors' code.
 _MOST = 100.0
 
 
 class IQLAgent(OfflineAgent):
+    NETWORK = ActorCritic
     network: ActorCritic
 
     def __init__(self, job: RLJob) -> None:
-        super().__init__(job, ActorCritic)
+        super().__init__(job)
         told = job.algorithm
         assert isinstance(told, IQL)
         self._iql, self._unit = told, self.spread_rewards()
@@ -44,8 +42,9 @@ class IQLAgent(OfflineAgent):
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return {"adam": self._adam, "values": self._values}
 
-    def best(self, explore: bool) -> nn.Module:
-        return Drawn(self.network) if explore else Best(self.network)
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        return {**super().parts, "critics": self.critics}
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         value: Tensor = self.network(seen, self.network.initial)[1]
@@ -80,10 +79,3 @@ class IQLAgent(OfflineAgent):
             "weight": weights.mean(),
         }
         return {name: value.detach() for name, value in figures.items()}
-
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "critics": self.critics.state_dict()}
-
-    def load(self, state: dict[str, Any]) -> list[str]:
-        self.critics.load_state_dict(state["critics"])
-        return super().load(state)

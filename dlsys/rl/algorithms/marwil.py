@@ -11,27 +11,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Adam
 
-from dlsys.rl.actor_critic import ActorCritic, Best, policy
+from dlsys.rl.actor_critic import ActorCritic
 from dlsys.rl.critics import Steps, descend
 from dlsys.rl.offline import OfflineAgent
-from dlsys.rl.own import Drawn
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import MARWIL
-
-__all__ = ["MARWILAgent", "policy"]
 
 # How much of the mean square of advantages each update renews.
 _RENEWED = 0.01
 
 
 class MARWILAgent(OfflineAgent):
+    NETWORK = ActorCritic
     network: ActorCritic
 
     def __init__(self, job: RLJob) -> None:
-        super().__init__(job, ActorCritic)
+        super().__init__(job)
         assert isinstance(job.algorithm, MARWIL)
         self._marwil = job.algorithm
         self._adam = Adam(self.network.parameters(), job.algorithm.lr, fused=True)
@@ -41,9 +39,6 @@ class MARWILAgent(OfflineAgent):
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return {"adam": self._adam}
-
-    def best(self, explore: bool) -> nn.Module:
-        return Drawn(self.network) if explore else Best(self.network)
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         value: Tensor = self.network(seen, self.network.initial)[1]

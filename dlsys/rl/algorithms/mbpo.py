@@ -16,17 +16,15 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from dlsys.rl.agent import Iteration
-from dlsys.rl.algorithms.sac import SoftActorCritic, SoftPolicy, policy
+from dlsys.rl.algorithms.sac import SoftActorCritic, SoftPolicy
 from dlsys.rl.chances import normal
 from dlsys.rl.critics import Steps
 from dlsys.rl.networks import networks
 from dlsys.rl.observations import NUMBERS
-from dlsys.rl.own import Drawn, OwnAgent
+from dlsys.rl.own import OwnAgent, Stateful
 from dlsys.rl.sampler import Rollout
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.models import MBPO
-
-__all__ = ["MBPOAgent", "policy"]
 
 # A tenth of the steps, at most _HOLDOUT, says when the models have learned enough: when for _PATIENCE rounds
 # none of them has got better at these by a hundredth, or all are as good as they need to be. A round is as
@@ -184,10 +182,11 @@ class MBPOAgent(OwnAgent):
     """An iteration is `algorithm.every` steps, what the models learn from all of them, and what the policy
     learns from the models."""
 
+    NETWORK = SoftPolicy
     network: SoftPolicy
 
     def __init__(self, job: RLJob) -> None:
-        super().__init__(job, SoftPolicy)
+        super().__init__(job)
         told = job.algorithm
         assert isinstance(told, MBPO)
         self._told, numbers, chosen = told, self.observations.shapes[NUMBERS][0], self.actions.numbers
@@ -202,8 +201,9 @@ class MBPOAgent(OwnAgent):
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return self.learner.optimizers
 
-    def best(self, explore: bool) -> nn.Module:
-        return Drawn(self.network) if explore else self.network
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        return {**super().parts, "learner": self.learner}
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         return self.learner.worth(seen)
@@ -218,7 +218,7 @@ class MBPOAgent(OwnAgent):
         self.network.features.update({NUMBERS: new.observations})
         self._real = Rows(*(values[-told.memory :] for values in Rows.join([self._real, new])))
         sampled = time.perf_counter()
-        figures: dict[str, float] = {}
+        figures: dict[str, float] = self.faults()
         seconds = {"sample": sampled - began}
         if self.step >= told.start:
             figures |= self._models.fit(self._real, self.generator)
@@ -264,13 +264,11 @@ class MBPOAgent(OwnAgent):
     def state(self) -> dict[str, Any]:
         return {
             **super().state(),
-            "learner": self.learner.state(),
             "models": self._models.state(),
             "real": self._real._asdict(),
         }
 
     def load(self, state: dict[str, Any]) -> list[str]:
-        self.learner.load(state["learner"])
         self._models.load(state["models"])
         self._real = Rows(**{name: value.to(self.device) for name, value in state["real"].items()})
         return super().load(state)

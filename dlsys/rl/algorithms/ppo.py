@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from dlsys.rl.actor_critic import policy
 from dlsys.rl.adam import Adam
 from dlsys.rl.chances import Chances
 from dlsys.rl.on_policy import Batch, OnPolicy, Rows
@@ -20,8 +19,6 @@ from dlsys.rl.own import Stateful
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import PPO
 from dlsys.spec.rl.section import at
-
-__all__ = ["PPOAgent", "policy"]
 
 # The weight of the penalty doubles where the divergence is this much above the goal, and halves where it is
 # that much below, as in the paper.

@@ -10,14 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from dlsys.rl.actor_critic import policy
 from dlsys.rl.on_policy import Batch, OnPolicy, Rows, advantages, batch_of
 from dlsys.rl.sampler import Rollout
 from dlsys.rl.value_passes import ValuePasses
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import REINFORCE
-
-__all__ = ["REINFORCEAgent", "policy"]
 
 
 class REINFORCEAgent(OnPolicy):

@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.optim import Adam
 
 from dlsys.rl.actions import Actions
 from dlsys.rl.chances import Chances, Squashed, even, mask_of
 from dlsys.rl.critics import Critics, Steps, descend
-from dlsys.rl.networks import Features, networks
+from dlsys.rl.networks import Seeing, networks
 from dlsys.rl.observations import Observations
 from dlsys.rl.off_policy import OffPolicy
-from dlsys.rl.own import Drawn
+from dlsys.rl.own import Stateful
 from dlsys.rl.sampler import Told
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.section import Deep
@@ -46,20 +46,16 @@ class May(NamedTuple):
         return values if self.chances is None else (self.chances * values).sum(-1)
 
 
-class SoftPolicy(nn.Module):
+class SoftPolicy(Seeing):
     """Squashed normal numbers, or categories. Implements `dlsys.rl.runners.Policy`."""
 
-    initial: Tensor
-
     def __init__(self, observations: Observations, actions: Actions, job: RLJob) -> None:
-        super().__init__()
+        super().__init__(observations, job)
         told = job.algorithm
         assert isinstance(told, Deep)
         self._actions = actions
-        self.features = Features(observations, job)
         outputs = actions.counts[0] if actions.single else 2 * actions.numbers
-        self.layers = networks(1, self.features.width, outputs, told.hidden, told.activation)
-        self.register_buffer("initial", torch.zeros(0), persistent=False)
+        self.layers = networks(1, self.width, outputs, told.hidden, told.activation)
         self._random = False
 
     def set(self, told: Mapping[str, float]) -> None:
@@ -92,7 +88,7 @@ class SoftPolicy(nn.Module):
         chosen = even(squashed.mean, generator) if self._random else squashed.sample(generator)[0]
         return chosen, {}, memory
 
-    def forward(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
+    def best(self, seen: dict[str, Tensor], memory: Tensor) -> tuple[Tensor, Tensor]:
         """The best known actions [N, …], and what is remembered then, [N, 0]."""
         features = self.features(seen)
         if self._actions.single:
@@ -201,14 +197,14 @@ class SoftActorCritic:
     def worth(self, seen: dict[str, Tensor]) -> Tensor:
         """Of what the policy would do, [N]."""
         features = self.policy.features(seen)
-        best, _ = self.policy(seen, self.policy.initial)
+        best, _ = self.policy.best(seen, self.policy.initial)
         return self.critics(features, best).amin(0)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All but the policy and the optimizers."""
         return {"critics": self.critics.state_dict(), "log_temperature": self.log_temperature.detach()}
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.critics.load_state_dict(state["critics"])
         self.log_temperature.data.copy_(state["log_temperature"])
 
@@ -216,10 +212,11 @@ class SoftActorCritic:
 class SACAgent(OffPolicy):
     """An iteration is a thousand steps of the environments, and the updates that they bring."""
 
+    NETWORK = SoftPolicy
     network: SoftPolicy
 
     def __init__(self, job: RLJob) -> None:
-        super().__init__(job, SoftPolicy)
+        super().__init__(job)
         told = job.algorithm
         assert isinstance(told, SAC)
         self.learner = SoftActorCritic(
@@ -237,8 +234,9 @@ class SACAgent(OffPolicy):
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         return self.learner.optimizers
 
-    def best(self, explore: bool) -> nn.Module:
-        return Drawn(self.network) if explore else self.network
+    @property
+    def parts(self) -> Mapping[str, Stateful]:
+        return {**super().parts, "learner": self.learner}
 
     def worth(self, seen: dict[str, Tensor]) -> Tensor | None:
         return self.learner.worth(seen)
@@ -248,19 +246,3 @@ class SACAgent(OffPolicy):
         figures, errors = self.learner.update(Steps.of(drawn, columns, self.device), self.generator)
         self.replay.prioritize(drawn.rows, errors)
         return figures
-
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "learner": self.learner.state()}
-
-    def load(self, state: dict[str, Any]) -> list[str]:
-        self.learner.load(state["learner"])
-        return super().load(state)
-
-
-def policy(
-    job: RLJob, weights: Mapping[str, Any], observations: Observations, actions: Actions
-) -> SoftPolicy:
-    """What acts, from its weights."""
-    network = SoftPolicy(observations, actions, job)
-    network.load_state_dict(dict(weights))
-    return network

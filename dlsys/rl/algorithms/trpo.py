@@ -13,14 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from dlsys.rl.actor_critic import policy
 from dlsys.rl.chances import Chances
 from dlsys.rl.on_policy import Batch, OnPolicy
 from dlsys.rl.value_passes import ValuePasses
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import TRPO
-
-__all__ = ["TRPOAgent", "policy"]
 
 
 class TRPOAgent(OnPolicy):
