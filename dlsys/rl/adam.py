@@ -1,4 +1,4 @@
-"""Adam on all parameters as one vector.
+"""How agents follow the gradient of a loss; Adam on all parameters as one vector.
 
 Networks of agents are small: clipping gradients and stepping, tensor by tensor, takes as long as the
 arithmetic. Here parameters and gradients are views of two vectors, so that each is a few operations.
@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from dlsys.rl.progress import stepped
 
 
 class Adam:
@@ -46,6 +49,7 @@ class Adam:
             gradient.mul_((self._clip / (norm + 1e-6)).clamp(max=1.0))
         self._adam.param_groups[0]["lr"] = lr
         self._adam.step()
+        stepped()
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,3 +57,15 @@ class Adam:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._adam.load_state_dict(dict(state))
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float | None) -> None:
+    """One step of an optimizer down a loss, its gradient scaled down to a norm."""
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    for parameter in parameters:
+        parameter.grad = None  # the optimizer's own way to do it takes ten times as long
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip is not None:
+        clip_grad_norm_(parameters, clip)
+    optimizer.step()
+    stepped()

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from dlsys.rl.actions import Actions
 from dlsys.rl.networks import Features, networks
@@ -108,14 +107,3 @@ def approach(target: nn.Module, online: nn.Module, share: float) -> None:
         torch._foreach_lerp_(parameters, [value.detach() for value in online.parameters()], share)
     for mine, its in zip(target.buffers(), online.buffers(), strict=True):
         mine.copy_(its)
-
-
-def descend(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float | None) -> None:
-    """One step of an optimizer down a loss, its gradient scaled down to a norm."""
-    parameters = [value for group in optimizer.param_groups for value in group["params"]]
-    for parameter in parameters:
-        parameter.grad = None  # the optimizer's own way to do it takes ten times as long
-    loss.backward()  # type: ignore[no-untyped-call]
-    if clip is not None:
-        clip_grad_norm_(parameters, clip)
-    optimizer.step()

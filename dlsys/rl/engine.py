@@ -11,6 +11,7 @@ from dlsys.rl import environments
 from dlsys.rl.agent import Agent
 from dlsys.rl.loop import Loop
 from dlsys.rl.own import Networked
+from dlsys.rl.progress import stepping
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import Offline
 from dlsys.train.engine import Surroundings
@@ -36,11 +37,11 @@ def run_agent(job: RLJob, world: World, around: Surroundings) -> Result:
                 around.recorder.note(text)
         loop = Loop(job, agent, around)
         around.store.tidy()
-        if saved := around.store.latest():
-            loop.resume(saved)
-        elif job.init and isinstance(agent, Networked):
-            around.recorder.note(take(agent.network, job.init, around.folder))
-        with environments.stepping(lambda: around.beat(loop.position.step)):
+        with stepping(lambda: around.beat(loop.position.step)):
+            if saved := around.store.latest():
+                loop.resume(saved)
+            elif job.init and isinstance(agent, Networked):
+                around.recorder.note(take(agent.network, job.init, around.folder))
             return loop.run()
     finally:
         agent.close()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
@@ -17,6 +16,7 @@ from dlsys.errors import DlsysError, NonFiniteError, UsageError, WorkloadError
 from dlsys.own.frames import user_traceback
 from dlsys.rl.actions import Actions
 from dlsys.rl.observations import Observations, asks
+from dlsys.rl.progress import stepped
 from dlsys.spec.rl import environments as spec
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import AlgorithmSection, Sees
@@ -25,23 +25,7 @@ from dlsys.spec.rl.spaces import MASK, leaves
 # Where an episode without a limit of its own is cut if someone waits for its end: the longest one of Atari's
 # is 27,000 steps.
 LONGEST = 30_000
-_stepped: Callable[[], None] = lambda: None  # noqa: E731
-
-
-@contextmanager
-def stepping(told: Callable[[], None]) -> Iterator[None]:
-    """Within it, `told` is called after each step of an environment of this process: a sign of life."""
-    global _stepped
-    before, _stepped = _stepped, told
-    try:
-        yield
-    finally:
-        _stepped = before
-
-
-def stepped() -> None:
-    """A sign of life of who plays elsewhere, or without an environment."""
-    _stepped()
+_T = TypeVar("_T")
 
 
 class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -71,7 +55,12 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
             for leaf in leaves(shown)
             if isinstance(leaf.space, spaces.Box)
         ]
-        self._asks = asks(env) if seen is not None and MASK in seen.shapes else None
+        masked = seen is not None and MASK in seen.shapes
+        self._asks = asks(env) if masked else None
+        # Where the actions of each choice begin in the mask, if it has one for all of them.
+        self._starts = None
+        if seen is not None and masked and seen.shapes[MASK][0] == sum(self.actions.counts):
+            self._starts = np.cumsum([0, *self.actions.counts[:-1]])
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -92,7 +81,7 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
         if not math.isfinite(found[1]):
             raise NonFiniteError(f"{self._place()}: the reward is {found[1]}")
         self._look(found[0])
-        _stepped()
+        stepped()
         return found if self.seen is None else (self._shown(found[0], found[4]), *found[1:])
 
     def stack(self, seen: Sequence[Any]) -> Any:
@@ -106,10 +95,8 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self._asks is not None:
             info = {**info, MASK: self._asks()}
         found = self.seen.seen(observation, info)
-        if MASK in found and len(found[MASK]) == sum(self.actions.counts):
-            starts = np.cumsum([0, *self.actions.counts[:-1]])
-            if not np.logical_or.reduceat(found[MASK], starts).all():
-                raise UsageError(f"{self._place()}: {MASK} says that no action is legal")
+        if self._starts is not None and not np.logical_or.reduceat(found[MASK], self._starts).all():
+            raise UsageError(f"{self._place()}: {MASK} says that no action is legal")
         return found
 
     def _look(self, seen: Any) -> None:
@@ -158,15 +145,20 @@ def make(
     """
     env = _made(told, flat=sees == "vector", render=render)
     if sees == "parts" and seen is None:
-        seen = Observations.of(env)
+        seen = _asked(told, lambda: Observations.of(env))
     return Known(env, told.name, LONGEST if ends and not _limited(env) else None, seen)
 
 
 def _made(told: Environment, *, flat: bool, render: str | None = None) -> spec.Env:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    return _asked(told, lambda: spec.make(told, flat=flat, render=render))
+
+
+def _asked(told: Environment, call: Callable[[], _T]) -> _T:
+    """What a call gives that runs the user's code, its errors as ours."""
     try:
-        return spec.make(told, flat=flat, render=render)
+        return call()
     except DlsysError:
         raise
     except Exception as error:

@@ -88,7 +88,9 @@ def play(
     waiting = list(range(episodes))[::-1]
     seats: list[tuple[int, environments.Known, Any]] = []
     act = Acting(agent, seeds[0] if explore else None)
-    spare = [environments.make(told, sees=sees, ends=True) for _ in range(min(episodes, _TOGETHER))]
+    one = environments.make(told, sees=sees, ends=True)
+    more = range(min(episodes, _TOGETHER) - 1)
+    spare = [one, *(environments.make(told, sees=sees, ends=True, seen=one.seen) for _ in more)]
     ask_at = time.monotonic() + _ASK_SECONDS
     try:
         while waiting or seats:

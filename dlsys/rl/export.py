@@ -20,7 +20,7 @@ from dlsys.rl import environments
 from dlsys.rl.actions import Actions, Taken
 from dlsys.rl.observations import Observations, See
 from dlsys.rl.policy import RecurrentPolicy
-from dlsys.rl.runners import Policy
+from dlsys.rl.runners import Policy, network_of
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.spaces import MASK
 from dlsys.spec.rl.tabular import QLearning, QValueIteration, TDLearning, ValueIteration
@@ -152,7 +152,7 @@ class Own(nn.Module):
 
 def acting(job: RLJob, weights: Mapping[str, Tensor], observations: Observations, actions: Actions) -> Policy:
     """The network of an agent of our own, with these weights."""
-    network: Policy = ALGORITHMS.load(job.algorithm.name).NETWORK(observations, actions, job)
+    network = network_of(ALGORITHMS.load(job.algorithm.name).NETWORK, observations, actions, job)
     network.load_state_dict(weights)
     return network
 

@@ -4,7 +4,8 @@ once."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -201,6 +202,16 @@ class Features(nn.Module):
         parts = [seen[NUMBERS]] if NUMBERS in seen else []
         parts += [self.images[_key(name)](seen[name]) for name in self._names]
         return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+
+
+@contextmanager
+def learning(network: nn.Module) -> Iterator[None]:
+    """Within it, a network of the user's does what it does in training alone, such as dropout."""
+    network.train()
+    try:
+        yield
+    finally:
+        network.eval()
 
 
 class Seeing(nn.Module):

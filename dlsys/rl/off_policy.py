@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dlsys.errors import UsageError
 from dlsys.rl.agent import Iteration
+from dlsys.rl.networks import learning
 from dlsys.rl.observations import tensors
 from dlsys.rl.own import OwnAgent
 from dlsys.rl.replay import Replay, Transitions
@@ -98,7 +99,8 @@ class OffPolicy(OwnAgent):
         due = int(told.updates * max(now - told.starts, 0)) - int(told.updates * max(before - told.starts, 0))
         figures: dict[str, Tensor] = {}
         for _ in range(due):
-            figures = self.update()
+            with learning(self.network):
+                figures = self.update()
         return figures
 
     def drawn(self) -> tuple[Transitions, dict[str, Tensor]]:

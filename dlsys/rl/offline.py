@@ -14,8 +14,10 @@ from dlsys.rl import environments
 from dlsys.rl.agent import Iteration
 from dlsys.rl.critics import Steps
 from dlsys.rl.episodes import read
+from dlsys.rl.networks import learning
 from dlsys.rl.observations import NUMBERS
 from dlsys.rl.own import Networked
+from dlsys.rl.runners import network_of
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import Offline
 
@@ -43,8 +45,7 @@ class OfflineAgent(Networked):
         assert isinstance(told, Offline)
         self._told = told
         self.observations, self.actions = environments.forms(job.environment)
-        network: Any = self.NETWORK(self.observations, self.actions, job)
-        self.network = network.to(self.device)
+        self.network = network_of(self.NETWORK, self.observations, self.actions, job, self.device)
         found = read(Path(told.episodes), self.observations.shapes[NUMBERS][0], self.actions)
 
         def tensor(values: Any) -> Tensor:
@@ -88,7 +89,8 @@ class OfflineAgent(Networked):
         for _ in range(told.updates):
             index = torch.randint(len(self.returns), (told.batch_size,), generator=self.generator)
             index = index.to(self.device)
-            figures = self.update(self.recorded.rows(index), self.returns[index])
+            with learning(self.network):
+                figures = self.update(self.recorded.rows(index), self.returns[index])
         steps = told.updates * told.batch_size
         self.step += steps
         return Iteration(

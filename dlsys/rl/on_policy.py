@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dlsys.rl.actor_critic import ActorCritic
 from dlsys.rl.agent import Iteration
+from dlsys.rl.networks import learning
 from dlsys.rl.observations import tensors
 from dlsys.rl.own import OwnAgent
 from dlsys.rl.runners import EnvRunner
@@ -132,7 +133,9 @@ class OnPolicy(OwnAgent):
         rollout, _ = self.runners.sample(self._steps, self.step)
         sampled = time.perf_counter()
         self.step += rollout.steps
-        figures = self.learn(self.batch(rollout))
+        batch = self.batch(rollout)
+        with learning(self.network):
+            figures = self.learn(batch)
         return Iteration(
             steps=rollout.steps,
             returns=rollout.returns,

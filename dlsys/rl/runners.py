@@ -10,12 +10,10 @@ from torch import Tensor
 
 from dlsys.rl import environments
 from dlsys.rl.actions import Actions
+from dlsys.rl.actors import Actors, Counted
 from dlsys.rl.observations import Observations
 from dlsys.rl.sampler import Rollout, Sampler, Told, joined
 from dlsys.spec.rl.job import RLJob
-
-# Seconds between two looks at whether the runners still step.
-_LOOK = 2.0
 
 
 class Policy(Protocol):
@@ -37,12 +35,25 @@ class Policy(Protocol):
 
     def to(self, device: str) -> Any: ...
 
+    def eval(self) -> Any: ...
+
     def state_dict(self) -> dict[str, Tensor]: ...
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> Any: ...
 
 
 Make = type[Policy]
+
+
+def network_of(
+    make: Make, observations: Observations, actions: Actions, job: RLJob, device: str = "cpu"
+) -> Policy:
+    """A policy's network. It does in training mode what it does in no other, such as dropout, while it learns
+    alone: see `dlsys.rl.networks.learning`."""
+    network = make(observations, actions, job)
+    network.to(device)
+    network.eval()
+    return network
 
 
 class Runner:
@@ -62,8 +73,7 @@ class Runner:
         seed = (job.seed, index, began)
         self._sampler = Sampler(told, job.resources.envs, seed, ends=self._whole, renew=renew, device=device)
         self.observations, self.actions = self._sampler.observations, self._sampler.actions
-        self.policy = make(self.observations, self.actions, job)
-        self.policy.to(device)
+        self.policy = network_of(make, self.observations, self.actions, job, device)
         self._sampler.remember(self.policy.initial)
 
     def sample(self, steps: int) -> Rollout:
@@ -81,7 +91,7 @@ class Runner:
         self._sampler.close()
 
 
-class EnvRunner:
+class EnvRunner(Counted):
     """A runner in a process of its own, which is told weights and asked for steps."""
 
     def __init__(self, job: RLJob, make: Make, index: int) -> None:
@@ -89,10 +99,6 @@ class EnvRunner:
         self.job = job
         self._told = job, make, index
         self._runner: Runner | None = None
-        self._steps = 0
-
-    def _count(self) -> None:
-        self._steps += 1
 
     def sample(
         self, weights: Mapping[str, Tensor], told: Mapping[str, float], steps: int, began: int
@@ -101,7 +107,7 @@ class EnvRunner:
         new = self._runner is None
         runner = self.runner(weights, began)
         runner.policy.set(told)
-        with environments.stepping(self._count):
+        with self.counted():
             return runner.sample(steps), new
 
     def runner(self, weights: Mapping[str, Tensor], began: int) -> Runner:
@@ -111,10 +117,6 @@ class EnvRunner:
         self._runner.policy.load_state_dict(weights)
         return self._runner
 
-    def steps(self) -> int:
-        """How many it has done, while it does some."""
-        return self._steps
-
     def state(self) -> dict[str, Any] | None:
         return None if self._runner is None else self._runner.state()
 
@@ -122,7 +124,7 @@ class EnvRunner:
         if state is None:
             return 0
         self._runner = Runner(*self._told, 0)
-        with environments.stepping(self._count):
+        with self.counted():
             return self._runner.load(state)
 
 
@@ -139,7 +141,7 @@ class Runners:
         policy: the learner's copy of it. With no runners it is the one that samples.
         observations, actions: the environment's.
         renewed: how many environments raised and were made anew.
-        remote: Ray's handles of the processes.
+        remote: the processes.
     """
 
     def __init__(
@@ -148,27 +150,15 @@ class Runners:
         self._job = job
         self.renewed = 0
         self._local: Runner | None = None
-        self.remote: list[Any] = []
+        count = job.resources.env_runners
+        self.remote = Actors(kind, [(job, make, index) for index in range(count)], job.resources.cpus)
         if not job.resources.env_runners:
             self._local = Runner(job, make, 0, 0, device)
             self.policy = self._local.policy
             self.observations, self.actions = self._local.observations, self._local.actions
             return
         self.observations, self.actions = environments.forms(job.environment)
-        self.policy = make(self.observations, self.actions, job)
-        self.policy.to(device)
-        import ray
-
-        # What they do depends on what they are asked alone: lost ones start again, and are asked again.
-        # A thread of its own answers how far they are.
-        remote: Any = ray.remote  # whose types know no concurrency groups
-        actor = remote(
-            num_cpus=job.resources.cpus,
-            max_restarts=-1,
-            max_task_retries=-1,
-            concurrency_groups={"look": 1},
-        )(kind)
-        self.remote = [actor.remote(job, make, index) for index in range(job.resources.env_runners)]
+        self.policy = network_of(make, self.observations, self.actions, job, device)
 
     @property
     def count(self) -> int:
@@ -197,7 +187,7 @@ class Runners:
         if self._local is not None:
             return self._local.sample(steps), [False] * self.count
         weights = self.weights()
-        found = self._ask([one.sample.remote(weights, told or {}, steps, step) for one in self.remote])
+        found = self.remote.ask(lambda one, _: one.sample.remote(weights, told, steps, step))
         new = [begun for _, begun in found for _ in range(self._job.resources.envs)]
         whole = self._job.algorithm.WHOLE_EPISODES
         return joined([rollout for rollout, _ in found], after=whole), new
@@ -208,37 +198,11 @@ class Runners:
 
         return ray.put({name: value.cpu() for name, value in self.policy.state_dict().items()})
 
-    def _ask(self, calls: list[Any]) -> list[Any]:
-        """What calls of all runners give."""
-        self.wait(calls, len(calls))
-        return [answer(call) for call in calls]
-
-    def wait(self, calls: list[Any], count: int) -> list[Any]:
-        """Those of some calls that are done, once so many are; a sign of life for each look at which the
-        runners have stepped on."""
-        import ray
-        from ray.exceptions import RayError
-
-        before = -1
-        while True:
-            ready, _ = ray.wait(calls, num_returns=count, timeout=_LOOK)
-            if len(ready) >= count:
-                return list(ready)
-            looks = [one.steps.options(concurrency_group="look").remote() for one in self.remote]
-            done, _ = ray.wait(looks, num_returns=len(looks), timeout=_LOOK)
-            try:
-                now = sum(ray.get(done))
-            except RayError:  # one that starts again
-                continue
-            if now != before:
-                before = now
-                environments.stepped()
-
     def state(self) -> list[Any]:
         """Of each runner."""
         if self._local is not None:
             return [self._local.state()]
-        return self._ask([one.state.remote() for one in self.remote])
+        return self.remote.ask(lambda one, _: one.state.remote())
 
     def load(self, states: list[Any]) -> list[str]:
         """Takes up their states.
@@ -252,27 +216,11 @@ class Runners:
         if self._local is not None:
             anew = self._local.load(states[0])
         else:
-            pairs = zip(self.remote, states, strict=True)
-            anew = sum(self._ask([one.load.remote(state) for one, state in pairs]))
+            anew = sum(self.remote.ask(lambda one, index: one.load.remote(states[index])))
         name = self._job.environment.name
         return [f"{anew} episodes start anew: {name} did not repeat itself from their seeds"] if anew else []
 
     def close(self) -> None:
         if self._local is not None:
             self._local.close()
-        if self.remote:
-            import ray
-
-            for one in self.remote:
-                ray.kill(one)
-
-
-def answer(call: Any) -> Any:
-    """What a call that is done gave; errors are raised as they were there."""
-    import ray
-    from ray.exceptions import RayTaskError
-
-    try:
-        return ray.get(call)
-    except RayTaskError as error:
-        raise error.cause from None
+        self.remote.close()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.utils import clip_grad_norm_
 
 from dlsys.rl.actor_critic import ActorCritic
+from dlsys.rl.adam import descend
 from dlsys.rl.on_policy import Rows
 from dlsys.spec.rl.policy import REINFORCE, TRPO
 
@@ -25,8 +25,8 @@ class ValuePasses:
 
     def __init__(self, network: ActorCritic, told: TRPO | REINFORCE, generator: torch.Generator) -> None:
         self._network, self._told, self._generator = network, told, generator
-        self._parameters = [*network.body.parameters(), *network.value.parameters()]
-        self.adam = torch.optim.Adam(self._parameters, told.lr, fused=True)
+        parameters = [*network.body.parameters(), *network.value.parameters()]
+        self.adam = torch.optim.Adam(parameters, told.lr, fused=True)
 
     def fit(self, rows: Rows) -> float:
         """The last pass's mean squared error."""
@@ -40,11 +40,6 @@ class ValuePasses:
             for some in order.split(self._told.minibatch_size):
                 values = self._network.heads(features[some], None)[1]
                 loss = (values - rows.returns[some]).square().mean()
-                for parameter in self._parameters:
-                    parameter.grad = None
-                loss.backward()  # type: ignore[no-untyped-call]
-                if self._told.clip_norm is not None:
-                    clip_grad_norm_(self._parameters, self._told.clip_norm)
-                self.adam.step()
+                descend(self.adam, loss, self._told.clip_norm)
                 total += loss.detach().cpu() * (len(some) / len(rows))
         return float(total)

@@ -19,9 +19,10 @@ from dlsys.errors import DlsysError, NonFiniteError, SpecError, UsageError, Work
 from dlsys.rl import environments
 from dlsys.rl.actions import Actions, Taken
 from dlsys.rl.algorithms.genetic import GeneticAgent, policy
-from dlsys.rl.environments import check_suits, make, stepping
+from dlsys.rl.environments import check_suits, make
 from dlsys.rl.episodes import read, record
 from dlsys.rl.evaluate import play
+from dlsys.rl.progress import stepping
 from dlsys.spec.load import load
 from dlsys.spec.rl.job import Environment, Wrapper
 
@@ -158,6 +159,12 @@ def test_a_fault_ends_it_at_that_step_whoever_acts(how: str, kind: type[DlsysErr
         assert "gymnasium" not in getattr(found.value, "traceback", "")
     with pytest.raises(kind, match=said):
         play(Idle(), place, 1, sees="vector", seed=0, split="test")
+
+
+def test_an_environment_that_is_asked_for_its_form_raises_as_the_users() -> None:
+    with pytest.raises(WorkloadError, match="KeyError: 'no prices for this day'") as found:
+        make(Environment(name="actions_taken:Faulty", options={"how": "reset"}), sees="parts")
+    assert "actions_taken.py" in (found.value.traceback or "")
 
 
 def test_tables_stop_at_a_reward_that_is_no_number() -> None:

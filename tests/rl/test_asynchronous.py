@@ -50,7 +50,7 @@ def agent(request: pytest.FixtureRequest) -> Iterator[RllibAgent]:
 
 
 def _pid(agent: A3CAgent, worker: int) -> int:
-    handle = agent.runners.remote[worker]
+    handle = agent.runners.remote.handles[worker]
     return int(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())))
 
 

@@ -47,7 +47,7 @@ MINIGRID = {"name": "MiniGrid-Empty-5x5-v0", "wrappers": ({"name": "minigrid.wra
     ids=lambda value: value.get("name") if isinstance(value, dict) else None,
 )
 def test_one_of_each_family_is_made_and_stepped(
-    extra: str, told: dict[str, Any], shape: tuple[int, ...]
+    extra: str, told: dict[str, Any], shape: tuple[int, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
     family = family_of(told["name"])
     assert family is not None
@@ -65,6 +65,8 @@ def test_one_of_each_family_is_made_and_stepped(
         assert env.observation_space.contains(seen)
     finally:
         env.close()
+    if extra == "atari":
+        assert capfd.readouterr() == ("", ""), "its emulator greets"
 
 
 def test_those_that_gymnasium_registers_are_known_by_their_names() -> None:

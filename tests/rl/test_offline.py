@@ -169,3 +169,14 @@ def test_a_file_says_what_recordings_have_no_use_for(tmp_path: Path) -> None:
         load(file)
     assert "normalize.reward: bc takes rewards as they were recorded" in str(found.value)
     assert "resources.env_runners: bc acts in its own process" in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["bc", "marwil", "iql", "cql"])
+def test_no_environment_is_renewed_for_who_learns_without_one(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(
+        f"kind: rl\nname: x\nenvironment: {{name: Pendulum-v1}}\nalgorithm: {{name: {name}, episodes: x}}\n"
+        "stop: {epochs: 1}\nfailure: {environment: renew}\n"
+    )
+    with pytest.raises(SpecError, match=f":6: failure.environment: {name} learns without the environment"):
+        load(file)

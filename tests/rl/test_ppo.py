@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,10 +11,12 @@ from memory_tasks import Masked
 from rl_models import check_resumes_exactly, job
 
 from dlsys.errors import WorkloadError
+from dlsys.registry import ALGORITHMS
 from dlsys.rl.algorithms.ppo import PPOAgent
 from dlsys.rl.evaluate import play
 from dlsys.rl.observations import NUMBERS
 from dlsys.rl.on_policy import Batch, advantages
+from dlsys.rl.progress import stepping
 from dlsys.rl.sampler import Rollout
 from dlsys.spec.rl.job import RLJob
 
@@ -93,7 +95,7 @@ def test_the_loss_is_that_of_the_paper() -> None:
         ratio = float((outputs[row, int(kept.actions[row])] - kept.logp[row]).exp())
         gain = float(gains[row])
         policy -= min(gain * ratio, gain * min(max(ratio, 0.9), 1.1)) / len(kept)
-        value += float(values[row] - kept.returns[row]) ** 2 / len(kept)
+        value += float(values[row].detach() - kept.returns[row]) ** 2 / len(kept)
         entropy -= float((outputs[row].exp() * outputs[row]).sum()) / len(kept)
     assert float(loss.detach()) == pytest.approx(policy + 0.7 * value - 0.02 * entropy, rel=1e-4)
     assert float(told["policy_loss"]) == pytest.approx(policy, abs=1e-5)
@@ -281,6 +283,46 @@ def test_a_checkpoint_cuts_no_episode(tmp_path: Any) -> None:
         np.testing.assert_array_equal(value, other.weights()[name])
     one.close()
     other.close()
+
+
+class Noting(torch.nn.Module):
+    """Keeps in which mode it was called."""
+
+    modes: ClassVar[list[bool]] = []
+
+    def __init__(self, shapes: Any) -> None:
+        super().__init__()
+
+    def forward(self, seen: dict[str, torch.Tensor]) -> torch.Tensor:
+        self.modes.append(self.training)
+        return seen[NUMBERS]
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "ppo"}, {"name": "dqn", "starts": 0, "hidden": [8]}])
+def test_a_network_of_the_users_is_in_training_mode_while_it_learns_alone(algorithm: dict[str, Any]) -> None:
+    told = SMALL if algorithm["name"] == "ppo" else {}
+    made = ALGORITHMS.load(algorithm["name"])(
+        job({**told, **algorithm}, "CartPole-v1", model={"module": "test_ppo:Noting"})
+    )
+    Noting.modes.clear()
+    made.runners.sample(16, 0)
+    made.act({NUMBERS: np.zeros((2, 4), np.float32)})
+    assert set(Noting.modes) == {False}
+    made.iterate()
+    assert set(Noting.modes) == {False, True}
+    Noting.modes.clear()
+    made.values({NUMBERS: np.zeros((2, 4), np.float32)})
+    assert Noting.modes == [False]
+    made.close()
+
+
+def test_each_step_of_an_optimizer_is_a_sign_of_life() -> None:
+    made = agent()
+    batch, signs = batch_of(made), []
+    with stepping(lambda: signs.append(1)):
+        made.learn(batch)
+    assert len(signs) == 2 * 64 // 16
+    made.close()
 
 
 def test_an_environment_that_raises_is_made_anew_if_the_job_says_so() -> None:

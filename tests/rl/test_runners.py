@@ -40,7 +40,7 @@ def test_two_runners_sample_go_on_exactly_and_come_back() -> None:
         assert new == [False] * 4
         assert not np.array_equal(rollout.seen["numbers"][:, 0], rollout.seen["numbers"][:, 2])
 
-        lost = ray.get(ray.remote(_pid_of).remote(whole.runners.remote[0]))
+        lost = ray.get(ray.remote(_pid_of).remote(whole.runners.remote.handles[0]))
         os.kill(lost, signal.SIGKILL)
         rollout, new = whole.runners.sample(8, 600)
         assert rollout.rewards.shape == (8, 4)

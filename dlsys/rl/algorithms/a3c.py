@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dlsys.rl import environments
 from dlsys.rl.actor_critic import ActorCritic
+from dlsys.rl.actors import answer
 from dlsys.rl.agent import Iteration
 from dlsys.rl.algorithms.a2c import STEPS, A2CAgent, differentiate
+from dlsys.rl.networks import learning
 from dlsys.rl.observations import NUMBERS
 from dlsys.rl.on_policy import batch_of
+from dlsys.rl.progress import stepped
 from dlsys.rl.rewards import Rewards
-from dlsys.rl.runners import EnvRunner, answer
+from dlsys.rl.runners import EnvRunner
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import A3C
 
@@ -37,6 +39,7 @@ class Gradient:
         figures: of the loss.
         steps: how many the rollout had.
         returns, lengths: of episodes that ended in it.
+        renewed: how many environments raised in it and were made anew.
         numbers: that were seen, for running statistics; None without.
         rewards: the state of the rewards' scale after it.
     """
@@ -46,6 +49,7 @@ class Gradient:
     steps: int
     returns: list[float]
     lengths: list[int]
+    renewed: int
     numbers: Tensor | None
     rewards: dict[str, Any]
 
@@ -68,17 +72,19 @@ class Worker(EnvRunner):
         scale = Rewards(self.job.normalize.reward, told.gamma)
         if rewards is not None:
             scale.load_state_dict(rewards)
-        with environments.stepping(self._count):
+        with self.counted():
             rollout = runner.sample(told.rollout)
-        scale.take(rollout)
-        batch = batch_of(network, rollout, scale.scaled(rollout.rewards), told.gamma, told.trace)
-        figures = differentiate(network, batch, self.job)
+            scale.take(rollout)
+            batch = batch_of(network, rollout, scale.scaled(rollout.rewards), told.gamma, told.trace)
+            with learning(network):
+                figures = differentiate(network, batch, self.job)
         return Gradient(
             parts=[parameter.grad for parameter in network.parameters()],
             figures=figures,
             steps=rollout.steps,
             returns=rollout.returns,
             lengths=rollout.lengths,
+            renewed=rollout.renewed,
             numbers=None if network.features.running is None else batch.seen[NUMBERS],
             rewards=scale.state_dict(),
         )
@@ -108,13 +114,14 @@ class A3CAgent(A2CAgent):
             idle = set(range(len(self.runners.remote))) - {worker for worker, _ in self._flying.values()}
             self._ask(sorted(idle))
             waits = time.perf_counter()
-            (call,) = self.runners.wait(list(self._flying), 1)
+            (call,) = self.runners.remote.wait(list(self._flying), 1)
             waited += time.perf_counter() - waits
             worker, version = self._flying.pop(call)
             gradient: Gradient = answer(call)
-            environments.stepped()
+            stepped()
             self._take(gradient)
             self._scales[worker] = gradient.rewards
+            self.runners.renewed += gradient.renewed
             steps += gradient.steps
             stale.append(self._version - version)
             self._version += 1
@@ -129,6 +136,7 @@ class A3CAgent(A2CAgent):
                 **{name: float(np.mean([each.figures[name] for each in found])) for name in found[0].figures},
                 **{f"updates_by_{worker + 1}": float(count) for worker, count in sorted(updates.items())},
                 "staleness": float(np.mean(stale)),
+                **self.faults(),
             },
             seconds={"sample": waited, "learn": time.perf_counter() - began - waited},
         )
@@ -139,7 +147,7 @@ class A3CAgent(A2CAgent):
             return
         weights = self.runners.weights()
         for worker in workers:
-            asked = self.runners.remote[worker].gradient
+            asked = self.runners.remote.handles[worker].gradient
             call = asked.remote(weights, self._scales[worker], self.step)
             self._flying[call] = worker, self._version
 

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlsys.rl import environments
 from dlsys.rl.algorithms.alphazero import AlphaZeroAgent
 from dlsys.rl.games.agent import game_at
 from dlsys.rl.games.game import Game, Rows, ints
@@ -23,6 +22,7 @@ from dlsys.rl.games.network import BoardNetwork, cross_entropy
 from dlsys.rl.games.search import Found
 from dlsys.rl.games.uct import uct
 from dlsys.rl.policy import Policy
+from dlsys.rl.progress import stepped
 from dlsys.spec.rl.games import AlphaGo
 from dlsys.spec.rl.job import RLJob
 
@@ -50,7 +50,7 @@ class AlphaGoAgent(AlphaZeroAgent):
         seeds = random.integers(2**63, size=len(rows)).tolist()
         tried = []
         for row, seed in zip(rows, seeds, strict=True):
-            environments.stepped()
+            stepped()
             tried.append(uct(self.game, ints(row), self._told.teacher, 1.0, Random(seed)))
         return np.array(tried)
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.optim import Adam
 
 from dlsys.rl.actor_critic import ActorCritic
-from dlsys.rl.critics import Steps, descend
+from dlsys.rl.adam import descend
+from dlsys.rl.critics import Steps
 from dlsys.rl.offline import OfflineAgent
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.offline import BC

@@ -16,8 +16,9 @@ from torch import Generator, Tensor, nn
 from torch.optim import Adam
 
 from dlsys.rl.actions import Actions
+from dlsys.rl.adam import descend
 from dlsys.rl.chances import even, normal
-from dlsys.rl.critics import Critics, Steps, approach, descend
+from dlsys.rl.critics import Critics, Steps, approach
 from dlsys.rl.networks import Seeing, networks
 from dlsys.rl.observations import Observations
 from dlsys.rl.off_policy import OffPolicy

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from dlsys.rl import environments
+from dlsys.rl.actors import Actors, Counted
 from dlsys.rl.agent import Iteration
 from dlsys.rl.networks import networks
 from dlsys.rl.policy import Policy
@@ -102,6 +103,14 @@ class Players:
             env.close()  # type: ignore[no-untyped-call]
 
 
+class RemotePlayers(Players, Counted):
+    """In a process of their own."""
+
+    def play(self, genomes: Tensor, seeds: list[int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        with self.counted():
+            return super().play(genomes, seeds)
+
+
 class GeneticAgent:
     """Implements `dlsys.rl.agent.Agent`; an iteration is a generation."""
 
@@ -116,16 +125,9 @@ class GeneticAgent:
         self.policy = Policy(self._best)
         env.close()  # type: ignore[no-untyped-call]
         self._generator = Generator().manual_seed(job.seed)
-        # What they do depends on what they are asked alone: lost ones start again, and are asked again.
         self._players = Players(job.environment, told)
-        self._remote: list[Any] = []
-        if job.resources.env_runners:
-            import ray
-
-            actors: Any = ray.remote(Players).options(
-                num_cpus=job.resources.cpus, max_restarts=-1, max_task_retries=-1
-            )
-            self._remote = [actors.remote(job.environment, told) for _ in range(job.resources.env_runners)]
+        each = [(job.environment, told)] * job.resources.env_runners
+        self._remote = Actors(RemotePlayers, each, job.resources.cpus)
 
     def iterate(self) -> Iteration:
         began = time.perf_counter()
@@ -153,10 +155,8 @@ class GeneticAgent:
         if not self._remote:
             return list(self._players.play(self._genomes, starts))
         shares = self._genomes.tensor_split(len(self._remote))
-        import ray
-
-        calls = [one.play.remote(share, starts) for one, share in zip(self._remote, shares, strict=True)]
-        return [np.concatenate(parts) for parts in zip(*ray.get(calls), strict=True)]
+        found = self._remote.ask(lambda one, index: one.play.remote(shares[index], starts))
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def _children(self, fitness: Tensor) -> Tensor:
         told, random = self._told, self._generator
@@ -191,11 +191,7 @@ class GeneticAgent:
 
     def close(self) -> None:
         self._players.close()
-        if self._remote:
-            import ray
-
-            for one in self._remote:
-                ray.kill(one)
+        self._remote.close()
 
 
 def policy(job: RLJob, weights: Mapping[str, Tensor]) -> Policy:

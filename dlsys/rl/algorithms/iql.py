@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.optim import Adam
 
 from dlsys.rl.actor_critic import ActorCritic
-from dlsys.rl.critics import Critics, Steps, descend
+from dlsys.rl.adam import descend
+from dlsys.rl.critics import Critics, Steps
 from dlsys.rl.offline import OfflineAgent
 from dlsys.rl.own import Stateful
 from dlsys.spec.rl.job import RLJob

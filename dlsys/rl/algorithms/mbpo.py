@@ -19,7 +19,7 @@ from dlsys.rl.agent import Iteration
 from dlsys.rl.algorithms.sac import SoftActorCritic, SoftPolicy
 from dlsys.rl.chances import normal
 from dlsys.rl.critics import Steps
-from dlsys.rl.networks import networks
+from dlsys.rl.networks import learning, networks
 from dlsys.rl.observations import NUMBERS
 from dlsys.rl.own import OwnAgent, Stateful
 from dlsys.rl.sampler import Rollout
@@ -247,7 +247,8 @@ class MBPOAgent(OwnAgent):
                 self._real.sample(real, self.generator),
                 imagined.sample(told.batch_size - real, self.generator),
             ]
-            figures, _ = self.learner.update(self._steps(Rows.join(parts)), self.generator)
+            with learning(self.network):
+                figures, _ = self.learner.update(self._steps(Rows.join(parts)), self.generator)
         return {name: float(value) for name, value in figures.items()}
 
     def _steps(self, rows: Rows) -> Steps:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
+from dlsys.rl.adam import descend
 from dlsys.rl.on_policy import Batch, OnPolicy, Rows, advantages, batch_of
 from dlsys.rl.sampler import Rollout
 from dlsys.rl.value_passes import ValuePasses
@@ -24,8 +24,7 @@ class REINFORCEAgent(OnPolicy):
         super().__init__(job)
         assert isinstance(job.algorithm, REINFORCE)
         self._told = job.algorithm
-        self._parameters = self.network.of_policy()
-        self._adam = torch.optim.Adam(self._parameters, self._told.lr, fused=True)
+        self._adam = torch.optim.Adam(self.network.of_policy(), self._told.lr, fused=True)
         self._values = ValuePasses(self.network, self._told, self.generator)
 
     @property
@@ -54,12 +53,7 @@ class REINFORCEAgent(OnPolicy):
         told, rows = self._told, batch.flat()
         policy_loss, entropy = self.policy_loss(rows)
         loss = policy_loss - told.entropy * entropy
-        for parameter in self._parameters:
-            parameter.grad = None
-        loss.backward()  # type: ignore[no-untyped-call]
-        if told.clip_norm is not None:
-            clip_grad_norm_(self._parameters, told.clip_norm)
-        self._adam.step()
+        descend(self._adam, loss, told.clip_norm)
         parts = {"loss": loss, "policy_loss": policy_loss, "entropy": entropy}
         figures = {name: float(value.detach()) for name, value in parts.items()}
         if told.baseline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlsys.rl import environments
+from dlsys.rl.actors import Actors, Counted
 from dlsys.rl.agent import Iteration
 from dlsys.rl.games.environment import game_of
 from dlsys.rl.games.game import Game, Rows
 from dlsys.rl.games.search import Found, masked, noisy, search
 from dlsys.rl.games.selfplay import Positions, self_play
+from dlsys.rl.progress import stepped
 from dlsys.spec.rl.games import Learned
 from dlsys.spec.rl.job import RLJob
 from dlsys.train.seeding import seed_all
@@ -24,7 +27,7 @@ from dlsys.train.seeding import seed_all
 Played = tuple[Positions, NDArray[np.float64], NDArray[np.int64]]
 
 
-class GameAgent(ABC):
+class GameAgent(Counted, ABC):
     """Implements `dlsys.rl.agent.Agent`; an iteration plays `games` games, and learns from those it keeps.
 
     What is random is drawn from the seed, the number of the iteration and whose share it is: a state has no
@@ -43,15 +46,7 @@ class GameAgent(ABC):
         self.memory = Positions.none(self.game)
         self._iteration = self._games = 0
         alone = job.model_copy(update={"resources": job.resources.model_copy(update={"env_runners": 0})})
-        self._remote: list[Any] = []
-        if job.resources.env_runners:
-            import ray
-
-            # As in `genetic`: lost ones start again, and are asked again.
-            actors: Any = ray.remote(type(self)).options(
-                num_cpus=job.resources.cpus, max_restarts=-1, max_task_retries=-1
-            )
-            self._remote = [actors.remote(alone) for _ in range(job.resources.env_runners)]
+        self._remote = Actors(type(self), [(alone,)] * job.resources.env_runners, job.resources.cpus)
 
     @staticmethod
     @abstractmethod
@@ -95,12 +90,10 @@ class GameAgent(ABC):
 
         weights = ray.put(self.weights())
         shares = [len(part) for part in np.array_split(np.arange(self._told.games), len(self._remote))]
-        calls = [
-            one.play.remote(share, [self._seed, self._iteration, index + 1], weights)
-            for index, (one, share) in enumerate(zip(self._remote, shares, strict=True))
-        ]
-        found: list[Played] = ray.get(calls)
-        return found
+        seed = [self._seed, self._iteration]
+        return self._remote.ask(
+            lambda one, index: one.play.remote(shares[index], [*seed, index + 1], weights)
+        )
 
     def play(self, games: int, seed: list[int], weights: dict[str, NDArray[Any]] | None = None) -> Played:
         """Plays against itself.
@@ -114,7 +107,10 @@ class GameAgent(ABC):
             torch.set_num_threads(1)
             self.network.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
         random = np.random.default_rng(seed)
-        return self_play(self.game, games, lambda rows: self.move(rows, random), self._told.explore, random)
+        with self.counted() if weights is not None else nullcontext():
+            return self_play(
+                self.game, games, lambda rows: self.move(rows, random), self._told.explore, random
+            )
 
     def move(self, rows: Rows, random: np.random.Generator) -> NDArray[np.int64]:
         """Who plays the games that are learned from: what it has tried of positions, as `think`."""
@@ -128,7 +124,7 @@ class GameAgent(ABC):
             random: of its own games: noise at the root. Without it there is none, and it searches as it acts.
         """
         told = self._told
-        environments.stepped()
+        stepped()
         with torch.inference_mode():
             root = self.root(rows, torch.from_numpy(self.game.planes(rows)))
             if random is not None:
@@ -144,7 +140,7 @@ class GameAgent(ABC):
             chosen = random.integers(len(self.memory.left), size=told.batch_size)
             losses = self.losses(chosen, random)
             loss = torch.stack(list(losses.values())).sum()
-            environments.stepped()
+            stepped()
             self._optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()
@@ -188,11 +184,7 @@ class GameAgent(ABC):
         return {name: value.numpy() for name, value in self.network.state_dict().items()}
 
     def close(self) -> None:
-        if self._remote:
-            import ray
-
-            for one in self._remote:
-                ray.kill(one)
+        self._remote.close()
 
 
 def game_at(job: RLJob) -> Game:

@@ -101,3 +101,8 @@ def _import(family: Family) -> None:
 def _import_all(modules: tuple[str, ...]) -> None:
     for module in modules:
         importlib.import_module(module)
+    if "ale_py" in modules:
+        import ale_py
+
+        # Or each emulator that is made greets on the terminal.
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)

@@ -94,11 +94,13 @@ def _begins_with_weights(job: RLJob) -> Found:
 
 @_RULES.on("failure", "algorithm")
 def _environments_are_renewed(job: RLJob) -> Found:
-    if job.failure.environment == "renew" and not job.algorithm.OWN:
-        yield (
-            ("failure", "environment"),
-            f"{job.algorithm.name} ends where an environment raises: leave it out",
-        )
+    if job.failure.environment != "renew":
+        return
+    path, name = ("failure", "environment"), job.algorithm.name
+    if isinstance(job.algorithm, Offline):
+        yield path, f"{name} learns without the environment, and evaluations renew none: leave it out"
+    elif not job.algorithm.OWN:
+        yield path, f"{name} ends where an environment raises: leave it out"
 
 
 @_RULES.on("algorithm", "resources")
