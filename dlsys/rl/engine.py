@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from dlsys.errors import UsageError
 from dlsys.registry import ALGORITHMS
 from dlsys.rl import environments
 from dlsys.rl.agent import Agent
+from dlsys.rl.groups.agent import GroupAgent
 from dlsys.rl.loop import Loop
 from dlsys.rl.own import Networked
 from dlsys.rl.progress import stepping
@@ -29,8 +31,8 @@ def run_agent(job: RLJob, world: World, around: Surroundings) -> Result:
     assert world.size == 1, "there is one learner"
     torch.set_num_threads(max(1, int(job.resources.cpus)))
     around.beat(0)
-    environments.check_suits(job.algorithm, job.environment)
-    agent = build(_with_files(job, around.folder))
+    several = environments.check_suits(job.algorithm, job.environment)
+    agent = build(_with_files(job, around.folder), several=several)
     try:
         if isinstance(agent, Networked):
             for text in agent.observations.notes:
@@ -55,10 +57,20 @@ def _with_files(job: RLJob, folder: Path) -> RLJob:
     return job.model_copy(update={"algorithm": found})
 
 
-def build(job: RLJob) -> Agent:
-    """The agent of a job."""
+def build(job: RLJob, *, several: bool = False) -> Agent:
+    """The agent of a job, or the agents, where there are several in its environment.
+
+    Raises:
+        UsageError: the job says of policies, or of memories, what its environment is not for.
+    """
+    name = job.environment.name
+    if several and job.model.memory:
+        raise UsageError(f"model.memory: {name} has several agents, which learn without: leave it out")
+    if not several and job.policies != "shared":
+        raise UsageError(f"policies: {name} has one agent: leave it out")
     if not job.algorithm.RLLIB:
-        made: Agent = ALGORITHMS.load(job.algorithm.name)(job)
+        kind = ALGORITHMS.load(job.algorithm.name)
+        made: Agent = GroupAgent(job, kind) if several else kind(job)
         return made
     from dlsys.rl.rllib import RllibAgent
 

@@ -15,9 +15,11 @@ from gymnasium import spaces
 from dlsys.errors import DlsysError, NonFiniteError, UsageError, WorkloadError
 from dlsys.own.frames import user_traceback
 from dlsys.rl.actions import Actions
+from dlsys.rl.groups.observations import Together
 from dlsys.rl.observations import Observations, asks
 from dlsys.rl.progress import stepped
 from dlsys.spec.rl import environments as spec
+from dlsys.spec.rl.groups import TOLD, Group
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import AlgorithmSection, Sees
 from dlsys.spec.rl.spaces import MASK, leaves
@@ -37,6 +39,9 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
         name: what it is called in messages.
         longest: where its episodes are cut because nothing else cuts them; None leaves them.
         seen: what agents are shown instead of what the environment shows; None leaves that.
+
+    Attributes:
+        group: of several agents; None of one.
     """
 
     def __init__(
@@ -61,6 +66,13 @@ class Known(gymnasium.Wrapper[Any, Any, Any, Any]):
         self._starts = None
         if seen is not None and masked and seen.shapes[MASK][0] == sum(self.actions.counts):
             self._starts = np.cumsum([0, *self.actions.counts[:-1]])
+        group = env.unwrapped
+        self.group = group if isinstance(group, Group) else None
+        # What is told of each agent of a group at each step: by name, one that is nought.
+        names = [] if self.group is None else self.group.names
+        self.tells = {name: np.zeros(len(names), kind) for name, kind in TOLD.items()} if names else {}
+        # Where `info` has the return of each agent of a group.
+        self.returns = [f"return_{name}" for name in names]
         self._steps = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -145,7 +157,8 @@ def make(
     """
     env = _made(told, flat=sees == "vector", render=render)
     if sees == "parts" and seen is None:
-        seen = _asked(told, lambda: Observations.of(env))
+        group = isinstance(env.unwrapped, Group)
+        seen = _asked(told, lambda: Together.of(env) if group else Observations.of(env))
     return Known(env, told.name, LONGEST if ends and not _limited(env) else None, seen)
 
 
@@ -200,7 +213,14 @@ class Made:
         return {"told": told.model_dump(mode="json"), "ends": ends}
 
 
-def check_suits(algorithm: AlgorithmSection, told: Environment) -> None:
-    """Raises UsageError when an algorithm cannot learn in an environment."""
-    for path, text in spec.unsuited(algorithm, _made(told, flat=False), told.name):
+def check_suits(algorithm: AlgorithmSection, told: Environment) -> bool:
+    """Whether there are several agents in an environment.
+
+    Raises:
+        UsageError: the algorithm cannot learn in it.
+    """
+    env = _made(told, flat=False)
+    several = isinstance(env.unwrapped, Group)
+    for path, text in spec.unsuited(algorithm, env, told.name):
         raise UsageError(f"{'.'.join(map(str, path))}: {text}")
+    return several

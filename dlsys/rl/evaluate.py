@@ -27,7 +27,8 @@ class Played:
 
     Attributes:
         cut: how many had not ended after `environments.LONGEST` steps.
-        told: what the environment told at their ends, by `environment.metrics`.
+        told: what the environment told at their ends, by `environment.metrics`, and the return of each agent
+            of a group.
     """
 
     seeds: list[int]
@@ -84,11 +85,12 @@ def play(
     stream = np.random.SeedSequence([seed, {"valid": 1, "test": 2}[split]])
     seeds = [int(value) for value in stream.generate_state(episodes, np.uint32) >> 1]
     returns, lengths, cut = [0.0] * episodes, [0] * episodes, 0
-    ends = {name: [0.0] * episodes for name in told.metrics}
     waiting = list(range(episodes))[::-1]
     seats: list[tuple[int, environments.Known, Any]] = []
     act = Acting(agent, seeds[0] if explore else None)
     one = environments.make(told, sees=sees, ends=True)
+    names = dict.fromkeys([*told.metrics, *one.returns])
+    ends = {name: [0.0] * episodes for name in names}
     more = range(min(episodes, _TOGETHER) - 1)
     spare = [one, *(environments.make(told, sees=sees, ends=True, seen=one.seen) for _ in more)]
     ask_at = time.monotonic() + _ASK_SECONDS

@@ -18,6 +18,8 @@ from dlsys.errors import UsageError
 from dlsys.registry import ALGORITHMS, import_string
 from dlsys.rl import environments
 from dlsys.rl.actions import Actions, Taken
+from dlsys.rl.groups.observations import SeeTogether, Together
+from dlsys.rl.groups.policies import Policies
 from dlsys.rl.observations import Observations, See
 from dlsys.rl.policy import RecurrentPolicy
 from dlsys.rl.runners import Policy, network_of
@@ -130,7 +132,8 @@ class Own(nn.Module):
 
     def __init__(self, acts: Policy, observations: Observations, actions: Actions) -> None:
         super().__init__()
-        self._see, self._taken, self._acts = See(observations), Taken(nn.Identity(), actions), acts
+        see = SeeTogether(observations) if isinstance(observations, Together) else See(observations)
+        self._see, self._taken, self._acts = see, Taken(nn.Identity(), actions), acts
         first = acts.initial
         self._masked, self._remembers = observations.masked, len(first) > 0
         self.register_buffer("initial", first)
@@ -152,7 +155,9 @@ class Own(nn.Module):
 
 def acting(job: RLJob, weights: Mapping[str, Tensor], observations: Observations, actions: Actions) -> Policy:
     """The network of an agent of our own, with these weights."""
-    network = network_of(ALGORITHMS.load(job.algorithm.name).NETWORK, observations, actions, job)
+    several = isinstance(observations, Together)
+    kind = Policies if several else ALGORITHMS.load(job.algorithm.name).NETWORK
+    network = network_of(kind, observations, actions, job)
     network.load_state_dict(weights)
     return network
 
@@ -160,6 +165,11 @@ def acting(job: RLJob, weights: Mapping[str, Tensor], observations: Observations
 def _own(job: RLJob, weights: Mapping[str, Tensor]) -> tuple[nn.Module, tuple[Any, ...]]:
     """What acts, and what it is shown: two observations, and what comes with them."""
     observations, actions = environments.forms(job.environment)
+    if isinstance(observations, Together) and observations.masked:
+        raise UsageError(
+            f"{job.environment.name}: tells what is legal in info, which no file has for several agents: "
+            "tell it in their observations, under action_mask"
+        )
     acts = Own(acting(job, weights, observations, actions), observations, actions)
     seen = observations.space.sample()
     shown = tree_map(lambda part: torch.as_tensor(np.stack([np.asarray(part)] * 2)), _plain(seen))

@@ -18,7 +18,7 @@ from dlsys.rl.agent import Iteration
 from dlsys.rl.networks import learning
 from dlsys.rl.observations import tensors
 from dlsys.rl.own import OwnAgent
-from dlsys.rl.runners import EnvRunner
+from dlsys.rl.runners import EnvRunner, Runners
 from dlsys.rl.sampler import Rollout
 from dlsys.spec.rl.job import RLJob
 
@@ -36,6 +36,7 @@ class Batch:
         returns: the values' goals.
         first: where an episode begins.
         memories: what was remembered before each step.
+        held: which of them are steps; None where all are.
     """
 
     seen: dict[str, Tensor]
@@ -46,6 +47,7 @@ class Batch:
     returns: Tensor
     first: Tensor
     memories: Tensor
+    held: Tensor | None = None
 
     def pieces(self, length: int) -> Iterator[Batch]:
         """Cut into pieces of so many steps."""
@@ -53,18 +55,19 @@ class Batch:
             part = slice(begin, begin + length)
             yield Batch(
                 {name: value[part] for name, value in self.seen.items()},
-                *(getattr(self, each.name)[part] for each in fields(self)[1:]),
+                *(getattr(self, each.name)[part] for each in fields(self)[1:-1]),
             )
 
     def flat(self) -> Rows:
         """All steps as rows, of policies that remember nothing."""
-        return Rows(
+        rows = Rows(
             {name: value.flatten(0, 1) for name, value in self.seen.items()},
             *(
                 getattr(self, name).flatten(0, 1)
                 for name in ("actions", "logp", "values", "advantages", "returns")
             ),
         )
+        return rows if self.held is None else rows[self.held.flatten()]
 
 
 @dataclass
@@ -93,7 +96,7 @@ class Rows:
         )
 
 
-class OnPolicy(OwnAgent):
+class Sampling(OwnAgent):
     """Samples `algorithm.batch_size` steps with its policy, and learns from them.
 
     Args:
@@ -101,19 +104,55 @@ class OnPolicy(OwnAgent):
         steps: of each environment in a batch; by default as many as make `algorithm.batch_size`.
         least: steps of an iteration at least, which makes several updates where each is smaller.
         kind: of the processes that sample.
+        runners: who samples; by default those of the job.
+
+    Attributes:
+        steps: of each environment in a batch.
+        updates: of an iteration, each of a batch.
     """
+
+    def __init__(
+        self,
+        job: RLJob,
+        *,
+        steps: int | None = None,
+        least: int = 1,
+        kind: type[EnvRunner] = EnvRunner,
+        runners: Runners | None = None,
+    ) -> None:
+        super().__init__(job, kind, runners)
+        told: Any = job.algorithm
+        count = self.runners.count
+        self.steps = steps or max(1, -(-told.batch_size // count))
+        self.updates = -(-least // (self.steps * count))
+
+    @abstractmethod
+    def teach(self, rollout: Rollout) -> dict[str, float]:
+        """Learns from what happened; figures by name."""
+
+    def iterate(self) -> Iteration:
+        return together([self._update() for _ in range(self.updates)])
+
+    def _update(self) -> Iteration:
+        began = time.perf_counter()
+        rollout, _ = self.runners.sample(self.steps, self.step)
+        sampled = time.perf_counter()
+        self.step += rollout.steps
+        figures = self.teach(rollout)
+        return Iteration(
+            steps=rollout.steps,
+            returns=rollout.returns,
+            lengths=rollout.lengths,
+            figures={**figures, **self.faults()},
+            seconds={"sample": sampled - began, "learn": time.perf_counter() - sampled},
+        )
+
+
+class OnPolicy(Sampling):
+    """Of one policy. Its arguments are those of `Sampling`."""
 
     NETWORK = ActorCritic
     network: ActorCritic
-
-    def __init__(
-        self, job: RLJob, *, steps: int | None = None, least: int = 1, kind: type[EnvRunner] = EnvRunner
-    ) -> None:
-        super().__init__(job, kind)
-        told: Any = job.algorithm
-        count = self.runners.count
-        self._steps = steps or max(1, -(-told.batch_size // count))
-        self._updates = -(-least // (self._steps * count))
 
     @abstractmethod
     def learn(self, batch: Batch) -> dict[str, float]:
@@ -125,24 +164,10 @@ class OnPolicy(OwnAgent):
             return None
         return self.network(seen, first.expand(len(next(iter(seen.values()))), -1))[1]
 
-    def iterate(self) -> Iteration:
-        return together([self._update() for _ in range(self._updates)])
-
-    def _update(self) -> Iteration:
-        began = time.perf_counter()
-        rollout, _ = self.runners.sample(self._steps, self.step)
-        sampled = time.perf_counter()
-        self.step += rollout.steps
+    def teach(self, rollout: Rollout) -> dict[str, float]:
         batch = self.batch(rollout)
         with learning(self.network):
-            figures = self.learn(batch)
-        return Iteration(
-            steps=rollout.steps,
-            returns=rollout.returns,
-            lengths=rollout.lengths,
-            figures={**figures, **self.faults()},
-            seconds={"sample": sampled - began, "learn": time.perf_counter() - sampled},
-        )
+            return self.learn(batch)
 
     def batch(self, rollout: Rollout) -> Batch:
         """What a rollout teaches."""
@@ -159,7 +184,10 @@ def together(parts: Sequence[Iteration]) -> Iteration:
         steps=sum(each.steps for each in parts),
         returns=[value for each in parts for value in each.returns],
         lengths=[value for each in parts for value in each.lengths],
-        figures={name: float(np.mean([each.figures[name] for each in parts])) for name in parts[0].figures},
+        figures={
+            name: float(np.mean([each.figures[name] for each in parts if name in each.figures]))
+            for name in dict.fromkeys(name for each in parts for name in each.figures)
+        },
         seconds={name: sum(each.seconds[name] for each in parts) for name in parts[0].seconds},
     )
 
@@ -185,8 +213,14 @@ def batch_of(
         """What is expected [N] where that is seen [N, …] and remembered [N, S]."""
         return np.asarray(network(seen, memories)[1].cpu().numpy())
 
-    newest = {name: part[steps] for name, part in seen.items()}
-    values = np.concatenate([rollout.told["value"], valued(newest, memories[steps])[None]])
+    # Where the last step of each column led to.
+    held, every = rollout.held, np.arange(rollout.rewards.shape[1])
+    last = np.full(len(every), steps) if held is None else held.sum(0)
+    newest = {name: part[last, every] for name, part in seen.items()}
+    values = np.concatenate(
+        [rollout.told["value"], np.zeros_like(rollout.rewards[:1], shape=(1, len(every)))]
+    )
+    values[last, every] = valued(newest, memories[last, every])
     finals = np.zeros(0, np.float32)
     if rollout.ends.size:
         before = torch.from_numpy(rollout.final_memories).to(device)
@@ -194,7 +228,7 @@ def batch_of(
     gains = advantages(rollout, rewards, values, finals, gamma, trace)
     shown = {name: part[:steps] for name, part in seen.items()}
     # After what was expected is known: what it was standardized by must not change before.
-    network.features.update(shown)
+    network.features.update(shown if held is None else {name: part[held] for name, part in shown.items()})
     return Batch(
         seen=shown,
         actions=torch.from_numpy(rollout.actions).to(device),
@@ -204,6 +238,7 @@ def batch_of(
         returns=torch.from_numpy(gains + values[:-1]).to(device),
         first=torch.from_numpy(rollout.first[:steps]).to(device),
         memories=memories[:steps],
+        held=None if held is None else torch.from_numpy(held).to(device),
     )
 
 
@@ -230,6 +265,8 @@ def advantages(
     following[rollout.terminated] = 0
     going = np.float32(gamma * trace) * ~(rollout.terminated | rollout.truncated)
     errors = rewards + np.float32(gamma) * following - values[:-1]
+    if rollout.held is not None:
+        errors[~rollout.held] = 0
     found, later = np.empty_like(errors), np.zeros_like(errors[0])
     for step in range(len(errors) - 1, -1, -1):
         found[step] = later = errors[step] + going[step] * later

@@ -170,11 +170,12 @@ class OwnAgent(Networked):
     Args:
         job: the job.
         kind: of the processes that sample.
+        runners: who samples; by default those of the job.
     """
 
-    def __init__(self, job: RLJob, kind: type[EnvRunner] = EnvRunner) -> None:
+    def __init__(self, job: RLJob, kind: type[EnvRunner] = EnvRunner, runners: Runners | None = None) -> None:
         super().__init__(job)
-        self.runners = Runners(job, self.NETWORK, self.device, kind)
+        self.runners = runners or Runners(job, self.NETWORK, self.device, kind)
         self.network = self.runners.policy
         self.observations, self.actions = self.runners.observations, self.runners.actions
         self.rewards = Rewards(job.normalize.reward, job.algorithm.gamma)

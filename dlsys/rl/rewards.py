@@ -37,10 +37,12 @@ class Rewards:
         if len(self._returns) != rollout.rewards.shape[1]:
             self._returns = np.zeros(rollout.rewards.shape[1])
         found = np.empty_like(rollout.rewards, np.float64)
+        held = np.ones(found.shape, bool) if rollout.held is None else rollout.held
         for step, rewards in enumerate(rollout.rewards):
-            self._returns = np.where(rollout.first[step], 0, self._returns) * self._gamma + rewards
+            after = np.where(rollout.first[step], 0, self._returns) * self._gamma + rewards
+            self._returns = np.where(held[step], after, self._returns)
             found[step] = self._returns
-        self._running.update(torch.from_numpy(found).reshape(-1, 1))
+        self._running.update(torch.from_numpy(found[held]).unsqueeze(1))
 
     def scaled(self, rewards: NDArray[np.float32]) -> NDArray[np.float32]:
         if not self._on:

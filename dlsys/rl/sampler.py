@@ -48,6 +48,8 @@ class Rollout:
         told: what the policy said besides, [T, N, …] by name.
         returns, lengths: of the episodes that ended, undiscounted.
         renewed: how many environments raised and were made anew.
+        info: of a group, what `dlsys.spec.rl.groups.TOLD` says of each agent, [T, N, A] by name.
+        held: which rows are steps, [T, N]; None where all are.
     """
 
     seen: Seen
@@ -64,6 +66,8 @@ class Rollout:
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     renewed: int = 0
+    info: dict[str, NDArray[Any]] = field(default_factory=dict)
+    held: NDArray[np.bool_] | None = None
 
     @property
     def steps(self) -> int:
@@ -95,6 +99,7 @@ def joined(rollouts: Sequence[Rollout], *, after: bool = False) -> Rollout:
         ends=np.concatenate(ends, 1),
         final_memories=np.concatenate([each.final_memories for each in rollouts]),
         told={key: put([each.told[key] for each in rollouts]) for key in first.told},
+        info={key: put([each.info[key] for each in rollouts]) for key in first.info},
         **{
             name: put([getattr(each, name) for each in rollouts])
             for name in ("actions", "rewards", "terminated", "truncated")
@@ -141,6 +146,7 @@ class Sampler:
         self.observations: Observations = one.seen
         self._make = partial(environments.make, told, sees="parts", ends=ends, seen=one.seen)
         self._envs, self.actions = [one, *(self._make() for _ in range(count - 1))], one.actions
+        self._tells = one.tells
         # Of each environment, how often it raised since it made a step.
         self._raised, self._renewed = [0] * count, 0
         self._initial = torch.zeros(0)
@@ -193,6 +199,7 @@ class Sampler:
         first = np.empty((steps + 1, count), bool)
         memories = np.empty((steps + 1, count, len(self._initial)), np.float32)
         told: list[dict[str, Tensor]] = []
+        info = {name: np.zeros((steps, count, *like.shape), like.dtype) for name, like in self._tells.items()}
         ends: list[tuple[int, int]] = []
         finals: list[Seen] = []
         final_memories: list[Tensor] = []
@@ -208,7 +215,9 @@ class Sampler:
             told.append(more)
             self._first = np.zeros(count, bool)
             for index in range(count):
-                after, reward, over, cut = self._stepped(index, actions[step, index], seen, step)
+                after, reward, over, cut, more_told = self._stepped(index, actions[step, index], seen, step)
+                for name, part in info.items():
+                    part[step, index] = more_told.get(name, 0)
                 rewards[step, index] = reward
                 self._returns[index] += float(reward)
                 self._lengths[index] += 1
@@ -246,12 +255,15 @@ class Sampler:
             returns=returns,
             lengths=lengths,
             renewed=self._renewed,
+            info={name: part[:steps] for name, part in info.items()},
         )
 
-    def _stepped(self, index: int, action: Any, seen: Seen, step: int) -> tuple[Seen, float, bool, bool]:
-        """What an environment shows after an action, the reward, and whether it ended or was cut."""
+    def _stepped(
+        self, index: int, action: Any, seen: Seen, step: int
+    ) -> tuple[Seen, float, bool, bool, dict[str, Any]]:
+        """What an environment shows after an action, the reward, whether it ended or was cut, and `info`."""
         try:
-            after, reward, over, cut, _ = self._envs[index].step(action)
+            after, reward, over, cut, info = self._envs[index].step(action)
         except WorkloadError as error:
             self._raised[index] += 1
             if not self._renew or self._raised[index] == _RAISES:
@@ -261,9 +273,9 @@ class Sampler:
                 self._envs[index].close()
             self._envs[index] = self._make()
             self._renewed += 1
-            return {name: part[step, index] for name, part in seen.items()}, 0.0, False, True
+            return {name: part[step, index] for name, part in seen.items()}, 0.0, False, True, {}
         self._raised[index] = 0
-        return after, float(reward), bool(over), bool(cut)
+        return after, float(reward), bool(over), bool(cut), info
 
     def _keep(self, index: int, action: Any) -> None:
         past = self._past[index]

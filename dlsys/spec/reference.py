@@ -188,7 +188,7 @@ def _words(schema: dict[str, Any]) -> str:
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
     if kind == "object":
-        others = schema["additionalProperties"]
+        others = schema.get("additionalProperties", True)
         return "conditions by metric" if others is not True and "pattern" in others else "a mapping"
     if kind == "array" and "minItems" in schema and schema["minItems"] == schema.get("maxItems"):
         return f"a list of {schema['minItems']}"

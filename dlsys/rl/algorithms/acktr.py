@@ -17,6 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from dlsys.rl.kfac import Curvature
 from dlsys.rl.on_policy import Batch, OnPolicy
 from dlsys.rl.own import Stateful
+from dlsys.rl.runners import Runners
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import ACKTR
 
@@ -32,8 +33,8 @@ class ACKTRAgent(OnPolicy):
     Figures: `kl`, what the policy's steps are expected to make of it.
     """
 
-    def __init__(self, job: RLJob) -> None:
-        super().__init__(job, least=_STEPS)
+    def __init__(self, job: RLJob, runners: Runners | None = None) -> None:
+        super().__init__(job, least=_STEPS, runners=runners)
         assert isinstance(job.algorithm, ACKTR)
         self._told = told = job.algorithm
         self._parameters = list(self.network.parameters())

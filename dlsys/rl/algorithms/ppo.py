@@ -16,6 +16,7 @@ from dlsys.rl.adam import Adam
 from dlsys.rl.chances import Chances
 from dlsys.rl.on_policy import Batch, OnPolicy, Rows
 from dlsys.rl.own import Stateful
+from dlsys.rl.runners import Runners
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import PPO
 from dlsys.spec.rl.section import at
@@ -28,8 +29,8 @@ _KL_GOAL, _KL_ROOM = 0.01, 1.5
 class PPOAgent(OnPolicy):
     """An iteration is a batch, and passes over it."""
 
-    def __init__(self, job: RLJob) -> None:
-        super().__init__(job)
+    def __init__(self, job: RLJob, runners: Runners | None = None) -> None:
+        super().__init__(job, runners=runners)
         assert isinstance(job.algorithm, PPO)
         self._told = told = job.algorithm
         self._adam = Adam(self.network, at(told.lr, 0), eps=1e-5, clip=told.clip_norm)
@@ -54,8 +55,9 @@ class PPOAgent(OnPolicy):
         if told.kl:
             self._kl *= 2 if means["kl"] > _KL_GOAL * _KL_ROOM else 1
             self._kl /= 2 if means["kl"] < _KL_GOAL / _KL_ROOM else 1
-        missed = (batch.returns - batch.values).var(unbiased=False)
-        explained = 1 - missed / batch.returns.var(unbiased=False).clamp(min=1e-12)
+        flat = batch.flat()
+        missed = (flat.returns - flat.values).var(unbiased=False)
+        explained = 1 - missed / flat.returns.var(unbiased=False).clamp(min=1e-12)
         return {**means, "explained_variance": float(explained), "lr": rate}
 
     def _minibatches(self, batch: Batch) -> Iterator[tuple[Rows, Chances, Tensor]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dlsys.rl.adam import descend
 from dlsys.rl.on_policy import Batch, OnPolicy, Rows, advantages, batch_of
+from dlsys.rl.runners import Runners
 from dlsys.rl.sampler import Rollout
 from dlsys.rl.value_passes import ValuePasses
 from dlsys.spec.rl.job import RLJob
@@ -20,8 +21,8 @@ from dlsys.spec.rl.policy import REINFORCE
 class REINFORCEAgent(OnPolicy):
     """An iteration is a batch of whole episodes: one step of the policy, then passes of the baseline."""
 
-    def __init__(self, job: RLJob) -> None:
-        super().__init__(job)
+    def __init__(self, job: RLJob, runners: Runners | None = None) -> None:
+        super().__init__(job, runners=runners)
         assert isinstance(job.algorithm, REINFORCE)
         self._told = job.algorithm
         self._adam = torch.optim.Adam(self.network.of_policy(), self._told.lr, fused=True)

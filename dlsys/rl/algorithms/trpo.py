@@ -15,6 +15,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from dlsys.rl.chances import Chances
 from dlsys.rl.on_policy import Batch, OnPolicy
+from dlsys.rl.runners import Runners
 from dlsys.rl.value_passes import ValuePasses
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.rl.policy import TRPO
@@ -26,8 +27,8 @@ class TRPOAgent(OnPolicy):
     Figures: `kl` and `surrogate` are what the step did to the mean KL divergence and the surrogate.
     """
 
-    def __init__(self, job: RLJob) -> None:
-        super().__init__(job)
+    def __init__(self, job: RLJob, runners: Runners | None = None) -> None:
+        super().__init__(job, runners=runners)
         assert isinstance(job.algorithm, TRPO)
         self._told = job.algorithm
         self._parameters = self.network.of_policy()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dlsys.errors import UsageError
 from dlsys.registry import did_you_mean, import_string
-from dlsys.spec.rl import families
+from dlsys.spec.rl import families, groups
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import AlgorithmSection
 from dlsys.spec.rl.spaces import Picture, bounded, is_pixels, leaves, picture, unserved
@@ -48,11 +48,30 @@ def make(told: Environment, *, flat: bool = True, render: str | None = None) -> 
     """
     options = {**told.options, **({"render_mode": render} if render else {})}
     env = _own(told, options) if ":" in told.name else _known(told, options)
+    if groups.is_group(env):
+        return _group(env, told)
     for wrapper in told.wrappers:
         env = _wrap(env, wrapper.name, wrapper.options)
     if told.frames:
         env = _framed(env, told.frames)
     return _plain(env) if flat else env
+
+
+def _group(env: Any, told: Environment) -> Env:
+    """All agents as one, with the user's own wrappers inside."""
+    for index, wrapper in enumerate(told.wrappers):
+        if ":" not in wrapper.name:
+            raise UsageError(
+                f"environment.wrappers.{index}: {wrapper.name} is for one agent, and {told.name} has "
+                "several: say your own module:function, which is called with it"
+            )
+        env = import_string(wrapper.name)(env, **wrapper.options)
+    if told.frames:
+        raise UsageError(
+            f"environment.frames: is of environments of one agent, and {told.name} has several: leave it out"
+        )
+    group: Env = groups.Group(env, told.name)
+    return gymnasium.wrappers.TimeLimit(group, told.max_steps) if told.max_steps else group
 
 
 def _framed(env: Env, frames: int) -> Env:
@@ -116,6 +135,8 @@ def _scaled_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
 
 def _own(told: Environment, options: dict[str, Any]) -> Env:
     env: Env = import_string(told.name)(**options)
+    if groups.is_group(env):
+        return env
     if not isinstance(env, gymnasium.Env):
         raise UsageError(
             f"environment.name: {told.name} is no gymnasium.Env: subclass it; its reset gives (observation, "
@@ -132,6 +153,9 @@ def _own(told: Environment, options: dict[str, Any]) -> Env:
 def _known(told: Environment, options: dict[str, Any]) -> Env:
     families.prepare(told.name)
     try:
+        if (family := families.family_of(told.name)) and family.extra == "pettingzoo":
+            group: Env = families.pettingzoo(told.name, options)
+            return group
         return gymnasium.make(told.name, max_episode_steps=told.max_steps, **options)
     except problems.DependencyNotInstalled as error:
         family = families.family_of(told.name)
@@ -177,13 +201,16 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
         env: as `make` makes it, not flat.
         place: the environment's name.
     """
+    group = env.unwrapped if isinstance(env.unwrapped, groups.Group) else None
     try:
-        seen, taken = _observations(env.observation_space), _actions(env.action_space)
         plays = not algorithm.GAMES or _is_game(env)
-        bounds, plannable = env.action_space, not algorithm.PLANS or _has_model(env)
+        plannable = group is not None or not algorithm.PLANS or _has_model(env)
     finally:
         env.close()  # type: ignore[no-untyped-call]
     name = getattr(algorithm, "name", "")
+    if group is not None and not algorithm.GROUPS:
+        yield ("algorithm", "name"), f"{name} is one agent, and {place} has {len(group.names)}: take ppo"
+        return
     if not plays:
         yield (
             ("algorithm", "name"),
@@ -191,6 +218,26 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
             f"{', '.join(GAMES)} without wrappers",
         )
         return
+    if not plannable:
+        yield (
+            ("algorithm", "name"),
+            f"{name} plans with an environment's model, and {place} has none that can be had (a table P of "
+            "transitions, or a state that can be set): take q-learning, or one with a network such as dqn",
+        )
+    if group is None:
+        yield from _unsuited_spaces(algorithm, env.observation_space, env.action_space, place)
+        return
+    seen, taken = group.observation_space, group.action_space
+    assert isinstance(seen, spaces.Dict)
+    assert isinstance(taken, spaces.Dict)
+    for agent in group.names:
+        yield from _unsuited_spaces(algorithm, seen[agent], taken[agent], f"{place}'s {agent}")
+
+
+def _unsuited_spaces(
+    algorithm: AlgorithmSection, sees: spaces.Space[Any], does: spaces.Space[Any], place: str
+) -> Iterator[tuple[Path, str]]:
+    name, seen, taken = getattr(algorithm, "name", ""), _observations(sees), _actions(does)
     able = {*algorithm.OBSERVATIONS, *(["table"] if "flat" in algorithm.OBSERVATIONS else [])}
     for what, found, allowed in (
         ("actions", taken, algorithm.ACTIONS),
@@ -202,22 +249,16 @@ def unsuited(algorithm: AlgorithmSection, env: Env, place: str) -> Iterator[tupl
                 ("algorithm", "name"),
                 f"{name} learns from {' or '.join(allowed)} {what}, and {place} has {found} ones{mend}",
             )
-    if not plannable:
-        yield (
-            ("algorithm", "name"),
-            f"{name} plans with an environment's model, and {place} has none that can be had (a table P of "
-            "transitions, or a state that can be set): take q-learning, or one with a network such as dqn",
-        )
     if taken == "continuous" and "continuous" in algorithm.ACTIONS and not algorithm.UNBOUNDED:
-        assert isinstance(bounds, spaces.Box)
-        if not bounded(bounds).all():
+        assert isinstance(does, spaces.Box)
+        if not bounded(does).all():
             yield (
                 ("algorithm", "name"),
-                f"{name} chooses actions within bounds, and {place} takes {bounds}: put a wrapper "
+                f"{name} chooses actions within bounds, and {place} takes {does}: put a wrapper "
                 "of your own around it that has bounds, or take ppo",
             )
-    read = picture(env.observation_space)
-    shape = read and read.shape(env.observation_space.shape or ())
+    read = picture(sees)
+    shape = read and read.shape(sees.shape or ())
     if seen == "image" and algorithm.IMAGES not in (None, shape):
         yield (
             ("environment", "wrappers"),

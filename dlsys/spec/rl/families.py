@@ -11,8 +11,10 @@ import os
 import re
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any, Literal
 
 from dlsys.errors import UsageError
+from dlsys.registry import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ FAMILIES = (
     Family("box2d", rf"({_BOX2D})-v\d+", ("Box2D", "pygame")),
     Family("dm-control", r"dm_control/.*", ("dm_control", "shimmy"), gl=True),
     Family("minigrid", r"(MiniGrid|BabyAI)-.*", ("minigrid",)),
+    Family("pettingzoo", r"(atari|butterfly|classic|sisl)/.*", ("pettingzoo",)),
     Family("bullet", r".*Bullet.*-v\d+", ("pybullet_envs_gymnasium",)),
 )
 # gymnasium's wrappers that need more than gymnasium, by what installs it.
@@ -77,6 +80,26 @@ def prepare(name: str) -> None:
         raise UsageError(
             f"{name} needs {' and '.join(family.modules)}, which cannot be imported here: "
             f"{type(error).__name__}: {error}; to install it anew: {install(family.extra)}"
+        ) from error
+
+
+def pettingzoo(name: str, options: dict[str, Any]) -> Any:
+    """One of PettingZoo's environments, in which all act at once where there is one.
+
+    Raises:
+        UsageError: it has none of this name, or something that it needs is missing.
+    """
+    from pettingzoo import aec_registry, make, parallel_registry
+
+    kind: Literal["aec", "parallel"] = "parallel" if name in parallel_registry else "aec"
+    if name not in aec_registry and name not in parallel_registry:
+        near = did_you_mean(name, {*aec_registry, *parallel_registry})
+        raise UsageError(f"PettingZoo has no environment {name!r}.{near} Your own is package.module:Class")
+    try:
+        return make(kind, name, **options)
+    except ImportError as error:
+        raise UsageError(
+            f"{name} needs what is not installed: {error.__cause__ or error}; {error}"
         ) from error
 
 

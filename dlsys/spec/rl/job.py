@@ -161,6 +161,9 @@ class Episodes(Section):
     """Whether actions are drawn from the policy's chances, as in training, not the best known ones taken."""
 
 
+Agents = Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
+
+
 class RLJob(Section):
     """One agent's training."""
 
@@ -172,6 +175,7 @@ class RLJob(Section):
         "algorithm",
         "model",
         "normalize",
+        "policies",
         "seed",
     )
     ENGINE: ClassVar[str] = "dlsys.rl.engine:run_agent"
@@ -189,6 +193,9 @@ class RLJob(Section):
     """Its networks."""
     normalize: Normalize = Field(default_factory=Normalize)
     """What is standardized."""
+    policies: Literal["shared", "separate"] | dict[Name, Agents] = "shared"
+    """Where an environment has several agents: one policy for all of them, one for each, or by its name one
+    for those that match one of its patterns: `{walkers: [walker_*], ball: [ball]}`."""
     init: Init | None = None
     """Begins with the policy of another run, or of a file."""
     resources: RLResources = Field(default_factory=RLResources)

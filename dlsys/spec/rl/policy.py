@@ -31,6 +31,7 @@ class PPO(_Own):
     """Proximal policy optimization (Schulman et al. 2017)."""
 
     name: Literal["ppo"]
+    GROUPS: ClassVar[bool] = True
     MEMORY: ClassVar[bool] = True
     lr: Scheduled = 3e-4  # type: ignore[assignment]
     """The learning rate, or a ramp of it: {start: 3e-4, end: 0, steps: 1000000}."""
@@ -56,6 +57,7 @@ class TRPO(_Own):
     """Trust region policy optimization (Schulman et al. 2015)."""
 
     name: Literal["trpo"]
+    GROUPS: ClassVar[bool] = True
     lr: Positive = 1e-3
     """The learning rate of the value function; the policy has none."""
     batch_size: Count = 2048
@@ -104,6 +106,7 @@ class A2C(_Own):
     asynchrony)."""
 
     name: Literal["a2c"]
+    GROUPS: ClassVar[bool] = True
     MEMORY: ClassVar[bool] = True
     lr: Positive = 1e-3
     """The learning rate."""
@@ -141,6 +144,7 @@ class ACKTR(_Own):
     information matrix is kept as two small factors for each layer."""
 
     name: Literal["acktr"]
+    GROUPS: ClassVar[bool] = True
     MODULE: ClassVar[bool] = False
     lr: Positive = 0.25
     """The longest step along the natural gradient; the limit of the divergence makes most of them shorter."""

@@ -157,6 +157,13 @@ def _networks_are_ours(job: RLJob) -> Found:
             yield from own_code(job.model.module, ("model", "module"))
 
 
+@_RULES.on("policies", "algorithm", "model")
+def _groups_are_learned(job: RLJob) -> Found:
+    name = job.algorithm.name
+    if job.policies != "shared" and not job.algorithm.GROUPS:
+        yield ("policies",), f"are of several agents, and {name} is one: leave it out, or take ppo"
+
+
 @_RULES.on("stop", "expect", "checkpoint", "algorithm")
 def _metrics_exist(job: RLJob) -> Found:
     for name in job.expect:

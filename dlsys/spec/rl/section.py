@@ -47,6 +47,8 @@ class AlgorithmSection(Section):
     PLANS: ClassVar[bool] = False
     # Whether it searches the moves of a board game.
     GAMES: ClassVar[bool] = False
+    # Whether it learns the policies of several agents.
+    GROUPS: ClassVar[bool] = False
     # The one shape of images that its networks take.
     IMAGES: ClassVar[tuple[int, ...] | None] = None
     # Whether its entry in the registry makes RLlib's configuration, which needs Ray even for one process, or
