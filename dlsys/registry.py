@@ -173,6 +173,7 @@ ALGORITHMS = Registry(
         "ddpg": "dlsys.rl.algorithms.ddpg:DDPGAgent",
         "td3": "dlsys.rl.algorithms.ddpg:DDPGAgent",
         "mbpo": "dlsys.rl.algorithms.mbpo:MBPOAgent",
+        "mpc": "dlsys.rl.algorithms.mpc:MPCAgent",
         "dreamerv3": "dlsys.rl.algorithms.dreamerv3:dreamerv3",
         "genetic": "dlsys.rl.algorithms.genetic:GeneticAgent",
         "mcts": "dlsys.rl.algorithms.mcts:MCTSAgent",

@@ -9,7 +9,8 @@ from rl_models import check_resumes_exactly, job
 from torch import Generator
 
 from dlsys.errors import SpecError
-from dlsys.rl.algorithms.mbpo import MBPOAgent, Models, Rows
+from dlsys.rl.algorithms.mbpo import MBPOAgent
+from dlsys.rl.dynamics import Models, Rows
 from dlsys.rl.evaluate import play
 from dlsys.spec.load import load
 from dlsys.spec.rl.models import MBPO
@@ -90,8 +91,8 @@ def test_what_is_learned_from_is_what_was_done() -> None:
 
 
 def test_it_learns_from_scaled_rewards_and_goes_on_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlsys.rl.algorithms.mbpo._PATIENCE", 1)
-    monkeypatch.setattr("dlsys.rl.algorithms.mbpo._ROUND", 2)
+    monkeypatch.setattr("dlsys.rl.dynamics._PATIENCE", 1)
+    monkeypatch.setattr("dlsys.rl.dynamics._ROUND", 2)
     more: dict[str, Any] = {"normalize": {"observation": True, "reward": True}, "resources": {"envs": 2}}
     small = SMALL | {"hidden": [16], "models": 2}
     whole = MBPOAgent(job(small, **more))

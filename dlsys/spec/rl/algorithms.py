@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dlsys.spec.rl.games import MCTS, AlphaGo, AlphaZero, MuZero
-from dlsys.spec.rl.models import MBPO, DreamerV3, Genetic
+from dlsys.spec.rl.models import MBPO, MPC, DreamerV3, Genetic
 from dlsys.spec.rl.offline import BC, CQL, IQL, MARWIL
 from dlsys.spec.rl.policy import A2C, A3C, ACKTR, APPO, IMPALA, PPO, REINFORCE, TRPO
 from dlsys.spec.rl.tabular import QLearning, QValueIteration, TDLearning, ValueIteration
@@ -28,6 +28,7 @@ Algorithm = Annotated[
     | DDPG
     | TD3
     | MBPO
+    | MPC
     | DreamerV3
     | Genetic
     | BC

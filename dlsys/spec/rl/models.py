@@ -55,6 +55,45 @@ class MBPO(Deep):
     """Steps of the environment that are kept."""
 
 
+class MPC(AlgorithmSection):
+    """Model-predictive control by random shooting (Nagabandi et al. 2018): learned models, in which many
+    random plans are tried at every step. It takes few steps of the environment, and much computation for
+    each."""
+
+    OBSERVATIONS: ClassVar[tuple[str, ...]] = ("flat",)
+    RLLIB: ClassVar[bool] = False
+    SEES: ClassVar[Sees] = "parts"
+    OWN: ClassVar[bool] = True
+    LAYERS: ClassVar[bool] = False
+
+    name: Literal["mpc"]
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)] = (64, 64)
+    """The widths of the hidden layers of each model."""
+    activation: Literal["tanh", "relu", "silu"] = "silu"
+    """Between them."""
+    plans: Count = 400
+    """Plans that are tried at every step."""
+    horizon: Count = 20
+    """Steps of a plan."""
+    models: Count = 3
+    """Networks of the ensemble; what they expect is averaged."""
+    lr: Positive = 1e-3
+    """Their learning rate."""
+    batch_size: Count = 128
+    """Rows of one update."""
+    start: Count = 200
+    """Steps with random actions, before anything is planned."""
+    every: Count = 200
+    """Steps between which the models learn."""
+    memory: Count = 1_000_000
+    """Steps of the environment that are kept."""
+
+    @property
+    def model_lr(self) -> float:
+        """As of algorithms that learn something else besides."""
+        return self.lr
+
+
 class DreamerV3(AlgorithmSection):
     """DreamerV3 (Hafner et al. 2023); RLlib's. It learns a recurrent model of the environment, and to act
     in what that model imagines. Its policy remembers what it has seen in an episode."""

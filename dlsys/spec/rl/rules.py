@@ -132,7 +132,8 @@ def _resources_are_used(job: RLJob) -> Found:
 def _networks_are_ours(job: RLJob) -> Found:
     algorithm = job.algorithm
     for name in ("model", "normalize"):
-        if not algorithm.OWN and getattr(job, name) != type(getattr(job, name))():
+        ours = algorithm.OWN and algorithm.LAYERS
+        if not ours and getattr(job, name) != type(getattr(job, name))():
             yield (name,), f"{algorithm.name} has networks of its own that this does not reach: leave it out"
     if algorithm.OWN and job.model.memory and not algorithm.MEMORY:
         yield (

@@ -56,9 +56,10 @@ class AlgorithmSection(Section):
     RLLIB: ClassVar[bool] = True
     RUNNERS: ClassVar[bool] = True
     SEES: ClassVar[Sees] = "vector"
-    # Whether its networks and their learning are ours, so that `model` and `normalize` say more of them;
+    # Whether its networks and their learning are ours; whether `model` and `normalize` say more of them then;
     # whether they can have a memory, and the user's own layers.
     OWN: ClassVar[bool] = False
+    LAYERS: ClassVar[bool] = True
     MEMORY: ClassVar[bool] = False
     MODULE: ClassVar[bool] = True
     # Whether env runners sample while the learner learns: without one, nothing would.
