@@ -39,6 +39,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "ddpg": {**SMALL, "starts": 32, "updates": 0.01},
     "td3": {**SMALL, "starts": 32, "updates": 0.01},
     "mbpo": {**SMALL, "start": 96, "every": 32, "rollouts": 20, "updates": 1, "models": 2},
+    "mpc": {"hidden": [8], "models": 2, "start": 96, "every": 32, "plans": 12, "horizon": 3},
     **{name: {**SMALL, "updates": 2} for name in ("bc", "marwil", "iql", "cql")},
 }
 
