@@ -1,7 +1,8 @@
-"""`agents`: what a run's agent does, measured, watched and recorded."""
+"""`agents`: any algorithm in any environment, and what a run's agent does, measured, watched and recorded."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from dlsys.rl.agent import Player
     from dlsys.spec.rl.job import RLJob
 
-app = typer.Typer(help="Play with a run's agent.", no_args_is_help=True)
+app = typer.Typer(help="Train an agent, and play with a run's.", no_args_is_help=True)
 
 Run = Annotated[str, typer.Argument(help="The beginning of a run's id.")]
 Changes = Annotated[
@@ -29,6 +30,43 @@ Best = Annotated[bool, typer.Option("--best", help="The best checkpoint in place
 
 _RECORDED = 100
 _VIDEOS = (".gif", ".mp4")
+
+
+@app.command()
+def train(
+    algorithm: Annotated[str, typer.Argument(help="Such as ppo: docs/rl.md has all.")],
+    environment: Annotated[
+        str, typer.Argument(help="A gymnasium id (CartPole-v1), or your own package.module:Class.")
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides: algorithm.lr=1e-3 stop.steps=50000"),
+    ] = None,
+    print_: Annotated[
+        bool, typer.Option("--print", help="Check it and print its file, and train nothing.")
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster; by default RAY_ADDRESS, or a Ray of its own.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train an algorithm in an environment, as a file with these lines would (dlsys run).
+
+    It stops after 100,000 steps, if no stop.… says otherwise.
+    """
+    from dlsys.spec.rl.pair import of_pair
+
+    given = commands.overrides(changes or [], "Changes are algorithm.lr=1e-3.")
+    loaded, plain = of_pair(algorithm, environment, given, Path.cwd())
+    if print_:
+        from dlsys.spec import yaml
+
+        print(yaml.dump(plain), end="")
+        return
+    from dlsys.cli.run import carry_out
+    from dlsys.jobs import run as runs
+
+    carry_out(loaded, runs.prepare(loaded), address or os.environ.get("RAY_ADDRESS") or None, as_json)
 
 
 @app.command()

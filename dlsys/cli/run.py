@@ -42,7 +42,6 @@ def run(
 ) -> None:
     """Train a job here and now, tracked in MLflow: a file, or any script after `--`."""
     from dlsys.jobs import run as runs
-    from dlsys.jobs.progress import progress_of
     from dlsys.spec.load import LoadedCluster, LoadedSweep, load_any
 
     cluster = address or os.environ.get("RAY_ADDRESS") or None
@@ -96,9 +95,26 @@ def run(
         cluster = None  # RAY_ADDRESS is the script's own to read
     if paths is None:
         paths = runs.prepare(loaded)
-    job = loaded.job
     # What a cluster keeps as a script's log is what the script says.
-    heard = not (is_script and queued)
+    carry_out(loaded, paths, cluster, as_json, heard=not (is_script and queued))
+
+
+def carry_out(
+    loaded: Loaded | LoadedScript, paths: RunPaths, cluster: str | None, as_json: bool, heard: bool = True
+) -> None:
+    """Runs a job whose run is made, and tells how it went.
+
+    Args:
+        cluster: the address of a Ray, or None for one of its own.
+        heard: whether somebody sees this who does not know the run yet.
+
+    Raises:
+        Exit: it failed, with its exit code.
+    """
+    from dlsys.jobs import run as runs
+    from dlsys.jobs.progress import progress_of
+
+    job = loaded.job
     progress = progress_of(paths, job, heard=heard)
     with progress:
         ended = runs.execute(

@@ -39,11 +39,16 @@ class Point(gymnasium.Env[Any, Any]):
         return np.array([self.place], np.float32)
 
 
-def job(algorithm: dict[str, Any], environment: str = "rl_models:Point", **more: Any) -> RLJob:
+def job(
+    algorithm: dict[str, Any],
+    environment: str = "rl_models:Point",
+    options: dict[str, Any] | None = None,
+    **more: Any,
+) -> RLJob:
     plain = {
         "kind": "rl",
         "name": "x",
-        "environment": {"name": environment},
+        "environment": {"name": environment, "options": options or {}},
         "algorithm": algorithm,
         "stop": {"epochs": 1},
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 from spaces_table import SEEN, TAKEN, UNSERVED, Both
 
-from dlsys.spec.rl.algorithms import Algorithm
 from dlsys.spec.rl.environments import unsuited
 from dlsys.spec.rl.offline import Offline
+from dlsys.spec.rl.pair import algorithms
 from dlsys.spec.rl.section import AlgorithmSection
 
 _HEAD = """\
@@ -23,8 +23,7 @@ who searches the moves of games, need the environment's model or rules besides.
 def sections() -> dict[str, AlgorithmSection]:
     """One of each algorithm's, by name."""
     found = {}
-    for kind in get_args(get_args(Algorithm)[0]):
-        name = get_args(kind.model_fields["name"].annotation)[0]
+    for name, kind in algorithms().items():
         more = {"episodes": "x"} if issubclass(kind, Offline) else {}
         made = kind.model_validate({"name": name, **more})
         if not (made.PLANS or made.GAMES):

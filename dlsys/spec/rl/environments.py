@@ -11,9 +11,10 @@ from gymnasium import error as problems
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dlsys.errors import UsageError
+from dlsys.errors import DlsysError, UsageError
 from dlsys.registry import did_you_mean, import_string
 from dlsys.spec.rl import families, groups
+from dlsys.spec.rl.external import EXTERNAL
 from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import AlgorithmSection
 from dlsys.spec.rl.spaces import Picture, bounded, is_pixels, leaves, picture, unserved
@@ -30,6 +31,9 @@ GAMES = {
 }
 for _id, _entry in GAMES.items():
     gymnasium.register(_id, entry_point=_entry)
+gymnasium.register(EXTERNAL, entry_point="dlsys.rl.external.environment:ExternalEnv")
+_PENDULUM = "dlsys.rl.rigid_pendulum:RigidPendulum"
+gymnasium.register("dlsys/RigidPendulum-v0", entry_point=_PENDULUM, max_episode_steps=200)
 
 
 def make(told: Environment, *, flat: bool = True, render: str | None = None) -> Env:
@@ -157,10 +161,14 @@ def _known(told: Environment, options: dict[str, Any]) -> Env:
             group: Env = families.pettingzoo(told.name, options)
             return group
         return gymnasium.make(told.name, max_episode_steps=told.max_steps, **options)
+    except DlsysError:
+        raise
     except problems.DependencyNotInstalled as error:
         family = families.family_of(told.name)
         raise UsageError(_lacking(told.name, error, family.extra if family else None)) from error
     except problems.UnregisteredEnv as error:
+        if absent := families.absent(told.name):
+            raise UsageError(absent) from error
         near = did_you_mean(told.name, gymnasium.registry)
         raise UsageError(
             f"gymnasium has no environment {show(told.name)}.{near} Your own is package.module:Class"

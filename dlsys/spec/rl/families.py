@@ -49,6 +49,13 @@ FAMILIES = (
     Family("pettingzoo", r"(atari|butterfly|classic|sisl)/.*", ("pettingzoo",)),
     Family("bullet", r".*Bullet.*-v\d+", ("pybullet_envs_gymnasium",)),
 )
+# Engines that have no environments for gymnasium, by what such names would begin with, and why.
+_ENGINES = {
+    "havok": "Havok is proprietary, and nothing for Python comes with it",
+    "physx": "PhysX is a C++ library without environments of its own",
+    "flex": "FleX is a closed library of NVIDIA's for its GPUs, without environments of its own",
+    "ode": "ODE is a C library without environments of its own (one of ours is dlsys/RigidPendulum-v0)",
+}
 # gymnasium's wrappers that need more than gymnasium, by what installs it.
 WRAPPERS = {"AtariPreprocessing": "atari", "ResizeObservation": "atari"}
 
@@ -56,6 +63,18 @@ WRAPPERS = {"AtariPreprocessing": "atari", "ResizeObservation": "atari"}
 def family_of(name: str) -> Family | None:
     """The family of an environment by its name; None of those that need nothing more."""
     return next((family for family in FAMILIES if re.fullmatch(family.names, name)), None)
+
+
+def absent(name: str) -> str:
+    """Why there is no environment of an engine, and what to do instead; empty of what is none of those."""
+    engine, slash, _ = name.partition("/")
+    why = _ENGINES.get(engine.lower()) if slash else None
+    if why is None:
+        return ""
+    return (
+        f"{name}: {why}. A program of yours that runs it can be one: environment: {{name: dlsys/External-v0, "
+        "options: {address: 'host:port'}}; docs/external-simulators.md says how"
+    )
 
 
 def install(extra: str) -> str:

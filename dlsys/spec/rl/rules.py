@@ -1,8 +1,8 @@
 """Rules between the sections of a `kind: rl` job, and against the environment that it names.
 
 gymnasium's own environments are made to be asked what they show and take; a user's environment is
-looked for and not run, since its file may import anything: what it takes is held against the algorithm
-when the run starts.
+looked for and not run, since its file may import anything, and a simulator may be elsewhere: what they
+take is held against the algorithm when the run starts.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dlsys.spec.metrics import metric_exists
 from dlsys.spec.names import wrong_name
 from dlsys.spec.own_code import own_code
 from dlsys.spec.rl import families
+from dlsys.spec.rl.external import EXTERNAL, wrong_options
 from dlsys.spec.rl.job import PLAYED, RLJob
 from dlsys.spec.rl.models import DreamerV3
 from dlsys.spec.rl.offline import Offline
@@ -43,6 +44,8 @@ def _environment_exists(job: RLJob) -> Found:
     told = job.environment
     if ":" in told.name:
         yield from own_code(told.name, ("environment", "name"))
+    if told.name == EXTERNAL:
+        yield from ((("environment", "options", *path), text) for path, text in wrong_options(told.options))
     for index, wrapper in enumerate(told.wrappers):
         if why := _unfit(wrapper.name):
             yield ("environment", "wrappers", index, "name"), why
@@ -201,7 +204,7 @@ def _returns_have_a_range(job: RLJob) -> Found:
 @_RULES.on("environment", "algorithm")
 def _algorithm_suits_environment(job: RLJob) -> Found:
     told = job.environment
-    if ":" in told.name:
+    if ":" in told.name or told.name == EXTERNAL:
         return
     # gymnasium takes a while to import, and nothing else here needs it.
     from dlsys.spec.rl.environments import make, unsuited

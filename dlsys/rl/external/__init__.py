@@ -1,0 +1,1 @@
+"""Simulators that are programs of their own, as environments: `docs/external-simulators.md`."""
