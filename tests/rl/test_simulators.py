@@ -13,8 +13,9 @@ from gymnasium.utils.env_checker import check_env
 
 from dlsys.errors import UsageError
 from dlsys.rl.simulators import notifications, tanks
-from dlsys.rl.simulators.execution import SIZES, Execution, Market
+from dlsys.rl.simulators.execution import SIZES, Execution
 from dlsys.rl.simulators.notifications import ALWAYS, CLICK, HOURS, KINDS, MYOPIC, TIRED, Notifications
+from dlsys.rl.simulators.simulator import _COLORS, Simulator
 from dlsys.rl.simulators.tanks import COST, DELAY, GAINS, HOLD, NOISE, PID, STEPS, Plant, TwoTanks
 from dlsys.spec.rl.environments import SIMULATORS, make
 from dlsys.spec.rl.job import Environment
@@ -42,15 +43,19 @@ def near(values: list[float] | np.ndarray, expected: float) -> bool:
 
 @pytest.mark.parametrize("name", sorted(SIMULATORS))
 def test_simulators_are_as_gymnasium_wants_them_and_seeds_repeat(name: str) -> None:
-    env = gymnasium.make(name)
-    check_env(env.unwrapped, skip_render_check=True)
+    env = gymnasium.make(name, render_mode="rgb_array")
+    check_env(env.unwrapped)
     actions = [env.action_space.sample() for _ in range(STEPS)]
 
     def follow(seed: int) -> tuple[list[float], dict[str, Any]]:
         chosen = iter(actions)
         return episode(env, seed, lambda _: next(chosen))
 
-    assert follow(3) == follow(3)
+    first, seen = follow(3), env.render()
+    assert first == follow(3)
+    assert isinstance(seen, np.ndarray)
+    np.testing.assert_array_equal(seen, env.render())
+    assert (seen.dtype, seen.shape[2]) == (np.uint8, 3)
     assert follow(3) != follow(4)
     env.close()
 
@@ -61,8 +66,8 @@ SMALL = {"shares": 1000.0, "steps": 2, "permanent": 0.002, "buyers": 300.0, **ST
 
 def test_an_order_by_hand() -> None:
     env = Execution(**SMALL)
-    # At the bid 500 · (1 + 500/2/500) ticks lost, 300 of the other 500 taken at the ask and 1 tick won on each;
-    # the 200 that are left lose 500 · 0.002 ticks, and in the end 200 · (1 + 200/2/500).
+    # At the bid 500 · (1 + 500/2/500) ticks lost, 300 of the other 500 taken at the ask and 1 tick won on
+    # each; the 200 that are left lose 500 · 0.002 ticks, and in the end 200 · (1 + 200/2/500).
     rewards, info = episode(env, 0, lambda _: (SLICE, len(SIZES) - 1))
     assert rewards == pytest.approx([(-750 + 300 - 200) / 1000, -240 / 1000])
     # TWAP: 750 at each step, and the second half lost 1 tick.
@@ -129,8 +134,8 @@ def test_a_user_by_hand() -> None:
     env = Notifications(days=1)
     env.reset(seed=0)
     env._kind, env._candidates = 1, [1, 1, 2, 0]
-    # Chances of a click, of which each draw is just below or above: log-odds -1.5; 0.5 - 0.2 · 2 tired from one
-    # sent; 0.5 + 1 - 0.2 · 1; after a drop and two sent.
+    # Chances of a click, of which each draw is just below or above: log-odds -1.5; 0.5 - 0.2 · 2 tired from
+    # one sent; 0.5 + 1 - 0.2 · 1; after a drop and two sent.
     chances = [1 / (1 + exp(1.5)), None, 1 / (1 + exp(-1.3)), 1 / (1 + exp(1.5 + 1 + 0.2 * 3))]
     assert CLICK[1, 0, 1, 0] == pytest.approx(chances[0])
     assert CLICK[1, 2, 2, 1] == pytest.approx(chances[2])
@@ -154,10 +159,11 @@ def test_a_user_by_hand() -> None:
     _, reward, over, _, info = env.step(1)
     assert (reward, over) == (pytest.approx(0.95), True)
     assert info["value"] == pytest.approx(0.95 + 0.2 + 0.15 + 0.95)
-    # Always: fatigue 2, 4, 6, 8; a click in the first slot and, at no draw above nought, in the second. By then
-    # 0.02 · (4 / 8)² is above what decides on leaving.
+    # Always: fatigue 2, 4, 6, 8; a click in the first slot and, at no draw above nought, in the second. By
+    # then 0.02 · (4 / 8)² is above what decides on leaving.
     assert info["always"] == pytest.approx(0.95 + 1.15)
-    assert info["over_always"] == pytest.approx((info["value"] - info["always"]) / notifications.value(ALWAYS, 1))
+    above = info["value"] - info["always"]
+    assert info["over_always"] == pytest.approx(above / notifications.value(ALWAYS, 1))
 
 
 @pytest.mark.parametrize(("sends", "name"), [(ALWAYS, "always"), (MYOPIC, "myopic")])
@@ -186,20 +192,36 @@ def test_the_best_policy_that_knows_kinds_sends_least_to_whom_it_tires() -> None
     assert nothing == pytest.approx(14 * HOURS * 0.2 * sum(kind.share * kind.visits for kind in KINDS))
 
 
+def test_lines_are_drawn_from_left_to_right_and_bottom_to_top() -> None:
+    env = Simulator(3, "rgb_array")
+    env.reset()
+    for heights in ((1.0, 0.5), (0.0, 0.5)):
+        env._mark(*heights)
+    drawn = env.render()
+    assert drawn is not None
+    height, width, _ = drawn.shape
+    first, second = ((drawn == color).all(-1) for color in _COLORS[:2])
+    assert first[0, : width // 4].all()
+    assert first[height - 1, width // 4 : width // 2].all()
+    assert second[height // 2, : width // 2].all()
+    assert (drawn[:, width // 2 :] == 255).all()
+    assert Simulator(3, None).render() is None
+
+
 # Two tanks.
 
 
 def test_tanks_by_hand() -> None:
     plant = Plant(0.25)
-    assert plant.told == [pytest.approx(0.02 * 0.5 / 0.024)] * (DELAY + 1)
+    assert plant.told == [pytest.approx(0.02 * 0.5 / 0.03)] * (DELAY + 1)
     for _ in range(DELAY):
         assert plant.step(1.0, 1.0) == pytest.approx(0.25), "what was told comes later"
-    # One second after another: the upper tank has 0.2 m², the lower one a radius of 0.1 m + 0.4 · level.
+    # One second after another: the upper tank has 0.2 m², the lower one a radius of 0.05 m + 0.45 · level.
     upper = lower = 0.25
     for _ in range(4):
         between, out = 0.02 * sqrt(upper), 0.02 * 1.1 * sqrt(lower)
-        area = np.pi * (0.1 + 0.4 * lower) ** 2
-        upper, lower = upper + (0.024 - between) / 0.2, lower + (between - out) / area
+        area = np.pi * (0.05 + 0.45 * lower) ** 2
+        upper, lower = upper + (0.03 - between) / 0.2, lower + (between - out) / area
     assert plant.step(0.0, 1.1) == pytest.approx(lower)
     assert plant.upper == pytest.approx(upper)
 
@@ -207,9 +229,9 @@ def test_tanks_by_hand() -> None:
 def test_a_tank_is_never_below_empty_nor_above_full() -> None:
     for opening, level in ((0.0, 0.0), (1.0, 1.0)):
         plant = Plant(0.5)
-        for _ in range(500):
-            plant.step(opening, 0.8)
+        levels = [(plant.upper, plant.step(opening, 0.8)) for _ in range(500)]
         assert plant.upper == pytest.approx(level, abs=1e-3)
+        assert all(0 <= each <= 1 for both in levels for each in both)
 
 
 def test_a_controller_by_hand() -> None:
@@ -231,9 +253,9 @@ def test_the_pid_controller_costs_what_is_expected_and_meets_no_claim() -> None:
     assert near(costs, COST)
     seen, _ = env.reset(seed=3)
     controller = PID(GAINS, env._plant.lower, env._plant.told[-1])
-    _, info = episode(env, 3, lambda seen: [controller.act(float(seen[1]), float(seen[2]))])
+    _, info = episode(env, 3, lambda seen: [controller.act(float(seen[0] - seen[1]), float(seen[0]))])
     assert abs(info["over_pid"]) < 1e-4, "up to float32"
-    assert seen[1] == pytest.approx(env._course[STEPS][0], abs=5 * NOISE)
+    assert seen[0] - seen[1] == pytest.approx(env._course[STEPS][0], abs=5 * NOISE)
 
 
 def test_other_gains_are_worse() -> None:
@@ -255,7 +277,3 @@ def test_set_points_and_the_outlet_change_and_noise_is_seen() -> None:
     assert len(set(targets)) == STEPS // HOLD
     assert len({outlet for _, outlet, _, _ in env._course}) == 2
     assert np.std([noise for *_, noise in env._course]) == pytest.approx(NOISE, rel=0.2)
-
-
-def test_markets_have_defaults_of_twenty_steps() -> None:
-    assert Market().slice == 1000

@@ -1,1 +1,1 @@
-"""Simulators of what agents are hired for, each an environment that tells how its baseline would have done."""
+"""What agents are hired for, simulated: environments that tell how their baselines would have done."""

@@ -1,6 +1,6 @@
-"""A large order, sold little by little: R. Almgren and N. Chriss, "Optimal execution of portfolio transactions",
-Journal of Risk 3, 2000. The book has the shape of a block, after A. Obizhaeva and J. Wang, "Optimal trading
-strategy and supply/demand dynamics", Journal of Financial Markets 16, 2013.
+"""A large order, sold little by little: R. Almgren and N. Chriss, "Optimal execution of portfolio
+transactions", Journal of Risk 3, 2000. The book has the shape of a block, after A. Obizhaeva and J. Wang,
+"Optimal trading strategy and supply/demand dynamics", Journal of Financial Markets 16, 2013.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+
+from dlsys.rl.simulators.simulator import Simulator
 
 # Sizes of orders that may be sent, in slices: what TWAP sells in a step.
 SIZES = (0.0, 0.5, 1.0, 2.0, 4.0)
@@ -33,8 +34,8 @@ class Market:
         drift: what one deviation of the order-flow imbalance adds to the mid price in a step.
         permanent: how much each share that is sold to bids lowers the mid price for good.
         buyers: the median number of shares that buyers take from the best ask in a step.
-        rush: what a deviation of the imbalance, or of the price's change, adds to the logarithm of that number:
-            an order that waits is taken most where it should have waited on.
+        rush: what a deviation of the imbalance, or of the price's change, adds to the logarithm of that
+            number: an order that waits is taken most where it should have waited on.
         memory: the autocorrelations of imbalance, spread and depth from step to step.
     """
 
@@ -74,22 +75,25 @@ class Market:
         return self.spread / 2 + eaten + self.permanent * (self.shares - self.slice) / 2
 
 
-class Execution(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
-    """One order an episode. An action is the sizes of an order to the bids, which is filled at once, and of one
-    that waits at the best ask until the step ends, both by their index in `SIZES`. What is left at the last step
-    goes to the bids, whatever the action says.
+class Execution(Simulator):
+    """One order an episode. An action is the sizes of an order to the bids, which is filled at once, and of
+    one that waits at the best ask until the step ends, both by their index in `SIZES`. What is left at the
+    last step goes to the bids, whatever the action says.
 
     The reward is what a step adds to the cash and to the shares at their mid price, in ticks a share of the
-    whole order; its sum is the negative cost, Perold's implementation shortfall. What is seen is the time that
-    is left, the shares that are left, the imbalance (in deviations), and spread and depth (the logarithms of
-    their ratios to the means).
+    whole order; its sum is the negative cost, Perold's implementation shortfall. What is seen is the time
+    that is left, the shares that are left, the imbalance (in deviations), and spread and depth (the
+    logarithms of their ratios to the means).
 
     The last `info` has `cost`, TWAP's cost on the same random numbers, `twap_cost`, and `saving`: by how much
-    the one is below the other, as a share of TWAP's *expected* cost. An episode's own cost would be a bad divisor:
-    it is as often near 0 or below as prices rise. So the mean of `saving` is the ratio of mean costs, not a mean
-    of ratios.
+    the one is below the other, as a share of TWAP's *expected* cost. An episode's own cost would be a bad
+    divisor: it is as often near 0 or below as prices rise. So the mean of `saving` is the ratio of mean
+    costs, not a mean of ratios.
+
+    Pictures have the shares that are left, and TWAP's.
 
     Args:
+        render_mode: `rgb_array` draws.
         options: of `Market`.
 
     Raises:
@@ -97,11 +101,9 @@ class Execution(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         ValueError: one of them is out of its bounds.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
-
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:
-        self.render_mode = render_mode
         self.market = Market(**options)
+        super().__init__(self.market.steps, render_mode)
         self.observation_space = spaces.Box(-np.inf, np.inf, (5,), np.float32)
         self.action_space = spaces.MultiDiscrete([len(SIZES)] * 2)
         self._paths: list[tuple[float, float, float, float]] = []
@@ -182,4 +184,5 @@ class Execution(gymnasium.Env[NDArray[np.float32], NDArray[np.int64]]):
         market = self.market
         left = 1 - self._step / market.steps
         imbalance, spread, depth, _ = self._paths[min(self._step, market.steps - 1)]
+        self._mark(self._left / market.shares, left)
         return np.array([left, self._left / market.shares, imbalance, spread, depth], np.float32)

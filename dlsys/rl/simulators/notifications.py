@@ -1,6 +1,6 @@
-"""Which notifications a person is sent: J. Gauci et al., "Horizon: Facebook's open source applied reinforcement
-learning platform", 2018 (arXiv:1811.00260), section 7: candidates are sent or dropped; activity is rewarded,
-and each one sent costs a little.
+"""Which notifications a person is sent: J. Gauci et al., "Horizon: Facebook's open source applied
+reinforcement learning platform", 2018 (arXiv:1811.00260): candidates are sent or dropped; activity
+is rewarded, and each one sent costs a little.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+
+from dlsys.rl.simulators.simulator import Simulator
 
 HOURS = 4  # slots of a day: morning, noon, evening, night
 RELEVANCE = (-1.0, 0.0, 1.0)  # of a candidate, in log-odds of a click; each is as likely
@@ -96,33 +97,36 @@ def _expected(days: int) -> tuple[float, float]:
     return value(ALWAYS, days), value(MYOPIC, days)
 
 
-class Notifications(gymnasium.Env[NDArray[np.float32], np.int64]):
-    """One user an episode, of a kind that is not seen. In each slot there is a candidate: action 1 sends it, 0
-    drops it.
+class Notifications(Simulator):
+    """One user an episode, of a kind that is not seen. In each slot there is a candidate: action 1 sends it,
+    0 drops it.
 
     The reward is 1 for a click and VISIT for a visit, less COST for what is sent; its sum is the user's
-    long-term value, until they leave or the last day is over. What is seen is the time that is left, the slot of the day
-    (4 switches), fatigue, the candidate's relevance, the user's earlier activity, and of this episode how many
-    of those sent were clicked (as a share, with 1 of 2 before the first), and how many slots had visits.
+    long-term value, until they leave or the last day is over. What is seen is the time that is left, the slot
+    of the day (4 switches), fatigue, the candidate's relevance, the user's earlier activity, and of this
+    episode how many of those sent were clicked (as a share, with 1 of 2 before the first), and how many slots
+    had visits.
 
     The last `info` has `value`, those of the policies ALWAYS and MYOPIC on the same random numbers, and
     `over_always` and `over_myopic`: by how much it is above theirs, as a share of their *expected* value. So
     their means are ratios of mean values, in which each user counts by what they are worth; a mean of ratios
     would count most the users who leave at once.
 
+    Pictures have the fatigue, and the value so far as a share of a click in each slot.
+
     Args:
         days: after which the episode ends.
+        render_mode: `rgb_array` draws.
 
     Raises:
         ValueError: there are none.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
-
     def __init__(self, days: int = 14, render_mode: str | None = None) -> None:
         if days < 1:
             raise ValueError(f"days must be at least 1, got {days}")
-        self.render_mode, self.days = render_mode, days
+        super().__init__(days * HOURS, render_mode)
+        self.days = days
         low = [0.0] * 6 + [RELEVANCE[0], -np.inf, 0.0, 0.0]
         high = [1.0] * 6 + [RELEVANCE[-1], np.inf, 1.0, 1.0]
         self.observation_space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
@@ -203,4 +207,5 @@ class Notifications(gymnasium.Env[NDArray[np.float32], np.int64]):
         seen[7] = self._activity
         seen[8] = (self._clicked + 1) / (self._sent + 2)
         seen[9] = self._visited / max(self._slot, 1)
+        self._mark(float(seen[5]), self._value / slots)
         return seen
