@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import exp, sqrt
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,14 +13,17 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from dlsys.errors import UsageError
+from dlsys.rl.evaluate import play
 from dlsys.rl.simulators import notifications, tanks
 from dlsys.rl.simulators.execution import SIZES, Execution
 from dlsys.rl.simulators.notifications import ALWAYS, CLICK, HOURS, KINDS, MYOPIC, TIRED, Notifications
 from dlsys.rl.simulators.simulator import _COLORS, Simulator
 from dlsys.rl.simulators.tanks import COST, DELAY, GAINS, HOLD, NOISE, PID, STEPS, Plant, TwoTanks
+from dlsys.spec.load import load
 from dlsys.spec.rl.environments import SIMULATORS, make
-from dlsys.spec.rl.job import Environment
+from dlsys.spec.rl.job import Environment, RLJob
 
+JOBS = Path(__file__).parents[2] / "jobs" / "rl"
 Env = gymnasium.Env[Any, Any]
 SLICE = SIZES.index(1.0)
 STILL = {"spread_deviation": 0.0, "depth_deviation": 0.0, "volatility": 0.0, "drift": 0.0, "rush": 0.0}
@@ -58,6 +62,33 @@ def test_simulators_are_as_gymnasium_wants_them_and_seeds_repeat(name: str) -> N
     assert (seen.dtype, seen.shape[2]) == (np.uint8, 3)
     assert follow(3) != follow(4)
     env.close()
+
+
+class Paced:
+    """TWAP, and whoever sends always: the same action, whatever is seen."""
+
+    def __init__(self, action: object) -> None:
+        self.action = action
+
+    def act(self, observations: Any, explore: bool = False) -> np.ndarray:
+        return np.array([self.action] * len(observations))
+
+
+@pytest.mark.parametrize(
+    ("file", "baseline"), [("execution_ppo", (SLICE, 0)), ("notifications_ppo", 1), ("twotanks_ppo", None)]
+)
+def test_a_ready_file_claims_what_its_baseline_falls_short_of(file: str, baseline: object) -> None:
+    job = load(JOBS / f"{file}.yaml").job
+    assert isinstance(job, RLJob)
+    assert {metric.removeprefix("test/") for metric in job.expect} == set(job.environment.metrics)
+    if baseline is None:  # the controller, as is shown below
+        figures = dict.fromkeys(job.environment.metrics, 0.0)
+    else:
+        played = play(Paced(baseline), job.environment, 200, seed=0, split="test")
+        assert played is not None
+        figures = played.summary()
+    for metric, bound in job.expect.items():
+        assert not bound.holds(figures[metric.removeprefix("test/")] + 0.03)
 
 
 # Execution: 1,000 shares in 2 steps, at a spread of 2 ticks and 500 shares a tick.
