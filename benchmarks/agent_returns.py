@@ -1,4 +1,4 @@
-"""What every ready agent earns: the test return of its job file, over seeds.
+"""What every ready agent earns: the test return of its job file, or what that expects first, over seeds.
 
     python benchmarks/agent_returns.py [NAME ...] [--seeds 3] [--parallel 2] > docs/agents.md
 
@@ -37,7 +37,7 @@ states.
 
 @dataclass(frozen=True)
 class Ran:
-    """One run: its test return (None where it failed), steps and seconds."""
+    """One run: its test metric (None where it failed), steps and seconds."""
 
     earned: float | None
     steps: int
@@ -59,20 +59,27 @@ def run(job: Path, seed: int) -> Ran:
     except ValueError:
         print(f"{job.stem} seed {seed}:\n{done.stderr[-2000:]}", file=sys.stderr)
         return Ran(None, 0, 0.0)
-    earned = told["metrics"].get("test/return")
+    earned = told["metrics"].get(expected(job)[0])
     print(f"{job.stem} seed {seed}: {earned} in {told['seconds']:.0f} s", file=sys.stderr)
     return Ran(earned, told["step"], told["seconds"])
 
 
+def expected(job: Path) -> tuple[str, str]:
+    """The first metric that a job file expects, and its bound."""
+    metric, bound = next(iter(yaml.safe_load(job.read_text())["expect"].items()))
+    return metric, bound
+
+
 def row(job: Path, runs: list[Ran]) -> str:
-    expected = yaml.safe_load(job.read_text())["expect"]["test/return"]
+    metric, bound = expected(job)
+    told = bound if metric == "test/return" else f"{metric.removeprefix('test/')} {bound}"
     earned = [ran.earned for ran in runs]
     known = [value for value in earned if value is not None]
     mean = f"{statistics.mean(known):.4g}" if len(known) == len(runs) else "failed"
     each = ", ".join("failed" if value is None else f"{value:.4g}" for value in earned)
     steps = statistics.median(ran.steps for ran in runs)
     seconds = statistics.median(ran.seconds for ran in runs)
-    return f"| `rl/{job.stem}` | {expected} | {each} | {mean} | {steps:,.0f} | {seconds:.0f} |"
+    return f"| `rl/{job.stem}` | {told} | {each} | {mean} | {steps:,.0f} | {seconds:.0f} |"
 
 
 def main() -> None:

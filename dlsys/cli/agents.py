@@ -1,4 +1,4 @@
-"""`agents`: any algorithm in any environment, and what a run's agent does, measured, watched and recorded."""
+"""`agents`: any algorithm in any environment, and what a run's agent does: measured, seen, recorded, estimated."""
 
 from __future__ import annotations
 
@@ -173,6 +173,43 @@ def record(
     mean, count = sum(returns) / len(returns), len(returns)
     played = f"{count} episode{'s' if count != 1 else ''} of the agent of step {step:,}"
     print(f"{target}: {played}, mean return {mean:.6g}")
+
+
+@app.command()
+def estimate(
+    run: Run,
+    recorded: Annotated[Path, typer.Argument(metavar="FILE", help="What `agents record` wrote.")],
+    changes: Changes = None,
+    explore_share: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of random actions that the agent is to take.")
+    ] = 0.0,
+    gamma: Annotated[float, typer.Option(min=0, max=1, help="The discount of rewards a step later.")] = 1.0,
+    best: Best = False,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate the return of an agent from episodes that another one recorded, without playing.
+
+    Actions are discrete. The fewer steps and the more alike both agents, the surer it is.
+    """
+    from dlsys.rl.estimates import of_agent
+
+    job, player, name, step = _opened(run, changes, {}, best)
+    told, mean, episodes = of_agent(
+        player, job.environment, recorded, explore_share, gamma=gamma, seed=job.seed, sees=job.algorithm.SEES
+    )
+    methods = {key: value for key, value in told._asdict().items() if key != "effective"}
+    if as_json:
+        about = {"run": name, "step": step, "episodes": episodes, "recorded_return": mean}
+        found = {key: value._asdict() for key, value in methods.items()}
+        give({**about, "effective_episodes": told.effective, "estimates": found})
+        return
+    rows = {"run": name, "step": f"{step:,}", "episodes": f"{episodes:,}, return {mean:.6g}"}
+    rows["effective episodes"] = f"{told.effective:.6g}"
+    for method, (value, low, high) in methods.items():
+        rows[method.replace("_", " ")] = f"{value:.6g}  ({low:.6g} to {high:.6g})"
+    width = max(map(len, rows))
+    for method, text in rows.items():
+        print(f"{method:{width}}  {text}")
 
 
 def _opened(

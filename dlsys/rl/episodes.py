@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from dlsys.spec.rl.job import Environment
 from dlsys.spec.rl.section import Sees
 
 _COLUMNS = ("eps_id", "t", "obs", "actions", "rewards", "new_obs", "terminateds", "truncateds")
+# Besides, where actions are discrete.
+_CHANCE = "action_logp"
 
 
 class Recorded(NamedTuple):
@@ -39,6 +42,8 @@ class Recorded(NamedTuple):
     """[N]"""
     last: NDArray[np.bool_]
     """[N], whether the recording of an episode ends there, terminated or cut."""
+    logp: NDArray[np.float32] | None = None
+    """The logarithms of the actions' chances when they were recorded, [N]; None where that is not told."""
 
     def returns(self, gamma: float) -> NDArray[np.float32]:
         """Discounted rewards from each step to the end of its episode's recording, [N]."""
@@ -91,9 +96,10 @@ def record(
         returns.append(sum(step[2] for step in steps))
     env.close()  # type: ignore[no-untyped-call]
     columns = [list(column) for column in zip(*rows, strict=True)]
+    names = (*_COLUMNS, _CHANCE) if env.actions.single else _COLUMNS
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(dict(zip(_COLUMNS, columns, strict=True))), path, compression="zstd")
+        pq.write_table(pa.table(dict(zip(names, columns, strict=True))), path, compression="zstd")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
     return returns
@@ -102,10 +108,10 @@ def record(
 def _play(
     agent: Player, env: Known, random: np.random.Generator, explore: float
 ) -> Iterator[tuple[Any, ...]]:
-    act, ended = Acting(agent), False
+    act, ended, single = Acting(agent), False, env.actions.single
     seen, _ = env.reset(seed=int(random.integers(2**31)))
     while not ended:
-        action = act([0], env.stack([seen]))[0]
+        action = best = act([0], env.stack([seen]))[0]
         if random.random() < explore:
             action = env.action_space.sample()
         following, reward, terminated, truncated, _ = env.step(action)
@@ -116,8 +122,20 @@ def _play(
             _plain(following),
             bool(terminated),
             bool(truncated),
+            *([math.log(chance(explore, env.actions.counts[0], action == best))] if single else []),
         )
         seen, ended = following, terminated or truncated
+
+
+def chance(explore: float, count: int, best: Any) -> Any:
+    """How likely an action is.
+
+    Args:
+        explore: the share of random actions.
+        count: how many actions there are.
+        best: whether it is the one that the agent takes.
+    """
+    return explore / count + (1 - explore) * best
 
 
 def _plain(value: Any) -> Any:
@@ -164,17 +182,23 @@ def read(path: Path, width: int, actions: Actions) -> Recorded:
             f"{path}: was recorded in another environment: observations should be {width} numbers, "
             f"and actions of {actions.space}: {str(error).splitlines()[0]}"
         ) from error
-    for name, values in (("obs", observations), ("new_obs", following), ("rewards", rewards)):
+    logp = table[_CHANCE].to_numpy().astype(np.float32) if _CHANCE in table.column_names else None
+    for name, values in (
+        ("obs", observations),
+        ("new_obs", following),
+        ("rewards", rewards),
+        (_CHANCE, np.zeros(0) if logp is None else logp),
+    ):
         if not np.isfinite(values).all():
             raise DataError(f"{path}: column {name} has values that are not finite")
     names = np.asarray(table["eps_id"].to_pylist())
     last = terminated | truncated | np.append(names[1:] != names[:-1], True)
-    return Recorded(observations, chosen, rewards, following, terminated, last)
+    return Recorded(observations, chosen, rewards, following, terminated, last, logp)
 
 
 def _matrix(column: Any, width: int) -> NDArray[np.float32]:
-    rows = len(column)
-    values = np.asarray(column.combine_chunks().flatten(), np.float32)
+    rows, whole = len(column), column.combine_chunks()
+    values = np.asarray(whole.flatten() if pa.types.is_nested(whole.type) else whole, np.float32)
     if len(values) != rows * width:
         raise ValueError(f"found {len(values) / rows:g}")
     return values.reshape(rows, width)

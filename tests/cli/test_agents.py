@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from dlsys.cli import agents
-from dlsys.errors import SpecError, UsageError
+from dlsys.errors import DataError, SpecError, UsageError
 from dlsys.paths import RunPaths, write_json
 from dlsys.rl.actions import Actions
 from dlsys.rl.actor_critic import ActorCritic
@@ -184,6 +185,35 @@ def test_a_recording_is_what_offline_agents_read(
     assert found.last.sum() == 3
     mean = float(found.rewards.sum() / 3)
     assert f"{file}: 3 episodes of the agent of step 7, mean return {mean:.6g}\n" == capsys.readouterr().out
+
+
+def test_an_estimate_of_the_recorded_agent_is_its_mean_return(
+    balancing: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "episodes.parquet"
+    agents.record("balancing", file, episodes=40, explore_share=0.5)
+    capsys.readouterr()
+    agents.estimate("balancing", file, explore_share=0.5, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    mean = found["recorded_return"]
+    assert (found["episodes"], found["step"]) == (40, 7)
+    assert found["effective_episodes"] == pytest.approx(40)
+    assert found["estimates"]["per_decision"]["value"] == pytest.approx(mean)
+    agents.estimate("balancing", file, explore_share=0.2)
+    lines = told(capsys.readouterr().out)
+    assert lines["episodes"] == f"40, return {mean:.6g}"
+    assert lines["weighted"] != f"{mean:.6g}"
+    assert float(lines["effective"].split()[-1]) < 20
+
+
+@pytest.mark.usefixtures("balancing", "corridor")
+def test_what_cannot_be_estimated_is_said(tmp_path: Path) -> None:
+    agents.record("corridor", tmp_path / "corridor.parquet", episodes=2)
+    with pytest.raises(DataError, match="was recorded in another environment"):
+        agents.estimate("balancing", tmp_path / "corridor.parquet")
+    with pytest.raises(DataError, match="no such file"):
+        agents.estimate("balancing", tmp_path / "none.parquet")
+    agents.estimate("corridor", tmp_path / "corridor.parquet")
 
 
 def test_a_video_has_each_frame_of_its_episodes(

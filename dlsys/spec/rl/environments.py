@@ -29,7 +29,13 @@ GAMES = {
     "dlsys/ConnectFour-v0": "dlsys.rl.games.environment:connect_four",
     "dlsys/Go-v0": "dlsys.rl.games.environment:go",
 }
-for _id, _entry in GAMES.items():
+# Our own simulators, likewise; each tells how its baseline would have done.
+SIMULATORS = {
+    "dlsys/Execution-v0": "dlsys.rl.simulators.execution:Execution",
+    "dlsys/Notifications-v0": "dlsys.rl.simulators.notifications:Notifications",
+    "dlsys/TwoTanks-v0": "dlsys.rl.simulators.tanks:TwoTanks",
+}
+for _id, _entry in {**GAMES, **SIMULATORS}.items():
     gymnasium.register(_id, entry_point=_entry)
 gymnasium.register(EXTERNAL, entry_point="dlsys.rl.external.environment:ExternalEnv")
 _PENDULUM = "dlsys.rl.rigid_pendulum:RigidPendulum"

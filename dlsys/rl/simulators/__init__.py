@@ -1,0 +1,1 @@
+"""What agents are hired for, simulated: environments that tell how their baselines would have done."""
