@@ -1,4 +1,4 @@
-"""`agents`: any algorithm in any environment, and what a run's agent does: measured, seen, recorded, estimated."""
+"""`agents`: any algorithm in any environment; and what a run's agent does, measured, seen and recorded."""
 
 from __future__ import annotations
 

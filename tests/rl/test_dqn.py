@@ -264,7 +264,7 @@ def test_the_target_network_is_the_online_one_of_some_steps_ago() -> None:
 
 def test_pixels_of_a_users_own_environment_are_learned_from_and_drawn(tmp_path: Path) -> None:
     options = {"lr": 3e-3, "gamma": 0.9, "batch_size": 64, "epsilon_steps": 1500, "starts": 200}
-    told = job({"name": "dqn", "hidden": (32,), **options}, "pixels:Catch", resources={"envs": 4})
+    told = job({"name": "dqn", "hidden": (32,), **options}, "dlsys/Catch-v0", resources={"envs": 4})
     told = told.model_copy(
         update={"environment": told.environment.model_copy(update={"options": {"side": 8}})}
     )

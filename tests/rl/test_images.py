@@ -72,7 +72,7 @@ def test_convolutions_end_in_the_hidden_layers(height: int, width: int) -> None:
 @pytest.mark.parametrize("name", ["appo", "impala"])
 def test_the_librarys_networks_take_images(name: str) -> None:
     told = {"kind": "rl", "name": "x", "algorithm": {"name": name, "hidden": [16, 8]}, "stop": {"epochs": 1}}
-    more = {"resources": {"env_runners": 1}, "environment": {"name": "pixels:Catch"}}
+    more = {"resources": {"env_runners": 1}, "environment": {"name": "dlsys/Catch-v0"}}
     job = RLJob.model_validate(told | more)
     env = make(job.environment)
     seen, actions = env.observation_space, env.action_space

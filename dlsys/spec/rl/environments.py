@@ -29,8 +29,9 @@ GAMES = {
     "dlsys/ConnectFour-v0": "dlsys.rl.games.environment:connect_four",
     "dlsys/Go-v0": "dlsys.rl.games.environment:go",
 }
-# Our own simulators, likewise; each tells how its baseline would have done.
+# Our own simulators, likewise; most tell how their baseline would have done.
 SIMULATORS = {
+    "dlsys/Catch-v0": "dlsys.rl.simulators.catch:Catch",
     "dlsys/Execution-v0": "dlsys.rl.simulators.execution:Execution",
     "dlsys/Notifications-v0": "dlsys.rl.simulators.notifications:Notifications",
     "dlsys/TwoTanks-v0": "dlsys.rl.simulators.tanks:TwoTanks",
