@@ -22,12 +22,25 @@ def list_workloads(
     like: Annotated[
         str, typer.Option(metavar="TEXT", help=f"Only the {_LIKE} whose names are most like this one.")
     ] = "",
+    library: Annotated[
+        str, typer.Option(metavar="NAME", help="What timm, torchvision or transformers build, as NAME/….")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """List the workloads."""
     from dlsys.registry import like as most_like
     from dlsys.spec.catalogue import WORKLOADS
 
+    if library:
+        from dlsys.zoo.library import names as built
+
+        every = built(library)
+        found = [f"{library}/{name}" for name in (most_like(like, every)[:_LIKE] if like else every)]
+        if as_json:
+            give([{"name": name} for name in found])
+        else:
+            print("\n".join(found))
+        return
     names = most_like(like, WORKLOADS.names())[:_LIKE] if like else WORKLOADS.names()
     rows = [{"name": name, "title": _title(WORKLOADS.load(name))} for name in names]
     if as_json:
@@ -44,7 +57,7 @@ def _title(card: Card) -> str:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A workload's name, or your own module:Class.")],
+    name: Annotated[str, typer.Argument(help="A workload's name, library/name, or your own module:Class.")],
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +68,7 @@ def show(
     """
     from dlsys.spec.catalogue import WORKLOADS
 
-    card = WORKLOADS.load(name) if ":" not in name else None
+    card = WORKLOADS.load(name) if ":" not in name and "/" not in name else None
     row: dict[str, Any] = {
         "name": name,
         **(_of_card(card) if card else {}),

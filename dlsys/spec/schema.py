@@ -16,6 +16,7 @@ from pydantic_core import core_schema
 
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.cluster.providers import PROVIDERS
+from dlsys.spec.libraries import LIBRARIES
 from dlsys.spec.rl.job import RLJob
 from dlsys.spec.script.job import ScriptJob
 from dlsys.spec.section import Condition, Interval, Section
@@ -100,11 +101,12 @@ def _add_workloads(job: dict[str, Any]) -> None:
     """Names of the catalogue's workloads, and the options of whichever one a file names."""
     names = WORKLOADS.names()
     own = {"type": "string", "pattern": r"^[^\s:]+:[^\s:]+$"}
+    built = {"type": "string", "pattern": rf"^({'|'.join(LIBRARIES)})/[^\s:]+$"}
     workload = job["properties"]["workload"]
     job["properties"]["workload"] = {
         "title": workload["title"],
         "description": workload["description"],
-        "anyOf": [{"enum": names}, own],
+        "anyOf": [{"enum": names}, built, own],
     }
     job["allOf"] = []
     for name in names:

@@ -39,6 +39,7 @@ class PlainModel(Workload):
         options: the factory's keyword arguments.
         shape: what the data source hands out.
         inputs: the fields that the model is given; by default the first one.
+        name: what the model is called in messages.
 
     Raises:
         WorkloadError: the source has no input field, or neither `label` nor `target`.
@@ -50,6 +51,7 @@ class PlainModel(Workload):
         options: Mapping[str, Any],
         shape: Shape,
         inputs: Sequence[str] = (),
+        name: str = "a model",
     ) -> None:
         super().__init__(options, shape)
         for name in inputs:
@@ -63,13 +65,13 @@ class PlainModel(Workload):
                 hint="write a dlsys.zoo.workload.Workload that says what to do with these fields",
             )
         self._factory = factory
-        self._inputs = tuple(inputs)
+        self._inputs, self._name = tuple(inputs), name
         self.metrics = {"accuracy": "max"} if "label" in shape.row else {}  # type: ignore[misc]
 
     def build(self) -> nn.Module:
         model = self._factory(**self.options)
         if not isinstance(model, nn.Module):
-            raise WorkloadError(f"{self._factory!r} must return an nn.Module, got {type(model).__name__}")
+            raise WorkloadError(f"{self._name} must return an nn.Module, got {type(model).__name__}")
         inner = getattr(model, "_orig_mod", None)
         if isinstance(inner, nn.Module):
             # What torch.compile returns names its parameters otherwise; compiled in place, they keep theirs.
@@ -94,7 +96,7 @@ class PlainModel(Workload):
             text = str(error).strip().splitlines() or [type(error).__name__]
             given = ", ".join(f"{name} of shape {tuple(batch[name].shape)}" for name in self._inputs)
             raise UsageError(
-                f"workload: {self._shown} does not take {given}: {text[0]}",
+                f"workload: {self._name} does not take {given}: {text[0]}",
                 hint="Its options are under model:; `dlsys zoo show` tells a source's shapes.",
             ) from error
         return self._checked(self._taken(outputs), batch), carry
@@ -117,7 +119,7 @@ class PlainModel(Workload):
             return found
         keys = f" with {', '.join(map(str, outputs))}" if isinstance(outputs, Mapping) else ""
         raise UsageError(
-            f"workload: {self._shown} gives a {type(outputs).__name__}{keys}, and one tensor is wanted: name "
+            f"workload: {self._name} gives a {type(outputs).__name__}{keys}, and one tensor is wanted: name "
             "it logits, put it first, or write a dlsys.zoo.workload.Workload"
         )
 
@@ -131,15 +133,10 @@ class PlainModel(Workload):
             fits = outputs.shape == wanted
         if not fits:
             raise UsageError(
-                f"workload: {self._shown} gives outputs of shape {tuple(outputs.shape)}, and for these rows "
+                f"workload: {self._name} gives outputs of shape {tuple(outputs.shape)}, and for these rows "
                 f"and classes {wanted} is wanted"
             )
         return outputs
-
-    @property
-    def _shown(self) -> str:
-        name = getattr(self._factory, "__qualname__", None) or repr(self._factory)
-        return f"{getattr(self._factory, '__module__', '')}:{name}".lstrip(":")
 
     def objective(self, outputs: Tensor, batch: Batch) -> Loss:
         if "label" not in batch:

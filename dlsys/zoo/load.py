@@ -15,12 +15,14 @@ from dlsys.registry import import_string
 from dlsys.spec.catalogue import WORKLOADS
 from dlsys.spec.data.fit import misfit_of_fields
 from dlsys.spec.explain import explain
+from dlsys.spec.libraries import architecture
 from dlsys.spec.rows import Shape
 from dlsys.spec.section import Section
 from dlsys.spec.train.job import TrainJob
 from dlsys.zoo.configured import config_options, configured, from_config
 from dlsys.zoo.confusion import of_classes
 from dlsys.zoo.imported import PlainModel
+from dlsys.zoo.library import built
 from dlsys.zoo.objective import loss_function
 from dlsys.zoo.tasks.classify import Classify
 from dlsys.zoo.tasks.regress import Regress
@@ -33,9 +35,9 @@ def load_workload(
     """The workload of a job.
 
     Args:
-        name: a catalogue name, or `module:attr` of a `Workload` subclass, of an `nn.Module`
-            class, or of a function that returns an `nn.Module`. The working directory is
-            searched first, as `python -m` does.
+        name: a catalogue name, `library/name` of an architecture, or `module:attr` of a `Workload`
+            subclass, of an `nn.Module` class, or of a function that returns an `nn.Module`. The working
+            directory is searched first, as `python -m` does.
         options: the job's `model:` section.
         shape: what the data source hands out.
         inputs: of a plain model: the fields that it is given.
@@ -44,6 +46,8 @@ def load_workload(
         UsageError: unknown name, wrong options, or an attribute that is no workload.
         WorkloadError: the user's module cannot be imported.
     """
+    if of := architecture(name):
+        return PlainModel(*built(of, options, shape), shape, inputs, name)
     if ":" not in name:
         card = WORKLOADS.load(name)
         if wrong := misfit_of_fields(shape.row, card.rows, name):
@@ -69,9 +73,10 @@ def load_workload(
             "function that returns an nn.Module"
         )
     if configured(found):
-        return PlainModel(from_config(found), config_options(found, name, options, shape), shape, inputs)
+        taken = config_options(found, name, options, shape)
+        return PlainModel(from_config(found), taken, shape, inputs, name)
     _check_arguments(name, found, options)
-    return PlainModel(found, options, shape, inputs)
+    return PlainModel(found, options, shape, inputs, name)
 
 
 def workload_of(job: TrainJob, shape: Shape, learnt: Mapping[str, Any]) -> Workload:

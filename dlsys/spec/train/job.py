@@ -181,7 +181,8 @@ class TrainJob(Section):
     name: Name
     """What the run is called; run ids start with it."""
     workload: Text
-    """A catalogue name, or your own `package.module:Class` or `module:function`."""
+    """A catalogue name, an architecture that timm, torchvision or transformers build (`timm/convnext_tiny`),
+    or your own `package.module:Class` or `module:function`."""
     model: dict[str, Any] = Field(default_factory=dict)
     """The workload's own options: `dlsys zoo show NAME` lists them."""
     data: Source

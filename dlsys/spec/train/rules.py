@@ -13,6 +13,7 @@ from dlsys.spec.data import OwnSource
 from dlsys.spec.data.fit import misfit
 from dlsys.spec.data.section import SplitBy
 from dlsys.spec.explain import explain
+from dlsys.spec.libraries import architecture, missing
 from dlsys.spec.metrics import metric_exists
 from dlsys.spec.names import wrong_name
 from dlsys.spec.own_code import misnamed_options, own_code
@@ -239,6 +240,9 @@ def _experiment_is_plain(job: TrainJob) -> Found:
 def _workload_exists(job: TrainJob) -> Found:
     if ":" in job.workload:
         yield from own_code(job.workload, ("workload",))
+    elif of := architecture(job.workload):
+        if wrong := missing(of.library):
+            yield ("workload",), wrong
     elif job.workload not in WORKLOADS:
         yield ("workload",), WORKLOADS.unknown(job.workload) + ", or your own package.module:Class"
 
