@@ -41,6 +41,7 @@ for _id, _entry in {**GAMES, **SIMULATORS}.items():
 gymnasium.register(EXTERNAL, entry_point="dlsys.rl.external.environment:ExternalEnv")
 _PENDULUM = "dlsys.rl.rigid_pendulum:RigidPendulum"
 gymnasium.register("dlsys/RigidPendulum-v0", entry_point=_PENDULUM, max_episode_steps=200)
+gymnasium.register("dlsys/Cloth-v0", entry_point="dlsys.rl.cloth:Cloth", max_episode_steps=100)
 
 
 def make(told: Environment, *, flat: bool = True, render: str | None = None) -> Env:

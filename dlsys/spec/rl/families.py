@@ -53,7 +53,7 @@ FAMILIES = (
 _ENGINES = {
     "havok": "Havok is proprietary, and nothing for Python comes with it",
     "physx": "PhysX is a C++ library without environments of its own",
-    "flex": "FleX is a closed library of NVIDIA's for its GPUs, without environments of its own",
+    "flex": "FleX is a closed library of NVIDIA's for its GPUs (a small cloth of ours: dlsys/Cloth-v0)",
     "ode": "ODE is a C library without environments of its own (one of ours is dlsys/RigidPendulum-v0)",
 }
 # gymnasium's wrappers that need more than gymnasium, by what installs it.
