@@ -98,9 +98,10 @@ class OffPolicy(OwnAgent):
         # Counted from the run's first step, so that no part of an update is lost or comes twice.
         due = int(told.updates * max(now - told.starts, 0)) - int(told.updates * max(before - told.starts, 0))
         figures: dict[str, Tensor] = {}
-        for _ in range(due):
-            with learning(self.network):
-                figures = self.update()
+        if due:
+            with learning(self.network):  # changing the mode takes a tenth of an update
+                for _ in range(due):
+                    figures = self.update()
         return figures
 
     def drawn(self) -> tuple[Transitions, dict[str, Tensor]]:

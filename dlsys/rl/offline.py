@@ -86,10 +86,10 @@ class OfflineAgent(Networked):
 
     def iterate(self) -> Iteration:
         began, told = time.perf_counter(), self._told
-        for _ in range(told.updates):
-            index = torch.randint(len(self.returns), (told.batch_size,), generator=self.generator)
-            index = index.to(self.device)
-            with learning(self.network):
+        with learning(self.network):
+            for _ in range(told.updates):
+                index = torch.randint(len(self.returns), (told.batch_size,), generator=self.generator)
+                index = index.to(self.device)
                 figures = self.update(self.recorded.rows(index), self.returns[index])
         steps = told.updates * told.batch_size
         self.step += steps
