@@ -33,6 +33,9 @@ class MCTS(_Searching):
     """Of the search before each move."""
     c: Positive = 1.0
     """The weight of moves that were tried seldom; outcomes lie in ±1."""
+    decisive: bool = True
+    """Whether tree and playouts make no other moves where one wins at once, or keeps the other side from it
+    (Teytaud and Teytaud 2010). Opponents of the name `mcts` are plain UCT."""
 
 
 class Learned(_Searching):
