@@ -21,7 +21,9 @@ from dlsys.rl.evaluate import play
 from dlsys.rl.export import policy as exported
 from dlsys.rl.games.agent import GameAgent
 from dlsys.rl.games.environment import BoardGame
+from dlsys.rl.games.game import ints
 from dlsys.rl.games.lines import Lines
+from dlsys.rl.games.opponents import minimax
 from dlsys.rl.plain import decode, encode
 from dlsys.spec.load import load
 from dlsys.spec.rl.environments import unsuited
@@ -39,7 +41,7 @@ LEARNERS = pytest.mark.parametrize(
     "told",
     [
         {"name": "alphazero", **SMALL},
-        {"name": "alphago", "teacher": 8, **SMALL},
+        {"name": "alphago", "teacher": 8, "supervised": 1, "reinforced": 2, **SMALL},
         {"name": "muzero", "unroll": 3, **SMALL},
     ],
     ids=lambda told: told["name"],
@@ -165,6 +167,47 @@ def test_a_playout_ends_as_the_game_does() -> None:
         assert made.playouts(rows, np.random.default_rng(0)).tolist() == [-1.0]
 
 
+def test_the_policy_gradient_mends_a_planted_weakness() -> None:
+    rates = {"games": 64, "updates": 40, "supervised": 1, "reinforced": 2, "reinforce_lr": 1e-3}
+    made: AlphaGoAgent = agent({"name": "alphago", **SMALL, **rates})
+    made._iteration = 1
+    with torch.no_grad():
+        made.network.policy.weight.zero_()
+        made.network.policy.bias.copy_(torch.tensor([0.0, 0, 0, 0, -2, 0, 0, 0, 0]))  # seldom in the middle
+    before = copy.deepcopy(made.network.state_dict())
+    first, second = made.iterate().figures, made.iterate().figures
+    assert second["against_earlier"] > first["against_earlier"] > 0
+    assert len(made._pool) == 3
+    start = torch.from_numpy(made.game.planes(made.game.start(1)))
+    with torch.inference_mode():
+        was, became = (net(start)[0].softmax(1)[0, 4] for net in (made.network, made.network.reinforced))
+    assert became > 1.2 * was
+    _, outcomes, _ = made.against(made.network.reinforced, made.network, 400, np.random.default_rng(0))
+    assert np.where(np.arange(400) % 2, -outcomes, outcomes).mean() > 0.4
+    for name, value in made.network.state_dict().items():
+        assert name.startswith("reinforced.") or torch.equal(value, before[name]), name
+
+
+def test_values_are_learned_from_one_position_of_a_game_after_a_random_move() -> None:
+    made: AlphaGoAgent = agent({"name": "alphago", **SMALL, "games": 200, "supervised": 1, "reinforced": 0})
+    made._iteration = 1
+    with torch.no_grad():
+        made.network.policy.weight.zero_()
+        made.network.policy.bias.copy_(torch.linspace(80, 0, 9))  # cell after cell: the seventh stone wins
+    [(found, _, lengths)] = made._play()
+    assert len(lengths) == 600
+    stones = made.game.planes(found.rows).sum(3).reshape(-1, 9).astype(bool)
+    plies = stones.sum(1)
+    assert np.bincount(plies, minlength=9)[1:6].min() > 40
+    # Of nine plies for the random move, a game has seven at most, and the last of these may end it.
+    assert 350 < len(plies) < 480
+    in_order = [stones[index, : ply - 1].all() for index, ply in enumerate(plies)]
+    assert np.mean(in_order) > 0.98
+    at_random = [not stones[index, ply - 1] for index, ply in enumerate(plies) if ply < 7]
+    assert np.mean(at_random) > 0.5
+    assert (found.left + plies <= 8).all()
+
+
 def test_mcts_answers_alike_alone_and_among_others_and_learns_nothing() -> None:
     made: MCTSAgent = agent({"name": "mcts", "simulations": 50})
     did = made.iterate()
@@ -175,6 +218,17 @@ def test_mcts_answers_alike_alone_and_among_others_and_learns_nothing() -> None:
     assert made.weights() == {}
     with pytest.raises(UsageError, match="mcts only searches"):
         exported(job({"name": "mcts"}, TICTACTOE), {})
+
+
+def test_mcts_never_answers_with_a_move_that_loses() -> None:
+    value, wrong = minimax(Lines(3, 3, 3, falls=False)), []
+    for seed in range(6):
+        made: MCTSAgent = agent({"name": "mcts"}, seed=seed)
+        rows, _, _ = made._game.play(made._game.start(9), np.arange(9))
+        answers = made.act(made._game.planes(rows))
+        after, _, _ = made._game.play(rows, answers)
+        wrong += [(seed, first) for first, row in enumerate(after) if value(ints(row)) != 0]
+    assert wrong == []
 
 
 def test_an_algorithm_of_games_is_refused_elsewhere(tmp_path: Path) -> None:

@@ -107,6 +107,62 @@ def test_tic_tac_toe_is_drawn_and_a_corner_is_answered_in_the_middle() -> None:
     assert value(played(TICTACTOE, [0, 1])[0]) == 1
 
 
+def reachable(game: Game) -> list[tuple[int, ...]]:
+    """All positions in which a move is to be made."""
+    found, new = {game.begin}, [game.begin]
+    while new:
+        words = new.pop()
+        after = {
+            position
+            for position, over, _ in (game.move(words, move) for move in game.moves(words))
+            if not over
+        }
+        new += after - found
+        found |= after
+    return sorted(found)
+
+
+def test_no_position_is_worth_less_with_decisive_moves_alone_or_turned() -> None:
+    value, positions = minimax(TICTACTOE), reachable(TICTACTOE)
+    assert len(positions) == 4520  # 5478, of which 958 are ends
+    rows = np.array(positions, np.uint64)
+    urgent, values = TICTACTOE.urgent(rows), [value(words) for words in positions]
+    for words, worth, many in zip(positions, values, urgent, strict=True):
+        moves = TICTACTOE.decisive(words)
+        assert np.flatnonzero(many).tolist() == moves
+        after = {move: TICTACTOE.move(words, move) for move in TICTACTOE.moves(words)}
+        wins = [move for move, (_, _, outcome) in after.items() if outcome == 1]
+        if wins:
+            assert moves == wins
+        elif moves:
+            left = [after[move] for move in moves]
+            assert max(0.0 if over else -value(position) for position, over, _ in left) == worth
+    planes = TICTACTOE.planes(rows).reshape(len(rows), 9, 2)
+    for cells, moved in zip(TICTACTOE.symmetries, TICTACTOE.turned, strict=True):
+        turned = TICTACTOE.rows(planes[:, cells])
+        assert [value(ints(row)) for row in turned] == values
+        assert (TICTACTOE.urgent(turned) == urgent[:, moved]).all()
+
+
+def test_decisive_moves_win_or_block_a_line_of_four() -> None:
+    threatened, _, _ = played(CONNECT4, [3, 0, 3, 0, 3])
+    assert CONNECT4.decisive(threatened) == [3]
+    both, _, _ = played(CONNECT4, [3, 0, 3, 0, 3, 0])  # its own column first
+    assert CONNECT4.decisive(both) == [3]
+    assert CONNECT4.decisive(played(CONNECT4, [2, 2, 3, 3, 4])[0]) == [1, 5]
+    assert CONNECT4.decisive(CONNECT4.begin) == []
+    rows, random = CONNECT4.start(50), np.random.default_rng(3)
+    while len(rows):
+        urgent = CONNECT4.urgent(rows)
+        assert [np.flatnonzero(each).tolist() for each in urgent] == [
+            CONNECT4.decisive(ints(row)) for row in rows
+        ]
+        actions = np.array([random.choice(np.flatnonzero(each)) for each in CONNECT4.legal(rows)])
+        after, over, _ = CONNECT4.play(rows, actions)
+        assert urgent[np.arange(len(rows)), actions][over & urgent.any(1)].all()
+        rows = after[~over]
+
+
 def at(*points: tuple[int, int]) -> list[int]:
     return [row * 5 + column for row, column in points]
 

@@ -41,12 +41,11 @@ class MCTSAgent:
 
     def _think(self, rows: Rows) -> NDArray[np.int64]:
         told = self._told
-        return np.array(
-            [
-                uct(self._game, words, told.simulations, told.c, Random(f"{self._seed} {words}"))
-                for words in map(ints, rows)
-            ]
-        )
+        tried = []
+        for words in map(ints, rows):
+            random = Random(f"{self._seed} {words}")
+            tried.append(uct(self._game, words, told.simulations, told.c, random, decisive=told.decisive))
+        return np.array(tried)
 
     def act(self, observations: NDArray[Any]) -> NDArray[Any]:
         return self._think(self._game.rows(observations)).argmax(1)

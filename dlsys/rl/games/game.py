@@ -78,6 +78,16 @@ class Game(ABC):
     def draw(self, words: tuple[int, ...], random: Random) -> int:
         """A random move of a playout: of the sensible ones, each is as likely."""
 
+    def decisive(self, words: tuple[int, ...]) -> list[int]:
+        """The moves of one position that win at once, or, where there are none, those that keep the other
+        from it (Teytaud and Teytaud 2010: https://doi.org/10.1109/ITW.2010.5593334); empty where there are
+        neither, or where the rules don't tell them quickly."""
+        return []
+
+    def urgent(self, rows: Rows) -> NDArray[np.bool_]:
+        """The decisive moves of N positions [N, words], [N, actions]; of some positions none."""
+        return np.zeros((len(rows), self.actions), bool)
+
     def sensible(self, rows: Rows) -> NDArray[np.bool_]:
         """The moves that playouts draw from, [N, actions]; at least one of each position."""
         return self.legal(rows)

@@ -37,6 +37,7 @@ class Lines(Game):
             top = bottom = columns = self.bits
         self.actions = len(top)
         self._top, self._bottom, self._columns = top, bottom, columns
+        self._floor, self._anywhere = (sum(bottom), 0) if falls else (0, self.board)
         self._tops, self._bottoms, self._every = (
             np.array(each, np.uint64) for each in (top, bottom, columns)
         )
@@ -67,6 +68,27 @@ class Lines(Game):
     def moves(self, words: tuple[int, ...]) -> list[int]:
         taken = words[0] | words[1]
         return [action for action, top in enumerate(self._top) if not taken & top]
+
+    def decisive(self, words: tuple[int, ...]) -> list[int]:
+        own, other = words
+        taken = own | other
+        # All stones that could come next: no carry leaves its column.
+        stones = ((taken + self._floor) | self._anywhere) & self.board & ~taken
+        for line in (own, other):
+            if self._has_line(line | stones):
+                moves = self.moves(words)
+                found = [move for move in moves if self._has_line(line | (stones & self._columns[move]))]
+                if found:
+                    return found
+        return []
+
+    def urgent(self, rows: Rows) -> NDArray[np.bool_]:
+        own, other = rows[:, :1], rows[:, 1:]
+        taken = own | other
+        stones = (taken + self._bottoms) & self._every & ~taken
+        wins, blocks = ((stones != 0) & self._has_line(line | stones) for line in (own, other))
+        found: NDArray[np.bool_] = np.where(wins.any(1, keepdims=True), wins, blocks)
+        return found
 
     def legal(self, rows: Rows) -> NDArray[np.bool_]:
         return ((rows[:, 0] | rows[:, 1])[:, None] & self._tops) == 0

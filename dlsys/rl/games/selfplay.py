@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from dlsys.rl.games.game import Game, Rows
 
 # From positions [N, words] to how often each move was tried, [N, actions].
 Think = Callable[[Rows], NDArray[np.int64]]
+# From the number of moves made, which games go on [N] and their positions [N, words] to the next moves [N]
+# and what is remembered of all moves, [N, actions].
+Choose = Callable[[int, NDArray[np.int64], Rows], tuple[NDArray[np.int64], NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class Positions:
     def columns(self) -> dict[str, NDArray[np.generic]]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def at(self, chosen: NDArray[np.bool_]) -> Positions:
+        """Some of them, [M]."""
+        return Positions(**{name: column[chosen] for name, column in self.columns().items()})  # type: ignore[arg-type]
+
     def joined(self, others: list[Positions], capacity: int) -> Positions:
         """These and others, the newest `capacity` of them."""
         parts = [self.columns(), *(other.columns() for other in others)]
@@ -67,19 +75,38 @@ def self_play(
         random: draws them.
 
     Returns:
+        As `played`.
+    """
+
+    def choose(ply: int, _: NDArray[np.int64], rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        shares = think(rows).astype(np.float64)
+        shares /= shares.sum(1, keepdims=True)
+        if ply >= explore:
+            return shares.argmax(1), shares
+        below = random.random((len(rows), 1)) * (1 - 1e-12)
+        return (shares.cumsum(1) > below).argmax(1), shares
+
+    return played(game, count, choose)
+
+
+def played(
+    game: Game, count: int, choose: Choose
+) -> tuple[Positions, NDArray[np.float64], NDArray[np.int64]]:
+    """Games from their first move to their end.
+
+    Args:
+        game: the rules.
+        count: games.
+        choose: makes the moves.
+
+    Returns:
         Their positions, their outcomes to the first player and their lengths, [count].
     """
     rows, playing = game.start(count), np.arange(count)
     outcomes, lengths = np.zeros(count), np.zeros(count, np.int64)
     moves: list[tuple[NDArray[np.int64], Rows, NDArray[np.float32], NDArray[np.int64]]] = []
     while len(playing):
-        shares = think(rows).astype(np.float64)
-        shares /= shares.sum(1, keepdims=True)
-        if len(moves) < explore:
-            below = random.random((len(rows), 1)) * (1 - 1e-12)
-            actions = (shares.cumsum(1) > below).argmax(1)
-        else:
-            actions = shares.argmax(1)
+        actions, shares = choose(len(moves), playing, rows)
         moves.append((playing, rows, shares.astype(np.float32), actions))
         rows, over, outcome = game.play(rows, actions)
         ended = playing[over]
@@ -98,3 +125,10 @@ def self_play(
     seen = outcomes[games] * np.where(plies % 2, -1, 1)
     left = lengths[games] - 1 - plies
     return Positions(played, policies, actions, seen.astype(np.float32), left), outcomes, lengths
+
+
+def drawn(logits: NDArray[Any], allowed: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
+    """Moves [N] drawn from the softmax of logits [N, actions] over those that are allowed, [N, actions]."""
+    # The highest of logits with Gumbel noise is such a draw.
+    noisy = logits - np.log(random.standard_exponential(logits.shape))
+    return np.where(allowed, noisy, -np.inf).argmax(1)

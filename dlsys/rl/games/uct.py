@@ -16,15 +16,19 @@ class _Node:
 
     __slots__ = ("actions", "children", "outcome", "over", "total", "untried", "visits", "words")
 
-    def __init__(self, game: Game, words: tuple[int, ...], over: bool, outcome: float) -> None:
+    def __init__(
+        self, game: Game, words: tuple[int, ...], over: bool, outcome: float, decisive: bool
+    ) -> None:
         self.words, self.over, self.outcome = words, over, outcome
-        self.untried = [] if over else game.moves(words)
+        self.untried = [] if over else (decisive and game.decisive(words)) or game.moves(words)
         self.actions: list[int] = []
         self.children: list[_Node] = []
         self.visits, self.total = 0, 0.0
 
 
-def uct(game: Game, words: tuple[int, ...], simulations: int, c: float, random: Random) -> list[int]:
+def uct(
+    game: Game, words: tuple[int, ...], simulations: int, c: float, random: Random, *, decisive: bool = False
+) -> list[int]:
     """How often each move was tried, [actions].
 
     Args:
@@ -33,8 +37,9 @@ def uct(game: Game, words: tuple[int, ...], simulations: int, c: float, random: 
         simulations: playouts.
         c: the weight of what is little known; outcomes lie in ±1.
         random: orders untried moves, and plays.
+        decisive: where there are `Game.decisive` moves, tree and playouts make no others.
     """
-    root = _Node(game, words, over=False, outcome=0.0)
+    root = _Node(game, words, over=False, outcome=0.0, decisive=decisive)
     for _ in range(simulations):
         node, path = root, [root]
         while not node.untried and not node.over:
@@ -45,12 +50,12 @@ def uct(game: Game, words: tuple[int, ...], simulations: int, c: float, random: 
             index = int(random.random() * len(untried))
             action, untried[index] = untried[index], untried[-1]
             untried.pop()
-            child = _Node(game, *game.move(node.words, action))
+            child = _Node(game, *game.move(node.words, action), decisive)
             node.actions.append(action)
             node.children.append(child)
             node = child
             path.append(node)
-        value = node.outcome if node.over else -playout(game, node.words, random)
+        value = node.outcome if node.over else -playout(game, node.words, random, decisive)
         for node in reversed(path):
             node.visits += 1
             node.total += value
@@ -70,11 +75,13 @@ def _chosen(node: _Node, c: float) -> _Node:
     return found
 
 
-def playout(game: Game, words: tuple[int, ...], random: Random) -> float:
+def playout(game: Game, words: tuple[int, ...], random: Random, decisive: bool = False) -> float:
     """What a game of random moves is at its end to whoever is to move first."""
     sign = -1.0
     while True:
         sign = -sign
-        words, over, outcome = game.move(words, game.draw(words, random))
+        forced = game.decisive(words) if decisive else []
+        action = forced[int(random.random() * len(forced))] if forced else game.draw(words, random)
+        words, over, outcome = game.move(words, action)
         if over:
             return sign * outcome

@@ -33,6 +33,9 @@ class MCTS(_Searching):
     """Of the search before each move."""
     c: Positive = 1.0
     """The weight of moves that were tried seldom; outcomes lie in ±1."""
+    decisive: bool = True
+    """Whether tree and playouts make no other moves where one wins at once, or keeps the other side from it
+    (Teytaud and Teytaud 2010). Opponents of the name `mcts` are plain UCT."""
 
 
 class Learned(_Searching):
@@ -74,15 +77,26 @@ class AlphaZero(Learned):
 
 
 class AlphaGo(Learned):
-    """After AlphaGo (Silver et al. 2016): a network learns from a teacher's games, which is `mcts` against
-    itself, and a fast policy for playouts; the search values positions by both. One network has the policy
-    and the values, and no policy gradient comes between them."""
+    """AlphaGo (Silver et al. 2016) in its stages: a policy, and a linear one for playouts, learn a teacher's
+    moves; a copy of the policy learns to win against earlier copies (REINFORCE); and a network learns the
+    values of games that this copy plays, from one position of each. The search takes the first policy, and
+    values positions by that network and by playouts."""
 
     name: Literal["alphago"]
     teacher: Count = 200
-    """Simulations of the teacher's search before each move."""
+    """Simulations of the teacher's search before each move: plain `mcts` against itself."""
+    supervised: Count = 12
+    """Iterations that learn from the teacher's games; values are learned there too, to begin with."""
+    reinforced: NonNegativeInt = 4
+    """Iterations after these, each of `updates` policy gradients of `games` games. All later iterations
+    learn values, each from `games` × `updates` games."""
+    reinforce_lr: Positive = 1e-4
+    """The learning rate of the policy gradient: where it is high, all games soon become the same."""
     mix: Share = 0.5
     """The share of the playout in the value of a position; the rest is the network's."""
+    decisive: bool = True
+    """Whether playouts make no other moves where one wins at once, or keeps the other side from it (Teytaud
+    and Teytaud 2010)."""
 
 
 class MuZero(Learned):
