@@ -25,11 +25,11 @@ _JOBS = Path(__file__).parents[1] / "jobs" / "rl"
 _HEAD = """\
 # What agents earn
 
-What `make agents` said last: the mean return of the test episodes of each file in `jobs/rl`, which are played
-without exploration from starts that neither training nor validation has seen; training stopped at the file's
-target, or at its last step. On 2 CPU cores, two runs at a time; seconds are of the whole command. Of
-algorithms that learn from recorded episodes, steps are rows learned from; of those that plan, sweeps over all
-states.
+What `make agents` said last of the files in `jobs/rl`: the mean return of the test episodes, or of a metric
+that is named; they are played without exploration from starts that neither training nor validation has seen;
+training stopped at the file's target, or at its last step. On 2 CPU cores, two runs at a time; seconds are of
+the whole command. Of algorithms that learn from recorded episodes, steps are rows learned from; of those that
+plan, sweeps over all states.
 
 | job | expected | test return by seed | mean | steps | seconds |
 |---|---|---|---|---|---|"""

@@ -28,6 +28,7 @@ _RESAMPLES = 500  # of the bootstrap
 _INTERVAL = (2.5, 97.5)  # percentiles
 _FEATURES = 200  # of the values, besides what is seen
 _RIDGE = 1e-3  # for each row
+_RECORD = "Record them with random actions: dlsys agents record RUN FILE.parquet --explore-share 0.2"
 
 
 class Estimate(NamedTuple):
@@ -111,16 +112,25 @@ def estimates(
         seed: of the features, the halves and the bootstrap.
 
     Raises:
-        DataError: the recording does not tell its actions' chances, or has one episode alone.
+        DataError: the recording does not tell its actions' chances, has one episode alone, or gave no chance
+            to what the policy does.
     """
     if steps.logp is None:
         raise DataError(
             "the episodes do not tell how likely their actions were (column action_logp)",
-            hint="dlsys agents record RUN FILE.parquet --explore-share 0.2, where actions are Discrete",
+            hint=_RECORD,
         )
     random = np.random.default_rng(seed)
     rows = np.arange(len(chances))
-    ratios = chances[rows, steps.actions] / np.exp(steps.logp.astype(np.float64))
+    before, taken = np.exp(steps.logp.astype(np.float64)), chances[rows, steps.actions]
+    certain = (before > 1 - 1e-6) & (taken < 1 - 1e-6)
+    if certain.any():
+        raise DataError(
+            f"at {certain.sum()} of {len(rows)} steps the recorded action was certain, and the agent takes "
+            "others, of which nothing is known",
+            hint=_RECORD,
+        )
+    ratios = taken / before
     episode: NDArray[np.int64] = np.cumsum(steps.last) - steps.last
     count = int(episode[-1]) + 1
     if count < 2:

@@ -152,6 +152,9 @@ def test_what_cannot_be_estimated_is_refused() -> None:
     steps = steps_of([[(0, 1, 0.5, 1.0)], [(0, 0, 0.5, 1.0)]])
     with pytest.raises(DataError, match="do not tell how likely"):
         estimates(steps._replace(logp=None), np.full((2, 2), 0.5))
+    certain = steps._replace(logp=np.log(np.array([1.0, 0.5], np.float32)))
+    with pytest.raises(DataError, match="at 1 of 2 steps the recorded action was certain"):
+        estimates(certain, np.full((2, 2), 0.5))
     with pytest.raises(DataError, match="one episode alone"):
         estimates(steps_of([[(0, 1, 0.5, 1.0)]]), np.full((1, 2), 0.5))
 
