@@ -51,14 +51,18 @@ class Side(Protocol):
         """What comes of the actions of those who were to act."""
 
 
-class _Parallel:
-    """PettingZoo's, in which all act at once."""
+class _PettingZoo:
+    """PettingZoo's."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
 
     def spaces(self, agent: Any) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
         return self._env.observation_space(agent), self._env.action_space(agent)
+
+
+class _Parallel(_PettingZoo):
+    """In which all act at once."""
 
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> Moment:
         seen, infos = self._env.reset(seed=seed, options=options)
@@ -69,14 +73,8 @@ class _Parallel:
         return Moment(seen, set(self._env.agents), rewards, terminated, truncated, infos)
 
 
-class _InTurn:
-    """PettingZoo's, in which one acts after the other ("agent environment cycle")."""
-
-    def __init__(self, env: Any) -> None:
-        self._env = env
-
-    def spaces(self, agent: Any) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
-        return self._env.observation_space(agent), self._env.action_space(agent)
+class _InTurn(_PettingZoo):
+    """In which one acts after the other ("agent environment cycle")."""
 
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> Moment:
         self._env.reset(seed=seed, options=options)
