@@ -60,7 +60,7 @@ def test_simulators_are_as_gymnasium_wants_them_and_seeds_repeat(name: str) -> N
     assert isinstance(seen, np.ndarray)
     np.testing.assert_array_equal(seen, env.render())
     assert (seen.dtype, seen.shape[2]) == (np.uint8, 3)
-    assert follow(3) != follow(4)
+    assert any(follow(3) != follow(seed) for seed in range(4, 100))
     env.close()
 
 
