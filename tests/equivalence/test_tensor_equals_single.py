@@ -65,6 +65,12 @@ def grouped(*overrides: str) -> TrainJob:
     return job(f"{text}optimizer: {{name: momentum, lr: 0.05}}\nstop: {{steps: {STEPS}}}\n", *overrides)
 
 
+def alexnet(*overrides: str) -> TrainJob:
+    text = f"{HEAD}workload: alexnet\nmodel: {{width: 0.04, dropout: 0}}\ndata: {{source: digits}}\n"
+    text += f"batch_size: 48\noptimizer: {{name: momentum, lr: 0.01}}\nstop: {{steps: {STEPS}}}\n"
+    return job(text, *overrides)
+
+
 def cut(size: int, workers: int) -> tuple[str, ...]:
     return "strategy.name=tensor", f"strategy.size={size}", f"resources.workers={workers}"
 
@@ -91,10 +97,11 @@ def assert_same(truth: Trained, found: Trained, *, rel: float = 1e-5) -> None:
 
 
 def workload_job(workload: str) -> Callable[..., TrainJob]:
-    return grouped if workload == "grouped" else lambda *overrides: spec(workload, *overrides)
+    own = {"grouped": grouped, "alexnet": alexnet}
+    return own.get(workload) or (lambda *overrides: spec(workload, *overrides))
 
 
-@pytest.mark.parametrize("workload", ["softmax-regression", "lenet-5", "dlrm"])
+@pytest.mark.parametrize("workload", ["softmax-regression", "lenet-5", "dlrm", "alexnet"])
 def test_two_workers_equal_one(workload: str, tmp_path: Path) -> None:
     make = workload_job(workload)
     assert_same(reference(make()), several(make, tmp_path, 2, 2))
