@@ -81,6 +81,7 @@ class Card:
         version: of what it computes; it rises when the same options come to mean other weights.
         title: one line for a listing.
         paper: where it comes from.
+        papers: where a preset comes from, if from elsewhere.
         workload: `module:Class` of the code.
         options: the type of the job file's `model:` section.
         task: what it is for, and what is measured.
@@ -94,6 +95,7 @@ class Card:
         without: strategies that it does not run under, for a reason that no trait tells.
         inexact: from options to why several workers compute not quite the same as one; empty where
             they do, but for dropout.
+        library: from options to the library of `dlsys.spec.libraries` that builds the model; empty for none.
         blocks: names of the submodules that make up the whole model. A pipeline may cut between
             them, in this order, where the model is `sequential`; FSDP gathers one at a time.
         tensor_plan: from options to the layers that tensor parallelism cuts, by their names in the
@@ -114,10 +116,12 @@ class Card:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     preset: str = ""
     published: Mapping[str, int] = field(default_factory=dict)
+    papers: Mapping[str, str] = field(default_factory=dict)
     at: Shape | None = None
     traits: tuple[Trait, ...] = ()
     without: tuple[str, ...] = ()
     inexact: Callable[[Any], str] = field(default=lambda options: "", repr=False)
+    library: Callable[[Any], str] = field(default=lambda options: "", repr=False)
     blocks: tuple[str, ...] = ()
     tensor_plan: Callable[[Any], Mapping[str, Cut]] | None = field(default=None, repr=False)
     experts: Callable[[Any], int] | None = field(default=None, repr=False)
@@ -148,8 +152,13 @@ class Card:
         Raises:
             ValidationError: unknown keys or wrong values; an unknown preset is `wrong_preset`'s to tell.
         """
-        chosen = self.presets.get(str(model.get("preset", self.preset)), {})
-        return self.options.model_validate({**chosen, **{k: v for k, v in model.items() if k != "preset"}})
+        chosen = dict(self.presets.get(str(model.get("preset", self.preset)), {}))
+        for name, value in model.items():
+            if isinstance(value, Mapping) and isinstance(chosen.get(name), Mapping):
+                chosen[name] = {**chosen[name], **value}
+            elif name != "preset":
+                chosen[name] = value
+        return self.options.model_validate(chosen)
 
     def wrong_preset(self, model: Mapping[str, Any]) -> str:
         """Why the preset that a `model:` section names is none; empty where it names none or a known one."""

@@ -42,7 +42,9 @@ class Catalogue(Registry):
         """
         card: Card = super().load(name)
         preset = self._lines.get(name, "").partition(":")[2]
-        return replace(card, name=name, preset=preset) if preset else card
+        if not preset:
+            return card
+        return replace(card, name=name, preset=preset, paper=card.papers.get(preset, card.paper))
 
     def unknown(self, name: str) -> str:
         more = f"dlsys zoo list --like {name}" if name.isprintable() and " " not in name else "dlsys zoo list"

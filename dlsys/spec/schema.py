@@ -110,9 +110,17 @@ def _add_workloads(job: dict[str, Any]) -> None:
     }
     job["allOf"] = []
     for name in names:
-        options = WORKLOADS.load(name).options.model_json_schema(
+        card = WORKLOADS.load(name)
+        options = card.options.model_json_schema(
             schema_generator=_Generator, ref_template=f"#/$defs/{name}/$defs/{{model}}"
         )
+        if card.presets:
+            # YAML reads a name of digits alone as a number.
+            numbers = [int(preset) for preset in card.presets if preset.isdecimal()]
+            options["properties"]["preset"] = {
+                "description": "A named size, over whose options these go.",
+                "enum": [*card.presets, *numbers],
+            }
         job["$defs"][name] = options
         job["allOf"].append(
             {

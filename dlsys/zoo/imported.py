@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -25,6 +25,27 @@ _NO_INPUT = ("label", "target", "targets", "key")
 _MISFIT = re.compile(
     r"(?i)\b(shapes?|size of tensor|dimensions?|channels|dtype|scalar type|expected|argument)\b"
 )
+
+
+@contextmanager
+def misfits_told(name: str, given: Mapping[str, Tensor]) -> Iterator[None]:
+    """Tells a user by the model's name that it does not take the inputs given.
+
+    Raises:
+        UsageError: for what torch raised of sizes and kinds, outside the user's own files.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        # A peer that is gone and memory that is short are no misfit: such runs are tried again.
+        if not _MISFIT.search(str(error)) or user_traceback(error):
+            raise
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        shapes = ", ".join(f"{field} of shape {tuple(tensor.shape)}" for field, tensor in given.items())
+        raise UsageError(
+            f"workload: {name} does not take {shapes}: {text[0]}",
+            hint="Its options are under model:; `dlsys zoo show` tells a source's shapes.",
+        ) from error
 
 
 class PlainModel(Workload):
@@ -87,18 +108,8 @@ class PlainModel(Workload):
         return model
 
     def forward(self, model: nn.Module, batch: Batch, carry: Carry) -> tuple[Tensor, Carry]:
-        try:
+        with misfits_told(self._name, {name: batch[name] for name in self._inputs}):
             outputs = self._call(model, batch)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            # A peer that is gone and memory that is short are no misfit: such runs are tried again.
-            if not _MISFIT.search(str(error)) or user_traceback(error):
-                raise
-            text = str(error).strip().splitlines() or [type(error).__name__]
-            given = ", ".join(f"{name} of shape {tuple(batch[name].shape)}" for name in self._inputs)
-            raise UsageError(
-                f"workload: {self._name} does not take {given}: {text[0]}",
-                hint="Its options are under model:; `dlsys zoo show` tells a source's shapes.",
-            ) from error
         return self._checked(self._taken(outputs), batch), carry
 
     def _call(self, model: nn.Module, batch: Batch) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,7 @@ def names(library: str) -> list[str]:
 
 
 def built(
-    of: Architecture, options: Mapping[str, Any], shape: Shape
+    of: Architecture, options: Mapping[str, Any], shape: Shape, place: str = "workload"
 ) -> tuple[Callable[..., nn.Module], dict[str, Any]]:
     """A function that makes a new model, and what it is called with.
 
@@ -46,6 +47,7 @@ def built(
         options: the job's; sizes that the rows decide are added where they are not said: those of outputs,
             and timm's channels of images.
         shape: of the rows.
+        place: in the job file, of the architecture.
 
     Raises:
         UsageError: the library has no such architecture, or its configuration has no such option.
@@ -53,7 +55,7 @@ def built(
     every, workload = names(of.library), f"{of.library}/{of.name}"
     if of.name not in every:
         near = known(of.name, every, more=f"dlsys zoo list --library {of.library} --like {of.name}")
-        raise UsageError(f"workload: {of.library} has no architecture {of.name!r}.{near}")
+        raise UsageError(f"{place}: {of.library} has no architecture {of.name!r}.{near}")
     if of.library == "transformers":
         found = import_own(f"transformers:{of.name}", "workload")
         return from_config(found), config_options(found, workload, options, shape)
@@ -68,7 +70,7 @@ def _made(make: Callable[..., nn.Module], of: Architecture, **options: Any) -> n
         with warnings.catch_warnings():
             # torchvision's of initial weights that will be others one day.
             warnings.simplefilter("ignore", FutureWarning)
-            return make(of.name, **options)
+            return make(of.name, **deepcopy(options))  # timm writes into some
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         told = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise UsageError(f"model: {of.library}/{of.name} cannot be built of {told}: {error}") from error

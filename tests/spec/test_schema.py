@@ -42,6 +42,8 @@ def test_ready_jobs_are_valid(path: Path) -> None:
     [
         {"batch_size": "all"},
         {"batch_size": 64, "model": {"width": 0.5}},
+        {"workload": "resnet", "model": {"preset": "20", "width": 8}},
+        {"workload": "resnet", "model": {"preset": 20}},
         {"workload": "my.net:Net", "model": {"anything": [1, {"a": None}]}},
         {"optimizer": {"name": "minibatch-sgd", "momentum": 0.9}},
         {"regularize": [{"name": "l1", "strength": 0.1}]},
@@ -64,6 +66,8 @@ def test_takes_what_is_good(change: dict[str, Any]) -> None:
         {"workload": "lenet5"},
         {"model": {"widht": 1}},
         {"model": {"width": "1"}},
+        {"model": {"preset": "20"}},
+        {"workload": "resnet", "model": {"preset": "21"}},
         {"data": {"source": "digit"}},
         {"batch_size": 0},
         {"batch_size": 1.5},

@@ -254,10 +254,13 @@ def _options_suit_workload(job: TrainJob) -> Found:
             yield ("model", "preset"), wrong
             return
         try:
-            card.options_of(job.model)
+            library = card.library(card.options_of(job.model))
         except ValidationError as error:
             for path, text in explain(error, card.options, owner=job.workload):
                 yield ("model", *path), text
+        else:
+            if library and (wrong := missing(library)):
+                yield ("workload",), f"{job.workload} {wrong}"
 
 
 @_RULES.on("data")
