@@ -7,7 +7,7 @@ tokens to experts, noise that is drawn) cannot run there, and is counted on a fe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from dlsys.data import Dataset, load, rowwise
 from dlsys.errors import DlsysError
@@ -111,10 +111,10 @@ class _Counts:
 def _count(workload: Workload, model: nn.Module, batch: Batch) -> _Counts:
     """What a batch costs: forward alone, a whole step, and the most that a phase holds for backward."""
     model.train()
-    with FlopCounterMode(display=False) as forward, _FusedAttention(), torch.no_grad():
+    with _counter() as forward, _FusedAttention(), torch.no_grad():
         workload.forward(model, batch, None)
     held = 0
-    with FlopCounterMode(display=False) as step, _FusedAttention():
+    with _counter() as step, _FusedAttention():
         for phase in workload.phases():
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name.startswith(phase.parameters))
@@ -125,6 +125,25 @@ def _count(workload: Workload, model: nn.Module, batch: Batch) -> _Counts:
             loss.value.backward()  # type: ignore[no-untyped-call]
             model.zero_grad(set_to_none=True)
     return _Counts(forward.get_total_flops(), step.get_total_flops(), held)
+
+
+def _counter() -> FlopCounterMode:
+    return FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: _of_convolutions_backward}
+    )
+
+
+def _of_convolutions_backward(
+    grad_out: Sequence[int], inputs: Sequence[int], weight: Sequence[int], *more: Any, **_: Any
+) -> int:
+    """Operations of a convolution's backward, from shapes: each gradient takes as many as the convolution.
+
+    torch's own formula counts the weight's gradient of a grouped convolution as if it had one group.
+    """
+    # After the bias, stride, padding and dilation whether it is transposed, and at last what is asked.
+    transposed, asked = more[4], more[7]
+    once = conv_flop_count(list(inputs), list(weight), list(grad_out), transposed)
+    return once * sum(map(bool, asked[:2]))
 
 
 class _FusedAttention(TorchFunctionMode):

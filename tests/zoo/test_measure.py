@@ -136,6 +136,20 @@ def test_attention_is_counted_as_one_kernel(masked: bool) -> None:
     assert found.activation_bytes < 16 * 4 * 64 * 16, "two heads of n × n would be 16 more"
 
 
+@pytest.mark.parametrize("groups", [1, 4, 8])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_grouped_convolutions_step_is_three_times_its_forward(groups: int, transposed: bool) -> None:
+    """By hand: torch counts the gradient of its weights as if it had one group."""
+    kind = nn.ConvTranspose2d if transposed else nn.Conv2d
+    layers = nn.Conv2d(1, 8, 1), kind(8, 16, 3, padding=1, groups=groups), nn.Flatten(), nn.Linear(256, 2)
+    shape = Shape(row={"image": (1, 4, 4), "label": ()}, classes=2)
+    workload = PlainModel(lambda: nn.Sequential(*layers), {}, shape)
+    found = count(workload, partial(batch_of, IMAGES_WITH_CLASSES, shape))
+    first, grouped, last = 2 * 16 * 8, 2 * 16 * 9 * 8 * 16 // groups, 2 * 256 * 2
+    assert found.flops == first + grouped + last
+    assert found.step_flops == 2 * first + 3 * (grouped + last), "images need no gradient"
+
+
 def test_what_looks_at_its_numbers_is_counted_on_real_rows() -> None:
     class Picky(nn.Linear):
         def forward(self, image: Tensor) -> Tensor:
