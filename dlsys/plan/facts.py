@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dlsys
 from dlsys.paths import cache, write_json
+from dlsys.spec.libraries import architecture
 from dlsys.spec.own_code import find_source, imported
 from dlsys.spec.train.job import TrainJob
 
@@ -66,9 +67,17 @@ def key(job: TrainJob, folder: Path) -> str:
         "data": job.data.model_dump(mode="json"),
         "files": list(_stamps(folder, getattr(job.data, "path", None))),
         "code": dict(_ours(card.workload) if card else [*_ours(""), *_theirs(job.workload)]),
-        "torch": importlib.metadata.version("torch"),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", *_libraries(job))},
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _libraries(job: TrainJob) -> Iterator[str]:
+    """The library that builds the model, if one does."""
+    of, card = architecture(job.workload), job.card
+    library = of.library if of else card.library(card.options_of(job.model)) if card else ""
+    if library:
+        yield library
 
 
 def _stamps(folder: Path, path: str | None) -> Iterator[tuple[str, int, int]]:

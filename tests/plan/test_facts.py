@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +95,15 @@ def test_a_known_workload_is_shown_and_planned_without_torch(tmp_path: Path) -> 
     planned = run("plan", "vision/resnet", "model={preset: 20}")
     assert planned[-1] == "[]"
     assert any("269,434" in line for line in planned)
+
+
+@pytest.mark.parametrize("workload", ["timm/resnet18", "densenet"])
+def test_the_key_has_the_version_of_the_library_that_builds_it(
+    workload: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = job(QUICK, f"workload={workload}", "model={}")
+    now, version = key(found, tmp_path), importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0.1" if name == "timm" else version(name)
+    )
+    assert key(found, tmp_path) != now
