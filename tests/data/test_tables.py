@@ -186,6 +186,11 @@ GOOD = [f"{i},{i % 2}" for i in range(20)]
             "data.csv: column 'x' has numbers too large to standardise",
         ),
         (
+            table("x,y", [f"{5e307 if i < 3 else 1},{i % 2}" for i in range(20)]),
+            {},
+            "data.csv: column 'x' has numbers too large to standardise",
+        ),
+        (
             table("x,y", [f",{i % 2}" for i in range(20)]),
             {"missing": "mean"},
             "data.csv:2: column 'x' is empty in all rows: say columns: {x: skip}",

@@ -294,7 +294,8 @@ def _scaled(path: str, column: Column, train: np.ndarray) -> tuple[Scaled, np.nd
         variance = float(np.square(known - mean).mean())
         # Rounding alone may give a constant column a deviation (as scikit-learn's StandardScaler has it).
         epsilon = float(np.finfo(np.float64).eps)
-        least = len(known) * epsilon * variance + (len(known) * mean * epsilon) ** 2
+        off = len(known) * mean * epsilon
+        least = len(known) * epsilon * variance + off * off  # a power would raise where it is infinite
         scale = 1.0 if variance <= least else variance**0.5
         values = ((numbers - mean) / scale).astype(np.float32)
     gone = np.isnan(numbers)
