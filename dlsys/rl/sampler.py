@@ -100,6 +100,7 @@ def joined(rollouts: Sequence[Rollout], *, after: bool = False) -> Rollout:
         final_memories=np.concatenate([each.final_memories for each in rollouts]),
         told={key: put([each.told[key] for each in rollouts]) for key in first.told},
         info={key: put([each.info[key] for each in rollouts]) for key in first.info},
+        held=None if first.held is None else put([each.held for each in rollouts if each.held is not None]),
         **{
             name: put([getattr(each, name) for each in rollouts])
             for name in ("actions", "rewards", "terminated", "truncated")

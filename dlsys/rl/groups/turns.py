@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlsys.rl.observations import Seen
-from dlsys.rl.sampler import Rollout
+from dlsys.rl.sampler import Rollout, joined
 from dlsys.spec.rl.groups import ACTS
 
 
@@ -30,35 +30,7 @@ def own_steps(rollout: Rollout, agents: Sequence[tuple[int, str, Sequence[int]]]
     """
     parts = [_of_one(rollout, *agent, single) for agent in agents]
     longest = max(len(part.rewards) for part in parts)
-    parts = [_padded(part, longest) for part in parts]
-    offsets = np.arange(len(parts)) * rollout.rewards.shape[1]
-    ends = np.concatenate(
-        [part.ends + np.array([[0], [offset]]) for part, offset in zip(parts, offsets, strict=True)], 1
-    )
-
-    def beside(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(part, name) for part in parts], 1)
-
-    first = parts[0]
-    return Rollout(
-        seen={key: np.concatenate([part.seen[key] for part in parts], 1) for key in first.seen},
-        actions=beside("actions"),
-        rewards=beside("rewards"),
-        terminated=beside("terminated"),
-        truncated=beside("truncated"),
-        first=beside("first"),
-        finals={key: np.concatenate([part.finals[key] for part in parts]) for key in first.finals},
-        ends=ends,
-        final_memories=np.zeros((ends.shape[1], 0), np.float32),
-        memories=beside("memories"),
-        told={key: np.concatenate([part.told[key] for part in parts], 1) for key in first.told},
-        held=np.concatenate([_held(part) for part in parts], 1),
-    )
-
-
-def _held(rollout: Rollout) -> NDArray[np.bool_]:
-    assert rollout.held is not None
-    return rollout.held
+    return joined([_padded(part, longest) for part in parts])
 
 
 def _of_one(rollout: Rollout, index: int, name: str, columns: Sequence[int], single: bool) -> Rollout:
@@ -150,6 +122,7 @@ def _padded(rollout: Rollout, length: int) -> Rollout:
     more = length - len(rollout.rewards)
     if not more:
         return rollout
+    assert rollout.held is not None
 
     def longer(values: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([values, np.repeat(values[-1:], more, 0)])
@@ -169,5 +142,5 @@ def _padded(rollout: Rollout, length: int) -> Rollout:
         final_memories=rollout.final_memories,
         memories=empty(rollout.memories),
         told={key: empty(values) for key, values in rollout.told.items()},
-        held=empty(_held(rollout)),
+        held=empty(rollout.held),
     )
