@@ -13,14 +13,9 @@ from torch import nn
 
 from dlsys.zoo.layers.enlarge import Enlarge
 from dlsys.zoo.layers.he import he_normal
+from dlsys.zoo.layers.response_norm import response_norm
 from dlsys.zoo.tasks.classify import Classify
 from dlsys.zoo.vision.alexnet.card import CARD, AlexNetOptions, widths
-
-
-def _response_norm() -> nn.LocalResponseNorm:
-    """b = a / (2 + 10⁻⁴ Σ a²)^0.75, the sum over five neighbouring maps (section 3.3)."""
-    # torch divides alpha by the number of maps.
-    return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
 def _pool() -> nn.MaxPool2d:
@@ -53,11 +48,11 @@ class AlexNet(Classify):
                     Enlarge(size),
                     nn.Conv2d(channels, maps1, 11, stride=4, padding=2),
                     nn.ReLU(),
-                    _response_norm(),
+                    response_norm(),
                     _pool(),
                 ),
                 conv2=nn.Sequential(
-                    nn.Conv2d(maps1, maps2, 5, padding=2, groups=groups), nn.ReLU(), _response_norm(), _pool()
+                    nn.Conv2d(maps1, maps2, 5, padding=2, groups=groups), nn.ReLU(), response_norm(), _pool()
                 ),
                 conv3=nn.Sequential(nn.Conv2d(maps2, maps3, 3, padding=1), nn.ReLU()),
                 conv4=nn.Sequential(nn.Conv2d(maps3, maps4, 3, padding=1, groups=groups), nn.ReLU()),

@@ -14,14 +14,9 @@ from torch import nn
 
 from dlsys.zoo.layers.enlarge import Enlarge
 from dlsys.zoo.layers.he import he_normal
+from dlsys.zoo.layers.response_norm import response_norm
 from dlsys.zoo.tasks.classify import Classify
 from dlsys.zoo.vision.zf_net.card import CARD, ZFNetOptions, widths
-
-
-def _contrast_norm() -> nn.LocalResponseNorm:
-    """b = a / (2 + 10⁻⁴ Σ a²)^0.75, the sum over five neighbouring maps (Krizhevsky et al. 2012)."""
-    # torch divides alpha by the number of maps.
-    return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
 def _side(pixels: int) -> int:
@@ -49,13 +44,13 @@ class ZFNet(Classify):
                     nn.Conv2d(channels, maps1, 7, stride=2, padding=1),
                     nn.ReLU(),
                     nn.MaxPool2d(3, stride=2, padding=1),
-                    _contrast_norm(),
+                    response_norm(),
                 ),
                 conv2=nn.Sequential(
                     nn.Conv2d(maps1, maps2, 5, stride=2),
                     nn.ReLU(),
                     nn.MaxPool2d(3, stride=2, padding=1),
-                    _contrast_norm(),
+                    response_norm(),
                 ),
                 conv3=nn.Sequential(nn.Conv2d(maps2, maps3, 3, padding=1), nn.ReLU()),
                 conv4=nn.Sequential(nn.Conv2d(maps3, maps4, 3, padding=1), nn.ReLU()),
