@@ -89,12 +89,12 @@ class MBPOAgent(OwnAgent):
     def _learn(self, imagined: Rows, steps: int) -> dict[str, float]:
         told = self._told
         real = round(told.real * told.batch_size)
-        for _ in range(told.updates * steps):
-            parts = [
-                self._real.sample(real, self.generator),
-                imagined.sample(told.batch_size - real, self.generator),
-            ]
-            with learning(self.network):
+        with learning(self.network):
+            for _ in range(told.updates * steps):
+                parts = [
+                    self._real.sample(real, self.generator),
+                    imagined.sample(told.batch_size - real, self.generator),
+                ]
                 figures, _ = self.learner.update(self._steps(Rows.join(parts)), self.generator)
         return {name: float(value) for name, value in figures.items()}
 
