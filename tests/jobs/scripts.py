@@ -3,7 +3,7 @@
 # Plain torch, as it is written for torchrun: it goes on from its own checkpoint, and its gradients are the
 # mean over all rows whatever the number of workers.
 TRAIN = """
-import os, signal, sys
+import os, signal, sys, time
 import mlflow, torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -39,4 +39,7 @@ for step in range(begin, 6):
         torch.save(state, kept + ".new")
         os.rename(kept + ".new", kept)
 distributed.destroy_process_group()
+# Threads of gloo may hold something of the group yet. Python ending under them aborts, about once in a
+# hundred times on a busy machine, whoever started the script.
+time.sleep(0.5)
 """
