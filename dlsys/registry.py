@@ -127,6 +127,7 @@ SOURCES = Registry(
         "jsonl": "dlsys.data.features.files:json_lines",
         "idx": "dlsys.data.images.idx:idx_files",
         "image-folder": "dlsys.data.images.image_folder:image_folder",
+        "shapes": "dlsys.data.images.shapes:shapes",
         "synthetic-ctr": "dlsys.data.clicks.synthetic_ctr:ctr",
         "gaussian-ring": "dlsys.data.points.gaussian_ring:gaussian_ring",
         "piecewise": "dlsys.data.features.piecewise:piecewise",

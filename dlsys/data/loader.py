@@ -90,6 +90,15 @@ class Loader:
             return
         yield from _ahead((self.make(epoch, step) for step in steps), self._prefetch)
 
+    def first(self, rows: int) -> tuple[Batch, Batch]:
+        """The first rows of the split, up to so many, on the CPU: as they are, and as a model gets them."""
+        chosen = np.arange(min(rows, len(self.dataset)))
+        plain = {**self.dataset.batch(chosen), "key": self._keys(0, chosen)}
+        batch = plain
+        for transform in self._transforms:
+            batch = transform(batch)
+        return plain, batch
+
     def placed(self, rank: int, size: int) -> Loader:
         """The same batches, shared by other workers."""
         other = copy(self)

@@ -16,8 +16,10 @@ class Shape:
     """What a data source hands out, as a workload needs to know it to build its model.
 
     Attributes:
-        row: the shape of one row of each field, without the batch dim: `{"image": (1, 8, 8)}`.
-        classes: the number of classes of `label`; 0 where there is none.
+        row: the shape of one row of each field, without the batch dim: `{"image": (1, 8, 8)}`. Of what a row
+            has any number of (`boxes`), the most of any row stands there; a batch has as many as its rows
+            need.
+        classes: the number of classes of `label`, `labels` or `mask`; 0 where there is none.
         cardinalities: values of each categorical column, in order.
         vocabulary: the tokens of a text, in the order of their ids.
         planted: what a generator hid in its rows, for a workload to measure what was found of it.
@@ -63,6 +65,10 @@ class Values(Enum):
     CATEGORY = "int64 below Shape.cardinalities, column by column"
     MASK = "int64: 1 where a token stands, 0 where a row is padded"
     RING = "float32: points of equal Gaussians on the circle that Shape.planted tells"
+    BOX = "float32: left, top, right, bottom in the image's pixels; zeros where a row has fewer than others"
+    BOX_CLASS = "int64 below Shape.classes; -1 where a row has fewer boxes than others"
+    BOX_MASK = "bool: the pixels of each box's object; none where a row has fewer boxes than others"
+    PIXEL_CLASS = "int64 below Shape.classes; -1 where a pixel does not count"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +99,37 @@ IMAGES_WITH_CLASSES = Rows(
         Shape(row={"image": (1, 28, 28), "label": ()}, classes=5),
         Shape(row={"image": (3, 32, 13), "label": ()}, classes=5),
     ),
+)
+IMAGES_WITH_BOXES = Rows(
+    words="images with boxes",
+    fields={"image": Values.UNIT, "boxes": Values.BOX, "labels": Values.BOX_CLASS},
+    examples=(
+        Shape(row={"image": (3, 64, 64), "boxes": (3, 4), "labels": (3,)}, classes=3),
+        Shape(row={"image": (1, 64, 96), "boxes": (2, 4), "labels": (2,)}, classes=1),
+    ),
+)
+IMAGES_WITH_INSTANCES = Rows(
+    words="images with boxes and their objects' masks",
+    fields={**IMAGES_WITH_BOXES.fields, "masks": Values.BOX_MASK},
+    examples=(
+        Shape(
+            row={"image": (3, 64, 64), "boxes": (3, 4), "labels": (3,), "masks": (3, 64, 64)},
+            classes=3,
+        ),
+    ),
+)
+IMAGES_WITH_MASKS = Rows(
+    words="images with a class for each pixel",
+    fields={"image": Values.UNIT, "mask": Values.PIXEL_CLASS},
+    examples=(
+        Shape(row={"image": (3, 32, 32), "mask": (32, 32)}, classes=4),
+        Shape(row={"image": (1, 32, 48), "mask": (32, 48)}, classes=2),
+    ),
+)
+VOLUMES_WITH_MASKS = Rows(
+    words="volumes with a class for each voxel",
+    fields={"volume": Values.NUMBER, "mask": Values.PIXEL_CLASS},
+    examples=(Shape(row={"volume": (1, 16, 16, 16), "mask": (16, 16, 16)}, classes=2),),
 )
 FEATURES_WITH_CLASSES = Rows(
     words="numbers with classes",

@@ -13,9 +13,13 @@ from dlsys.spec.rows import (
     CLICKS,
     FEATURES_WITH_CLASSES,
     FEATURES_WITH_TARGETS,
+    IMAGES_WITH_BOXES,
     IMAGES_WITH_CLASSES,
+    IMAGES_WITH_INSTANCES,
+    IMAGES_WITH_MASKS,
     POINTS,
     TEXT,
+    VOLUMES_WITH_MASKS,
     Rows,
 )
 
@@ -27,10 +31,12 @@ class Metric:
     Attributes:
         best: whether the largest or the smallest value is the best.
         words: what it says.
+        always: whether every split has it; otherwise it is left out where rows have nothing of the kind.
     """
 
     best: Literal["max", "min"]
     words: str
+    always: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,44 @@ CLASSIFY = Task(
     name="classify",
     takes=(IMAGES_WITH_CLASSES, FEATURES_WITH_CLASSES),
     metrics={"accuracy": Metric(best="max", words="the share of rows whose class is the most likely one")},
+)
+# The twelve figures of COCO's evaluation, as pycocotools computes them. Sizes are areas in the original
+# image's pixels: small below 32², large from 96² on.
+_COCO = {
+    "map": ("the mean of map50 … map95, in steps of 5", ""),
+    "map50": ("average precision, where half of the union is overlap enough; the mean over classes", ""),
+    "map75": ("average precision, where three quarters of the union must be overlap", ""),
+    "map_small": ("map of small objects alone", "size"),
+    "map_medium": ("map of objects of medium size alone", "size"),
+    "map_large": ("map of large objects alone", "size"),
+    "recall1": ("the share of objects found by the best detection of a class and image", ""),
+    "recall10": ("the share of objects found by the 10 best detections of a class and image", ""),
+    "recall100": ("the share of objects found by the 100 best detections of a class and image", ""),
+    "recall_small": ("recall100 of small objects", "size"),
+    "recall_medium": ("recall100 of objects of medium size", "size"),
+    "recall_large": ("recall100 of large objects", "size"),
+}
+_OF_BOXES = {name: Metric(best="max", words=words, always=not of) for name, (words, of) in _COCO.items()}
+DETECT = Task(name="detect", takes=(IMAGES_WITH_BOXES,), metrics=_OF_BOXES)
+DETECT_INSTANCES = Task(
+    name="detect-instances",
+    takes=(IMAGES_WITH_INSTANCES,),
+    metrics={
+        **_OF_BOXES,
+        **{
+            f"mask_{name}": Metric(best="max", words=f"{metric.words}; of masks", always=metric.always)
+            for name, metric in _OF_BOXES.items()
+        },
+    },
+)
+SEGMENT = Task(
+    name="segment",
+    takes=(IMAGES_WITH_MASKS, VOLUMES_WITH_MASKS),
+    metrics={
+        "pixel_accuracy": Metric(best="max", words="the share of pixels whose class is the most likely one"),
+        "miou": Metric(best="max", words="overlap by union of each class's pixels; the mean over classes"),
+        "dice": Metric(best="max", words="Dice's coefficient; the mean over the classes but the first"),
+    },
 )
 REGRESS = Task(
     name="regress",

@@ -34,7 +34,7 @@ from dlsys.train.checkpoint.snapshot import distribute
 from dlsys.train.hooks import Hooks, Run
 from dlsys.train.initial import begin
 from dlsys.train.loop import Loop, Recorder, Result
-from dlsys.train.pictures import write_confusion, write_samples
+from dlsys.train.pictures import shows, write_confusion, write_samples
 from dlsys.train.precision import Precision
 from dlsys.train.ps.wire import Servers
 from dlsys.train.regularize import Regularizers
@@ -43,7 +43,6 @@ from dlsys.train.strategies import Parts, Strategy
 from dlsys.train.world import World
 from dlsys.zoo.confusion import table_of
 from dlsys.zoo.load import workload_of
-from dlsys.zoo.workload import Workload
 
 # The file among a run's artifacts that says what was learnt from its data.
 LEARNT = "data.json"
@@ -196,10 +195,12 @@ def _write_pictures(loop: Loop, folder: Path) -> None:
     table = table_of(loop.sums.get(split, {}))
     if table is not None and is_main:
         write_confusion(table.cpu(), loop.learnt["target"]["classes"], split, folder)
-    if type(workload).samples is not Workload.samples:
+    if shows(workload):
         state = loop.strategy.state_out()
         if is_main:
-            write_samples(workload, averaged(state.model, state.optimizers), loop.job.seed, folder)
+            unlearnt = loop.valid if loop.test is None else loop.test
+            weights = averaged(state.model, state.optimizers)
+            write_samples(workload, weights, loop.job.seed, unlearnt, folder)
 
 
 @contextmanager

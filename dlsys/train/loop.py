@@ -215,7 +215,13 @@ class Loop:
         Raises:
             NonFiniteError: the split's loss is not finite.
         """
-        sums = evaluate(self.strategy, loader, self.world, beat=lambda: self.beat(self.position.step))
+        sums = evaluate(
+            self.strategy,
+            loader,
+            self.world,
+            listed=self.workload.listed,
+            beat=lambda: self.beat(self.position.step),
+        )
         self.sums[split] = sums
         values = {f"{split}/{name}": value for name, value in self.workload.results(sums).items()}
         if not abs(loss := values.get(f"{split}/loss", 0.0)) < float("inf"):

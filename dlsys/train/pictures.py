@@ -12,24 +12,42 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dlsys.data.loader import Loader
 from dlsys.zoo.workload import Workload
 
 if TYPE_CHECKING:  # a run that leaves no pictures needs neither
     from PIL import Image
 
 
-def write_samples(workload: Workload, weights: dict[str, Tensor], seed: int, folder: Path) -> None:
-    """Writes what a workload shows of a trained model.
+# Rows of which a workload may draw what it makes of them.
+_ROWS = 16
+
+
+def shows(workload: Workload) -> bool:
+    """Whether a workload shows anything of a trained model."""
+    kind = type(workload)
+    return kind.samples is not Workload.samples or kind.pictures is not Workload.pictures
+
+
+def write_samples(
+    workload: Workload, weights: dict[str, Tensor], seed: int, loader: Loader, folder: Path
+) -> None:
+    """Writes what a workload shows of a trained model, on the CPU.
 
     Args:
         weights: of the plain model, whole.
+        seed: the job's.
+        loader: of rows that were not learnt.
         folder: gets `.png`, `.txt` and `.csv` files.
     """
     model = workload.build()
     model.load_state_dict(weights)
     model.eval()
     with torch.no_grad():
-        samples = workload.samples(model, seed)
+        samples = dict(workload.samples(model, seed))
+        if type(workload).pictures is not Workload.pictures:
+            plain, batch = loader.first(_ROWS)
+            samples |= workload.pictures(model, batch, plain["image"])
     for name, sample in samples.items():
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / os.path.basename(name)

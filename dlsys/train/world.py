@@ -61,6 +61,21 @@ class World:
         parts = torch.split(flat, [t.numel() for t in tensors])
         return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
+    def join(self, rows: Tensor) -> Tensor:
+        """Every worker's rows (n, …), one worker's after another's; float64, of any n.
+
+        As a sum of what has each worker's rows in a place of its own, and zeros elsewhere: wherever sums can
+        be made, rows can be joined.
+        """
+        if self.size == 1:
+            return rows
+        counts = torch.zeros(self.size, dtype=torch.float64, device=rows.device)
+        counts[self.rank] = len(rows)
+        ends = self.sum(counts).cumsum(0).long().tolist()
+        joined = rows.new_zeros(ends[-1], *rows.shape[1:])
+        joined[ends[self.rank] - len(rows) : ends[self.rank]] = rows
+        return self.sum(joined) if len(joined) else joined
+
     def max(self, value: float) -> float:
         """The largest value of all workers."""
         if self.size == 1:

@@ -51,9 +51,37 @@ def batch_of(rows: Rows, shape: Shape, count: int, *, seed: int = 0) -> Batch:
                 batch[name] = text[:, :-1]
             case Values.NEXT:
                 batch[name] = text[:, 1:]
+            case Values.BOX:
+                corners = torch.rand((count, size[1], 2, 2), generator=generator).sort(2).values
+                height, width = shape.row["image"][-2:]
+                # No box without an inside: a quarter of the image at least each way.
+                corners[:, :, 0] *= 0.5
+                corners[:, :, 1] = torch.maximum(corners[:, :, 1], corners[:, :, 0] + 0.25)
+                batch[name] = (corners * torch.tensor([width, height])).flatten(2)
+            case Values.BOX_CLASS:
+                batch[name] = whole(shape.classes, *size)
+                batch[name][1::2, -1] = -1  # every second row has one box less
+                batch["boxes"][1::2, -1] = 0
+                # Objects of a class are of one brightness, so that there is something to find.
+                inside = _inside(batch["boxes"], *shape.row["image"][-2:])
+                for place in range(size[1]):
+                    shade = (batch[name][:, place] + 1.0)[:, None, None, None] / (shape.classes + 1)
+                    batch["image"] = torch.where(inside[:, place, None], shade, batch["image"])
+            case Values.BOX_MASK:
+                batch[name] = _inside(batch["boxes"], *size[-2:])
+            case Values.PIXEL_CLASS:
+                batch[name] = whole(shape.classes, *size)
+                batch[name][..., 0] = -1
             case Values.RING:
                 angle = torch.arange(count) * (2 * math.pi / shape.planted["modes"])
                 centre = shape.planted["radius"] * torch.stack([angle.cos(), angle.sin()], dim=1)
                 noise = torch.randn(size, generator=generator)
                 batch[name] = centre + shape.planted["sigma"] / 5 * noise
     return {**batch, "key": rowwise.keys(seed, 0, np.arange(count))}
+
+
+def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels lie in each of boxes (rows, n, 4): bool (rows, n, height, width)."""
+    left, top, right, bottom = boxes[..., None, None].unbind(2)
+    y, x = torch.arange(height)[:, None] + 0.5, torch.arange(width) + 0.5
+    return (x > left) & (x < right) & (y > top) & (y < bottom)

@@ -32,6 +32,7 @@ WORKLOADS = {
     "senet": "vision.library:se-resnet-50",
     "shufflenet": "vision.library:shufflenet-v2",
     "softmax-regression": "foundation.softmax_regression",
+    "ssd": "vision.ssd",
     "squeezenet": "vision.library:squeezenet-1.0",
     "vgg": "vision.vgg",
     "vgg-11": "vision.vgg:11",

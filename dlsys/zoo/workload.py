@@ -7,12 +7,13 @@ a stateful RNN, a recommender of several inputs and a GAN:
 * several inputs are several entries of the batch, a plain dict of tensors;
 * carried state is the `carry` that `forward` takes and returns;
 * several optimizers are several `Phase`s;
-* a metric that is no mean over rows (AUC, covered modes) is a function of sums, `summarize`.
+* a metric that is no mean over rows (AUC, covered modes) is a function of sums, `summarize`;
+* one that needs rows themselves (average precision) has them `listed`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -105,6 +106,9 @@ class Workload:
     task: ClassVar[Task | None] = None
     # Best direction of each metric besides `loss` and its task's; a catalogue workload's are on its card.
     metrics: ClassVar[dict[str, Literal["max", "min"]]] = {}
+    # Names of what `measure` gives that is not added up but put one after another, from whatever batches and
+    # workers: (n, …) of any n, the order of whose rows means nothing.
+    listed: ClassVar[frozenset[str]] = frozenset()
     # Layers that tensor parallelism cuts, by name; a catalogue workload's are on its card.
     tensor_plan: ClassVar[Mapping[str, Cut]] = {}
 
@@ -149,7 +153,8 @@ class Workload:
     def measure(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Sums over the batch's rows; the engine adds them over batches and workers.
 
-        The engine adds `rows` itself. Tensors may have any shape, the same for every batch.
+        The engine adds `rows` itself. Tensors may have any shape, the same for every batch; those `listed`
+        are float64 and may be of any length.
         """
         loss = self.objective(outputs, batch).value
         return {"loss": loss * rows_of(batch)}
@@ -182,6 +187,20 @@ class Workload:
         """Something to look at when the run ends, by file name: text, images as a float tensor
         (N, C, H, W) in 0…1, or a table's rows. Called on rank 0 with the model in eval mode."""
         return {}
+
+    def pictures(self, model: nn.Module, batch: Batch, images: Tensor) -> Mapping[str, Sample]:
+        """What the model makes of a few rows that it did not learn from, likewise.
+
+        Args:
+            batch: rows for validation, or of the test if there is one.
+            images: their `image` before `data.normalize`, (N, C, H, W) in 0…1.
+        """
+        return {}
+
+
+def nothing_of(sums: Mapping[str, Tensor], listed: Collection[str]) -> dict[str, Tensor]:
+    """Sums as they would be of no rows: what a stand-in row adds to a split."""
+    return {name: value[:0] if name in listed else torch.zeros_like(value) for name, value in sums.items()}
 
 
 def rows_of(batch: Batch) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Field, Tag
 
+from dlsys.spec.data.boxes import Shapes
 from dlsys.spec.data.clicks import SyntheticCTR
 from dlsys.spec.data.features import BreastCancer, Piecewise
 from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder
@@ -35,6 +36,7 @@ Source = Annotated[
     | Annotated[JSONLines, Tag("jsonl")]
     | Annotated[IDXFiles, Tag("idx")]
     | Annotated[ImageFolder, Tag("image-folder")]
+    | Annotated[Shapes, Tag("shapes")]
     | Annotated[SyntheticCTR, Tag("synthetic-ctr")]
     | Annotated[GaussianRing, Tag("gaussian-ring")]
     | Annotated[Piecewise, Tag("piecewise")]
@@ -65,6 +67,7 @@ __all__ = [
     "ParquetFile",
     "Piecewise",
     "Pydoc",
+    "Shapes",
     "Source",
     "SyntheticCTR",
     "TextFile",

@@ -31,7 +31,7 @@ from dlsys.train.strategies.base import State
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
 from dlsys.train.strategies.stage import Blocks, Stage, finish, model_input
-from dlsys.zoo.workload import Batch, Carry, Workload, rows_of
+from dlsys.zoo.workload import Batch, Carry, Workload, nothing_of, rows_of
 
 
 class PipelineStrategy(SingleStrategy):
@@ -184,7 +184,8 @@ class PipelineStrategy(SingleStrategy):
         if self._last:
             return found
         device = self._parts.world.device
-        return {name: torch.zeros(shape, device=device) for name, shape in self._layouts[kind].items()}
+        zeros = {name: torch.zeros(shape, device=device) for name, shape in self._layouts[kind].items()}
+        return nothing_of(zeros, self._parts.workload.listed)
 
     def reduce(self, trained: TrainedPhase) -> None:
         if self._replicas.size() > 1:
@@ -219,7 +220,7 @@ class PipelineStrategy(SingleStrategy):
                 rows = float(rows_of(micro.batch))
                 sums["rows"] = torch.tensor(rows, device=self._parts.world.device)
                 if not micro.real:
-                    sums = {name: torch.zeros_like(value) for name, value in sums.items()}
+                    sums = nothing_of(sums, workload.listed)
         return self._on_all("evaluate", sums), None
 
     def communication(self) -> Mapping[str, float]:

@@ -22,7 +22,7 @@ from dlsys.train.strategies.blocks import checkpoint_activations
 from dlsys.train.strategies.model import check_model, compile_in_place
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.traffic import Traffic
-from dlsys.zoo.workload import Carry
+from dlsys.zoo.workload import Carry, nothing_of
 
 
 class SingleStrategy(Strategy):
@@ -235,7 +235,7 @@ class SingleStrategy(Strategy):
             sums = workload.sums(outputs, micro.batch)
         sums["rows"] = torch.tensor(float(len(micro.batch["key"])), device=self._precision.device)
         if not micro.real:
-            sums = {name: torch.zeros_like(value) for name, value in sums.items()}
+            sums = nothing_of(sums, workload.listed)
         return sums, carry
 
     @property

@@ -17,7 +17,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -36,7 +35,7 @@ from dlsys.train.strategies.blocks import blocks_of
 from dlsys.train.strategies.cut import CutStrategy
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.shards import Shards, gathered_as, require_dims
-from dlsys.zoo.workload import Carry, Workload
+from dlsys.zoo.workload import Carry, Workload, nothing_of
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -150,7 +149,7 @@ class TensorStrategy(CutStrategy):
 
     def _once(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         """The sums of the group's first worker; zeros on its others, who have the same."""
-        return sums if self._is_first else {name: torch.zeros_like(value) for name, value in sums.items()}
+        return sums if self._is_first else nothing_of(sums, self._parts.workload.listed)
 
     def state_out(self) -> State:
         state = super().state_out()

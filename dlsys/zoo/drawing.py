@@ -1,0 +1,74 @@
+"""Draws what a model found into the images in which it found it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional as F
+
+from dlsys.zoo.average_precision import Detections, Objects
+
+# Told apart by most colour-blind people too (Okabe and Ito 2008).
+COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+# Images are enlarged to about so many pixels, in which a score can be read.
+_SIDE = 192
+
+
+def outlined(images: Tensor, found: Detections, least: float, *, truth: Objects) -> Tensor:
+    """Images with what was found outlined in a colour a class, with class and score, and what there is in
+    white.
+
+    Args:
+        images: float (N, 1 or 3, H, W) in 0…1.
+        found: of these images, or of more.
+        least: the score from which a detection is drawn.
+        truth: what there is in them.
+
+    Returns:
+        float32 (N, 3, H′, W′) in 0…1, enlarged.
+    """
+    sheets = []
+    for row, image in enumerate(images):
+        picture, factor = enlarged(image)
+        draw = ImageDraw.Draw(picture, "RGBA")
+        for box in truth.boxes[row][truth.labels[row] >= 0].tolist():
+            draw.rectangle([place * factor for place in box], outline=(255, 255, 255, 160), width=1)
+        for place in range(found.labels.shape[1]):
+            label, score = int(found.labels[row, place]), float(found.scores[row, place])
+            if label < 0 or score < least:
+                continue
+            colour = COLOURS[label % len(COLOURS)]
+            if found.masks is not None:
+                _tint(picture, found.masks[row, place], colour)
+            left, top, right, bottom = (float(place) * factor for place in found.boxes[row, place])
+            if right > left and bottom > top:
+                draw.rectangle((left, top, right, bottom), outline=colour, width=2)
+                draw.text((left + 3, top + 1), f"{label} {score:.2f}", fill=colour)
+        sheets.append(torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255)
+    return torch.stack(sheets)
+
+
+def enlarged(image: Tensor) -> tuple[Image.Image, float]:
+    """An image (1 or 3, H, W) in 0…1 as a picture large enough to read, and how many times larger it is."""
+    factor = max(1, round(_SIDE / max(image.shape[-2:])))
+    pixels = F.interpolate(image[None].float().cpu(), scale_factor=factor)[0].clamp(0, 1)
+    array = (pixels * 255).byte().permute(1, 2, 0).expand(-1, -1, 3).numpy()
+    return Image.fromarray(array), float(factor)
+
+
+def _tint(picture: Image.Image, mask: Tensor, colour: tuple[int, int, int]) -> None:
+    """Lays a colour over the pixels of a mask (H, W), half seen through."""
+    veil = Image.fromarray(mask.cpu().numpy().astype(np.uint8) * 128).resize(
+        picture.size, Image.Resampling.NEAREST
+    )
+    picture.paste(colour, (0, 0), veil)

@@ -1,0 +1,29 @@
+"""Convolutions with their norm and activation, as detectors and segmenters are built of them."""
+
+from __future__ import annotations
+
+from torch import nn
+
+# Channels of a group, at least.
+_GROUP = 8
+
+
+def convolution(
+    inputs: int, outputs: int, side: int = 3, *, stride: int = 1, dilation: int = 1
+) -> nn.Sequential:
+    """A convolution of `side` × `side` that keeps height and width (or divides them by `stride`, rounding
+    up), group norm and ReLU.
+
+    Group norm (Wu and He 2018) and not batch norm: rows do not see each other, so any number of workers
+    computes what one does, and detectors' small batches do it no harm.
+    """
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, side, stride, dilation * (side // 2), dilation, bias=False),
+        nn.GroupNorm(groups(outputs), outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def groups(channels: int) -> int:
+    """Groups for a norm of so many channels: as many as divide them into 8 or more each."""
+    return next((count for count in range(max(1, channels // _GROUP), 0, -1) if channels % count == 0), 1)
