@@ -34,7 +34,7 @@ from dlsys.train.checkpoint.snapshot import distribute
 from dlsys.train.hooks import Hooks, Run
 from dlsys.train.initial import begin
 from dlsys.train.loop import Loop, Recorder, Result
-from dlsys.train.pictures import shows, write_confusion, write_samples
+from dlsys.train.pictures import shows, write, write_confusion, write_samples
 from dlsys.train.precision import Precision
 from dlsys.train.ps.wire import Servers
 from dlsys.train.regularize import Regularizers
@@ -195,6 +195,8 @@ def _write_pictures(loop: Loop, folder: Path) -> None:
     table = table_of(loop.sums.get(split, {}))
     if table is not None and is_main:
         write_confusion(table.cpu(), loop.learnt["target"]["classes"], split, folder)
+    if split in loop.sums and is_main:
+        write(workload.report(loop.sums[split], loop.learnt), folder)
     if shows(workload):
         state = loop.strategy.state_out()
         if is_main:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dlsys.data.loader import Loader
-from dlsys.zoo.workload import Workload
+from dlsys.zoo.workload import Sample, Workload
 
 if TYPE_CHECKING:  # a run that leaves no pictures needs neither
     from PIL import Image
@@ -48,13 +48,18 @@ def write_samples(
         if type(workload).pictures is not Workload.pictures:
             plain, batch = loader.first(_ROWS)
             samples |= workload.pictures(model, batch, plain["image"])
+    write(samples, folder)
+
+
+def write(samples: Mapping[str, Sample], folder: Path) -> None:
+    """Writes what is to be looked at, each in the form of its kind."""
     for name, sample in samples.items():
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / os.path.basename(name)
         if isinstance(sample, Tensor):
             _grid(sample).save(target.with_suffix(".png"))
         elif isinstance(sample, str):
-            target.with_suffix(".txt").write_text(sample)
+            (target if target.suffix == ".json" else target.with_suffix(".txt")).write_text(sample)
         elif sample:
             with open(target.with_suffix(".csv"), "w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, sample[0])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -208,6 +209,26 @@ def figures(entries: Tensor, objects: Tensor) -> dict[str, float]:
             _, recall = _means([_curves(kind, place, count, most) for kind, count in there])
             found[f"recall{most}"] = float(recall.mean())
     return found
+
+
+def coco_results(entries: Tensor, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Detections in the format of COCO's results files, image by image, the best first.
+
+    Args:
+        entries: of `judged`.
+        ids: of the categories, in the order of the classes.
+    """
+    rows = entries.cpu().numpy()
+    rows = rows[np.lexsort((-rows[:, 2], rows[:, 0]))]
+    return [
+        {
+            "image_id": int(row[0]),
+            "category_id": int(ids[int(row[1])]),
+            "bbox": [float(row[8]), float(row[9]), float(row[10] - row[8]), float(row[11] - row[9])],
+            "score": float(row[2]),
+        }
+        for row in rows
+    ]
 
 
 def _means(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -188,6 +188,16 @@ class Workload:
         (N, C, H, W) in 0…1, or a table's rows. Called on rank 0 with the model in eval mode."""
         return {}
 
+    def report(self, sums: Mapping[str, Tensor], learnt: Mapping[str, Any]) -> Mapping[str, Sample]:
+        """What is known of each row of the last split that was measured, likewise; text may be JSON, where
+        the file's name says so.
+
+        Args:
+            sums: over the split, what is `listed` among them.
+            learnt: what was learnt from the data.
+        """
+        return {}
+
     def pictures(self, model: nn.Module, batch: Batch, images: Tensor) -> Mapping[str, Sample]:
         """What the model makes of a few rows that it did not learn from, likewise.
 

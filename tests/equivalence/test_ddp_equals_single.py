@@ -25,6 +25,9 @@ JOBS = {
     "optimizer: {name: adam, lr: 0.01}\n",
     "dlrm": "data: {source: synthetic-ctr, rows: 2000, cardinality: 20}\n"
     "optimizer: {name: adagrad, lr: 0.05}\n",
+    "ssd": "model: {channels: [8, 16, 16], levels: 2, sizes: [0.3, 0.6]}\n"
+    "data: {source: shapes, rows: 150, size: 32, sides: [8, 16]}\n"
+    "optimizer: {name: sgd, lr: 0.02, momentum: 0.9}\n",
     "gan": "data: {source: gaussian-ring, rows: 1000}\noptimizer: {name: adam, lr: 0.001}\n",
 }
 STEPS = 12

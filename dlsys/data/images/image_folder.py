@@ -14,20 +14,13 @@ from torch import Tensor
 
 from dlsys.data.dataset import Splits
 from dlsys.data.files import listed
+from dlsys.data.images.decode import FORMATS, SUFFIXES, damage, shown
 from dlsys.data.images.normalize import Scaling, normalized
 from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.registry import did_you_mean
 from dlsys.spec.data import ImageFolder
 from dlsys.spec.rows import Shape
-
-_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
-)
-# Whatever a file is called, pillow tries no other decoder on it (its EPS one starts Ghostscript).
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-# With formats named, pillow only asks decoders that are already loaded.
-Image.init()
 
 _PARTS = ("train", "valid", "test")
 
@@ -72,31 +65,16 @@ class _Form:
 
         As a viewer shows it: turned as its EXIF tag says, and on white where it is transparent.
         """
-        mode, square = "L" if self.channels == 1 else "RGB", (self.size, self.size)
-        with Image.open(path, formats=_FORMATS) as image:
+        square = (self.size, self.size)
+        with Image.open(path, formats=FORMATS) as image:
             # JPEG can be decoded at a half, quarter or eighth: never below the size given here.
-            image.draft(mode, square)
-            picture = _on_white(_eight_bits(ImageOps.exif_transpose(image))).convert(mode)
+            image.draft("L" if self.channels == 1 else "RGB", square)
+            picture = shown(image, self.channels)
             if self.resize == "stretch":
                 fitted = picture.resize(square, Image.Resampling.BILINEAR)
             else:
                 fitted = ImageOps.fit(picture, square, Image.Resampling.BILINEAR)
         return np.asarray(fitted).reshape(*square, self.channels)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits, which pillow's `convert` would cut off at 255."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    return image
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    """Without its transparency, under which files hold any colour."""
-    if not image.has_transparency_data:
-        return image
-    clear = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
 
 
 def _images(paths: Sequence[Path], form: _Form, root: Path | None) -> Tensor:
@@ -263,9 +241,9 @@ def _scan(
             where = str(path.relative_to(root))
             if path.is_dir():
                 raise DataError(f"{where}: is a folder; images must lie in their class folder itself")
-            if path.suffix.lower() not in _SUFFIXES:
+            if path.suffix.lower() not in SUFFIXES:
                 continue
-            problem = _damage(path)
+            problem = damage(path)
             if problem and options.corrupt == "error":
                 raise DataError(
                     f"{where}: cannot be read: {problem}", hint="mend the file, or say corrupt: skip"
@@ -277,30 +255,3 @@ def _scan(
             labels.append(classes.index(name))
     form = _Form(options.size, options.channels, options.resize)
     return _ImageFiles(paths, np.array(labels, dtype=np.int64), root, form)
-
-
-def _damage(path: Path) -> str:
-    """What is wrong with an image file; empty for a good one.
-
-    PNG's checksums and JPEG's end mark are cheap to look at; any other file is decoded.
-    """
-    if not path.is_file():
-        return "not a file"
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.mode in ("I", "F"):
-                return f"pixels of pillow's mode {image.mode} have no known range"
-            if image.format == "PNG":
-                image.verify()
-            elif image.format != "JPEG" or not _has_jpeg_end(path):
-                image.load()
-    except Exception as error:  # pillow raises almost anything on a damaged file
-        return str(error) or type(error).__name__
-    return ""
-
-
-def _has_jpeg_end(path: Path) -> bool:
-    """Whether JPEG's end mark is among the last bytes (some cameras write more behind it)."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 1024))
-        return b"\xff\xd9" in file.read()

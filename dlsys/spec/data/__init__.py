@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Field, Tag
 
-from dlsys.spec.data.boxes import Shapes
+from dlsys.spec.data.boxes import COCO, KITTI, VOC, Shapes
 from dlsys.spec.data.clicks import SyntheticCTR
 from dlsys.spec.data.features import BreastCancer, Piecewise
 from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder
@@ -36,6 +36,9 @@ Source = Annotated[
     | Annotated[JSONLines, Tag("jsonl")]
     | Annotated[IDXFiles, Tag("idx")]
     | Annotated[ImageFolder, Tag("image-folder")]
+    | Annotated[COCO, Tag("coco")]
+    | Annotated[VOC, Tag("voc")]
+    | Annotated[KITTI, Tag("kitti")]
     | Annotated[Shapes, Tag("shapes")]
     | Annotated[SyntheticCTR, Tag("synthetic-ctr")]
     | Annotated[GaussianRing, Tag("gaussian-ring")]
@@ -53,7 +56,10 @@ SECTIONS: Mapping[str, type[SourceSection]] = {
 }
 
 __all__ = [
+    "COCO",
+    "KITTI",
     "SECTIONS",
+    "VOC",
     "ArrowFile",
     "BreastCancer",
     "CSVFile",

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from dlsys.spec.data.section import SplitSection
+from dlsys.spec.data.images import ImageSection
+from dlsys.spec.data.section import SourceSection, SplitSection
 from dlsys.spec.rows import IMAGES_WITH_BOXES, IMAGES_WITH_INSTANCES, IMAGES_WITH_MASKS, Rows
-from dlsys.spec.section import Bool, Count, Fraction, NonNegative, NonNegativeInt
+from dlsys.spec.section import Bool, Count, FileName, Fraction, NonNegative, NonNegativeInt, Text
 
-# What is asked of an image's objects.
-Wanted = Literal["boxes", "instances", "mask"]
-KINDS = ("circle", "square", "triangle", "cross", "ring")
-_FIELDS: Mapping[str, Rows] = {
-    "wanted: boxes": IMAGES_WITH_BOXES,
-    "wanted: instances": IMAGES_WITH_INSTANCES,
-    "wanted: mask": IMAGES_WITH_MASKS,
-}
+Side = Annotated[int, Field(ge=16, le=4096)]
 
 
-class ObjectsSection(SplitSection):
-    """What sources of objects share."""
+class AskedSection(SourceSection):
+    """What sources share that know the pixels of objects."""
 
-    GIVES: ClassVar[Mapping[str, Rows]] = _FIELDS
+    GIVES: ClassVar[Mapping[str, Rows]] = {
+        "wanted: boxes": IMAGES_WITH_BOXES,
+        "wanted: instances": IMAGES_WITH_INSTANCES,
+        "wanted: mask": IMAGES_WITH_MASKS,
+    }
 
-    wanted: Wanted = "boxes"
+    wanted: Literal["boxes", "instances", "mask"] = "boxes"
     """`boxes` with their classes, `instances`: a mask for each box besides, or `mask`: a class for each
     pixel."""
 
@@ -35,7 +34,81 @@ class ObjectsSection(SplitSection):
         return f"wanted: {self.wanted}"
 
 
-class Shapes(ObjectsSection):
+class ObjectFiles(ImageSection, SplitSection):
+    """What sources of objects in image files share."""
+
+    size: Side | Annotated[tuple[Side, Side], Field(strict=False)] = 256
+    """Height and width in pixels that images get, or one number for both."""
+    resize: Literal["letterbox", "stretch"] = "letterbox"
+    """How an image of other proportions gets it: it is scaled until it fits, and grey fills the rest on the
+    right or below; or each side is scaled for itself."""
+    channels: Literal[1, 3] = 3
+    """1 for grey, 3 for RGB."""
+    corrupt: Literal["error", "skip"] = "skip"
+    """What an unreadable or missing image does: stop, or be named in the log and left out."""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
+
+class COCO(ObjectFiles, AskedSection):
+    """Images with a file of annotations in COCO's JSON format: boxes, polygons, run lengths, crowds."""
+
+    source: Literal["coco"]
+    annotations: FileName
+    """The JSON file with `images`, `annotations` and `categories`, of the rows to train on."""
+    images: FileName
+    """The folder in which `file_name` is looked for."""
+    valid_annotations: FileName = ""
+    """Likewise of the rows for validation; by default they are a share of those to train on."""
+    valid_images: FileName = ""
+    """Their folder, where it is another one."""
+    test_annotations: FileName = ""
+    """Likewise of the rows for the test; with `valid_annotations` and without these there is no test."""
+    test_images: FileName = ""
+    """Their folder, where it is another one."""
+
+    def unlike(self, folder: FilePath) -> Iterator[tuple[str, str]]:
+        for part in ("valid", "test"):
+            if getattr(self, f"{part}_images") and not getattr(self, f"{part}_annotations"):
+                yield f"{part}_images", f"is the folder of {part}_annotations, which is not said"
+
+
+class VOC(ObjectFiles):
+    """A folder in Pascal VOC's layout: `JPEGImages`, `Annotations` and `ImageSets/Main`."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_BOXES}
+
+    source: Literal["voc"]
+    path: FileName
+    """The folder, such as VOCdevkit/VOC2012."""
+    train_list: Text = "trainval"
+    """The list in `ImageSets/Main`, without `.txt`, of images to train on."""
+    valid_list: Text = ""
+    """That of images for validation; by default they are a share of those to train on."""
+    test_list: Text = ""
+    """That of images for the test; with `valid_list` and without this one there is no test."""
+    difficult: Literal["ignore", "learn"] = "ignore"
+    """Objects marked difficult: not learnt and not counted, as VOC's own evaluation does; or as all
+    others."""
+
+
+class KITTI(ObjectFiles):
+    """A folder in the layout of KITTI's object detection: `image_2` and `label_2`."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_BOXES}
+
+    source: Literal["kitti"]
+    path: FileName
+    """The folder with both, such as `training`."""
+    classes: Annotated[tuple[Text, ...], Field(min_length=1)] = ("Car", "Pedestrian", "Cyclist")
+    """The types that are learnt, in their order; other objects are ground, and what lies in regions of
+    `DontCare` counts for nothing."""
+
+
+class Shapes(AskedSection, SplitSection):
     """Rendered shapes of any colour on a noisy ground: what each is, and where, is known to the pixel."""
 
     source: Literal["shapes"]

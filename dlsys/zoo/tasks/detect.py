@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlsys.spec.task import DETECT
-from dlsys.zoo.average_precision import Detections, Objects, figures, judged
+from dlsys.zoo.average_precision import Detections, Objects, coco_results, figures, judged
 from dlsys.zoo.drawing import outlined
 from dlsys.zoo.workload import Batch, Carry, Sample, Workload, rows_of
 
@@ -53,6 +54,11 @@ class Detect(Workload):
     def summarize(self, sums: dict[str, Tensor]) -> dict[str, float]:
         loss = float(sums["loss"]) / float(sums["rows"])
         return {"loss": loss, **figures(sums["found"], sums["objects"])}
+
+    def report(self, sums: Mapping[str, Tensor], learnt: Mapping[str, Any]) -> Mapping[str, Sample]:
+        """All detections in COCO's results format, for its server and its tools."""
+        ids = learnt.get("objects", {}).get("ids") or range(self.shape.classes)
+        return {"detections.json": json.dumps(coco_results(sums["found"], ids))}
 
     def pictures(self, model: nn.Module, batch: Batch, images: Tensor) -> Mapping[str, Sample]:
         outputs, _ = self.forward(model, batch, None)
