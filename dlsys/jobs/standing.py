@@ -14,10 +14,13 @@ from dlsys.processes import alive
 from dlsys.spec.kinds import AnyJob
 from dlsys.spec.metrics import best
 from dlsys.spec.script.job import ScriptJob
+from dlsys.spec.train.job import TrainJob
 from dlsys.track.spool import records
 
 # A curve on a terminal has some dozens of columns; of longer ones, every other point is dropped.
 _KEPT = 512
+# More figures than this are not for one line.
+_MANY = 8
 # What no figure of a script's own is.
 _OURS = ("system/", "perf/", "cost/")
 
@@ -108,8 +111,18 @@ class Standing:
     @property
     def line(self) -> str:
         """All of it in a line."""
-        figures = [f"{name.removeprefix('train/')} {self.latest[name]:.4g}" for name in self.shown]
+        figures = [f"{name.removeprefix('train/')} {self.latest[name]:.4g}" for name in self._told]
         return "  ".join(part for part in [self.came, *figures, self.pace] if part)
+
+    @property
+    def _told(self) -> list[str]:
+        """Of the metrics for people those of a line: of many, what is learned by, and what the job names."""
+        if not isinstance(self._job, TrainJob) or len(self.shown) <= _MANY:
+            return self.shown
+        watched = {name for _, name in self._job.watched()}
+        named = [name for name in self.shown if name in watched]
+        first = [name for name in self.shown if name.startswith("train/") or name.endswith("/loss")]
+        return first + (named or [name for name in self.shown if name not in first][:2])
 
     @property
     def share(self) -> float | None:

@@ -22,6 +22,8 @@ COLOURS = (
 )
 # Images are enlarged to about so many pixels, in which a score can be read.
 _SIDE = 192
+# The height of a line of text.
+_LINE = 12
 
 
 def outlined(images: Tensor, found: Detections, least: float, *, truth: Objects) -> Tensor:
@@ -53,7 +55,11 @@ def outlined(images: Tensor, found: Detections, least: float, *, truth: Objects)
             left, top, right, bottom = (float(place) * factor for place in found.boxes[row, place])
             if right > left and bottom > top:
                 draw.rectangle((left, top, right, bottom), outline=colour, width=2)
-                draw.text((left + 3, top + 1), f"{label} {score:.2f}", fill=colour)
+                text = f"{label} {score:.2f}"
+                # Above the box, where there is room, as its own colour would be lost on the object.
+                corner = (left, max(0.0, top - _LINE))
+                draw.rectangle(draw.textbbox(corner, text), fill=colour)
+                draw.text(corner, text, fill="black")
         sheets.append(torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255)
     return torch.stack(sheets)
 

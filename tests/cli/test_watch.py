@@ -253,6 +253,23 @@ class TestProgress:
             ]
 
 
+@pytest.mark.parametrize(
+    ("expect", "shown"),
+    [
+        ({"valid/map50": "> 0.5"}, "valid/loss 1  valid/map50 1"),
+        ({}, "valid/loss 1  valid/map10 1  valid/map20 1"),
+    ],
+)
+def test_a_line_tells_few_of_many_figures(expect: dict[str, str], shown: str, root: Path) -> None:
+    """A detector measures a dozen: those that the job names, or the first ones."""
+    found = load_any(root / "jobs" / "vision" / "ssd.yaml")
+    assert isinstance(found, Loaded)
+    update = {"expect": expect, "checkpoint": found.job.checkpoint.model_copy(update={"best": None})}
+    standing = Standing(found.job.model_copy(update=update))
+    standing.add(60, {"train/loss": 1.0, "valid/loss": 1.0, **{f"valid/map{n}0": 1.0 for n in range(1, 9)}})
+    assert standing.line == f"epoch 0.0/20  step 60  loss 1  {shown}"
+
+
 def test_what_is_no_job_has_none(going: RunPaths) -> None:
     assert watch._job(going) is not None
     going.spec.write_text("kind: train\n")
