@@ -1,4 +1,4 @@
-"""Varies training images: shifts, mirrors and noise that only a row's key decides."""
+"""Varies training images, with their boxes and masks, by what only a row's key decides."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dlsys.data import rowwise
+from dlsys.data.colour import coloured
+from dlsys.data.geometry import moved
 from dlsys.errors import DataError, UsageError
 from dlsys.own.imports import import_own
 from dlsys.own.options import arguments
 from dlsys.spec.train.regularizer import DataAugmentation
 
-# Streams of a row's random numbers that are augmentation's own.
-_SHIFT, _FLIP, _NOISE = 16, 17, 18
+# A row's random numbers that are this file's own.
+_NOISE = 18
 
 
 Transform = Callable[[Tensor], Tensor]
@@ -52,7 +53,8 @@ def augment(
     """The batch with its images varied; the batch given stays as it is.
 
     What happens to an image depends on its `key` alone, so it is the same in any batch and on
-    any worker. Own transforms come first, then mirroring, the shift and the noise; values may leave 0…1.
+    any worker. Own transforms come first, then what moves (`dlsys.data.geometry`), colours and noise, with
+    which values may leave 0…1.
 
     Args:
         batch: `image` float (N, C, H, W) and `key` int64 (N,), and whatever else.
@@ -68,6 +70,12 @@ def augment(
             f"data-augmentation varies the field 'image', and this source's rows have: {fields}",
             hint="take data-augmentation out of regularize, or train on images",
         )
+    if transforms and batch.keys() & {"boxes", "mask", "keypoints"}:
+        raise DataError(
+            "regularize.transforms: these rows have places in their images, which a function of an image "
+            "alone would leave behind",
+            hint="say what moves images by data-augmentation's own options",
+        )
     if transforms:
         with _own_numbers() as seed:
             rows = []
@@ -75,28 +83,12 @@ def augment(
                 seed(number % 2**63)
                 rows.append(_transformed(row, transforms))
         image = torch.stack(rows)
-    if options.flip:
-        mirrored = rowwise.uniform(key, 1, stream=_FLIP)[:, 0] < 0.5
-        image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
-    if options.shift:
-        image = _shifted(image, key, options.shift)
+    batch = moved({**batch, "image": image}, options)
+    image = coloured(batch["image"], key, options)
     if options.noise:
         noise = rowwise.normal(key, image[0].numel(), stream=_NOISE)
         image = image + options.noise * noise.view_as(image).to(image.dtype)
     return {**batch, "image": image}
-
-
-def _shifted(image: Tensor, key: Tensor, most: int) -> Tensor:
-    """Each image moved by its own −most…most pixels down and right."""
-    rows, _, height, width = image.shape
-    corner = (rowwise.uniform(key, 2, stream=_SHIFT) * (2 * most + 1)).long()
-    padded = functional.pad(image, (most, most, most, most))
-    down = corner[:, 0, None] + torch.arange(height, device=image.device)
-    right = corner[:, 1, None] + torch.arange(width, device=image.device)
-    row = torch.arange(rows, device=image.device)
-    # Indices on both sides of the slice put the channels last.
-    taken = padded[row[:, None, None], :, down[:, :, None], right[:, None, :]]
-    return taken.permute(0, 3, 1, 2).contiguous()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import torch
 
 from dlsys.data import rowwise
 from dlsys.data.dataset import Batch, Dataset
+from dlsys.data.mixing import partners
 from dlsys.data.order import Order, shares
 
 _KEYS_AT_ONCE = 1_000_000
@@ -57,7 +58,9 @@ class Loader:
         device: where batches go.
         floats: the type that floating-point fields become; None leaves them.
         prefetch: batches made ahead by a thread; 0 makes each when it is asked for.
-        transforms: applied to each micro-batch, one after another (augmentation).
+        vary: applied to the rows of each micro-batch (augmentation).
+        mix: then mixes them with others, which `dlsys.data.mixing.partners` names.
+        scale: then brings them to what the model takes (normalization).
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Loader:
         device: torch.device | str = "cpu",
         floats: torch.dtype | None = None,
         prefetch: int = 0,
-        transforms: Sequence[Callable[[Batch], Batch]] = (),
+        vary: Callable[[Batch], Batch] | None = None,
+        mix: Callable[[Batch, Batch], Batch] | None = None,
+        scale: Callable[[Batch], Batch] | None = None,
     ) -> None:
         self.dataset = dataset
         self.order = order
@@ -79,7 +84,7 @@ class Loader:
         self._device = torch.device(device)
         self._floats = floats
         self._prefetch = prefetch
-        self._transforms = transforms
+        self._vary, self._mix, self._scale = vary, mix, scale
         self._epoch_keys: tuple[int, torch.Tensor] | None = None
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[StepBatch]:
@@ -91,13 +96,9 @@ class Loader:
         yield from _ahead((self.make(epoch, step) for step in steps), self._prefetch)
 
     def first(self, rows: int) -> tuple[Batch, Batch]:
-        """The first rows of the split, up to so many, on the CPU: as they are, and as a model gets them."""
-        chosen = np.arange(min(rows, len(self.dataset)))
-        plain = {**self.dataset.batch(chosen), "key": self._keys(0, chosen)}
-        batch = plain
-        for transform in self._transforms:
-            batch = transform(batch)
-        return plain, batch
+        """The first rows of the split, up to so many, on the CPU: before they are scaled, and after it."""
+        batch = self._varied(0, np.arange(min(rows, len(self.dataset))))
+        return batch, self._scale(batch) if self._scale else batch
 
     def placed(self, rank: int, size: int) -> Loader:
         """The same batches, shared by other workers."""
@@ -120,14 +121,24 @@ class Loader:
         own, size, micro = self._place
         micros = []
         for share in shares(rows, self.order.batch_size, own if rank is None else rank, size, micro):
-            batch = self.dataset.batch(share.rows)
-            batch["key"] = self._keys(epoch, share.rows)
-            for transform in self._transforms:
-                batch = transform(batch)
+            batch = self._varied(epoch, share.rows)
+            if self._scale is not None:
+                batch = self._scale(batch)
             if self._device.type != "cpu" or self._floats is not None:
                 batch = {name: self._placed(tensor) for name, tensor in batch.items()}
             micros.append(MicroBatch(batch, share.real / len(rows), share.real))
         return StepBatch(micros, len(rows))
+
+    def _varied(self, epoch: int, rows: np.ndarray) -> Batch:
+        batch = self._fetched(epoch, rows)
+        if self._mix is None:
+            return batch
+        others = partners(batch["key"], len(self.dataset))
+        return self._mix(batch, self._fetched(epoch, others))
+
+    def _fetched(self, epoch: int, rows: np.ndarray) -> Batch:
+        batch = {**self.dataset.batch(rows), "key": self._keys(epoch, rows)}
+        return self._vary(batch) if self._vary else batch
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device, self._floats if tensor.is_floating_point() else None)

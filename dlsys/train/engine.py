@@ -18,6 +18,7 @@ from dlsys import data as sources
 from dlsys.data.augment import augment, own_transforms
 from dlsys.data.dataset import Batch, Dataset
 from dlsys.data.loader import Loader
+from dlsys.data.mixing import mixed
 from dlsys.data.order import Order
 from dlsys.errors import UsageError
 from dlsys.registry import STRATEGIES, did_you_mean
@@ -25,6 +26,7 @@ from dlsys.spec.data import Source
 from dlsys.spec.fingerprint import fingerprint, refuse_changes
 from dlsys.spec.names import wrong_name
 from dlsys.spec.train.job import TrainJob
+from dlsys.spec.train.regularizer import DataAugmentation
 from dlsys.spec.train.rules import total_steps
 from dlsys.train.alike import require_same_rows
 from dlsys.train.average import averaged
@@ -34,7 +36,7 @@ from dlsys.train.checkpoint.snapshot import distribute
 from dlsys.train.hooks import Hooks, Run
 from dlsys.train.initial import begin
 from dlsys.train.loop import Loop, Recorder, Result
-from dlsys.train.pictures import shows, write, write_confusion, write_samples
+from dlsys.train.pictures import shows, varied_rows, write, write_confusion, write_samples
 from dlsys.train.precision import Precision
 from dlsys.train.ps.wire import Servers
 from dlsys.train.regularize import Regularizers
@@ -42,7 +44,9 @@ from dlsys.train.schedule import Schedule
 from dlsys.train.strategies import Parts, Strategy
 from dlsys.train.world import World
 from dlsys.zoo.confusion import table_of
+from dlsys.zoo.imported import PlainModel
 from dlsys.zoo.load import workload_of
+from dlsys.zoo.tasks.classify import Classify
 
 # The file among a run's artifacts that says what was learnt from its data.
 LEARNT = "data.json"
@@ -197,6 +201,8 @@ def _write_pictures(loop: Loop, folder: Path) -> None:
         write_confusion(table.cpu(), loop.learnt["target"]["classes"], split, folder)
     if split in loop.sums and is_main:
         write(workload.report(loop.sums[split], loop.learnt), folder)
+    if is_main and any(isinstance(told, DataAugmentation) for told in loop.job.regularize):
+        write({"augmented": varied_rows(loop.train)}, folder)
     if shows(workload):
         state = loop.strategy.state_out()
         if is_main:
@@ -264,12 +270,19 @@ def _loaders(
     varied: Callable[[Batch], Batch] | None = None
     if augmentation := parts.regularizers.augmentation:
         varied = partial(augment, options=augmentation, transforms=own_transforms(augmentation))
+    mix: Callable[[Batch, Batch], Batch] | None = None
+    if augmentation and (augmentation.mixup or augmentation.cutmix):
+        if not isinstance(workload, Classify | PlainModel):
+            raise UsageError(
+                f"regularize: mixup and cutmix share out labels of classes, and {job.workload} has a loss of "
+                "its own that knows nothing of shares: leave them out"
+            )
+        mix = partial(mixed, options=augmentation, classes=splits.shape.classes)
 
     def loader(
         dataset: Dataset, kind: Literal["shuffled", "sequential", "streams"], training: bool
     ) -> Loader:
         rows = min(batch_size, len(dataset))
-        steps = [varied, splits.scaling] if training else [splits.scaling]
         return Loader(
             dataset,
             Order(len(dataset), rows, kind, job.seed),
@@ -279,7 +292,9 @@ def _loaders(
             device=parts.world.device,
             floats=parts.precision.floats,
             prefetch=job.data.prefetch,
-            transforms=[step for step in steps if step],
+            vary=varied if training else None,
+            mix=mix if training else None,
+            scale=splits.scaling,
         )
 
     still: Literal["sequential", "streams"] = "streams" if workload.order == "streams" else "sequential"

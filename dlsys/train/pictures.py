@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from dlsys.data.loader import Loader
+from dlsys.zoo.average_precision import Detections, Objects
+from dlsys.zoo.drawing import outlined
 from dlsys.zoo.workload import Sample, Workload
 
 if TYPE_CHECKING:  # a run that leaves no pictures needs neither
@@ -49,6 +51,16 @@ def write_samples(
             plain, batch = loader.first(_ROWS)
             samples |= workload.pictures(model, batch, plain["image"])
     write(samples, folder)
+
+
+def varied_rows(loader: Loader) -> Tensor:
+    """Some training images as they were varied in the first epoch, with their boxes: (N, C, H, W) in 0…1."""
+    batch, _ = loader.first(_ROWS)
+    image = batch["image"].clamp(0, 1)
+    if "boxes" not in batch or image.shape[1] not in (1, 3):
+        return image
+    nothing = Detections(batch["boxes"][:, :0], batch["boxes"][:, :0, 0], batch["labels"][:, :0])
+    return outlined(image, nothing, 1.0, truth=Objects.of(batch))
 
 
 def write(samples: Mapping[str, Sample], folder: Path) -> None:

@@ -154,11 +154,9 @@ class PlainModel(Workload):
             target = batch["target"]
             return Loss((self.loss or F.mse_loss)(outputs.reshape(target.shape), target))
         label = batch["label"]
-        if self.loss is not None:
-            return Loss(self.loss(outputs, label))
-        if label.is_floating_point():
+        if self.loss is None and label.is_floating_point():
             return Loss(F.binary_cross_entropy_with_logits(outputs.reshape(label.shape), label))
-        return Loss(F.cross_entropy(outputs, label))
+        return Loss((self.loss or F.cross_entropy)(outputs, batch.get("mixed", label)))
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         sums = {"loss": self.objective(outputs, batch).value * rows_of(batch)}

@@ -141,7 +141,8 @@ def test_any_number_of_workers_sees_the_same_images() -> None:
                 Order(len(splits.train), 12, "shuffled", 0),
                 rank=rank,
                 size=size,
-                transforms=[lambda batch: augment(batch, options, own), splits.scaling],  # type: ignore[list-item]
+                vary=lambda batch: augment(batch, options, own),
+                scale=splits.scaling,
             )
             batch = loader.make(0, 0).micros[0].batch
             found |= dict(zip(batch["key"].tolist(), batch["image"], strict=True))

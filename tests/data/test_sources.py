@@ -14,6 +14,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 import torch
+from objects_on_disk import as_coco, as_kitti, as_voc, scenes
 from PIL import Image
 from pydantic import TypeAdapter
 
@@ -24,6 +25,9 @@ from dlsys.spec.data.own import OWN
 
 IMAGE = {"image": torch.float32, "label": torch.int64}
 TEXT = {"tokens": torch.int64, "targets": torch.int64}
+OBJECTS = {"image": torch.float32, "boxes": torch.float32, "labels": torch.int64}
+# What sources of objects tell besides.
+BESIDES = {"crowd": torch.bool, "area": torch.float32, "scale": torch.float32, "image_id": torch.int64}
 
 # Options, the fields' types, and the number of rows in all splits (None where Python's version
 # decides).
@@ -45,6 +49,10 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     "parquet": ({"path": "a.parquet", "target": "y"}, {"features": torch.float32, "label": torch.int64}, 40),
     "arrow": ({"path": "a.arrow", "target": "y"}, {"features": torch.float32, "label": torch.int64}, 40),
     "jsonl": ({"path": "a.jsonl", "target": "y"}, {"features": torch.float32, "label": torch.int64}, 40),
+    "coco": ({"annotations": "coco/labels.json", "images": "coco/images", "size": (48, 40)}, OBJECTS, 40),
+    "voc": ({"path": "voc", "train_list": "train", "size": 32}, OBJECTS, 20),
+    "kitti": ({"path": "kitti", "size": 32, "classes": ("a", "b")}, OBJECTS, 40),
+    "shapes": ({"rows": 12, "size": 24, "sides": (6, 12), "wanted": "boxes"}, OBJECTS, 12),
     "idx": ({"path": "mnist"}, IMAGE, 30 + 10),
     "image-folder": ({"path": "pictures", "size": 8, "valid": 0.2}, IMAGE, 20),
     "synthetic-ctr": (
@@ -75,6 +83,10 @@ def write_files(folder: Path) -> None:
         (folder / "mnist" / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
         labels = np.array([0x801, rows], ">u4").tobytes() + bytes(i % 3 for i in range(rows))
         (folder / "mnist" / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    rows = scenes(40, objects=(2, 3), overlap=0.0)
+    as_coco(rows, folder / "coco")
+    as_voc(rows, folder / "voc", ("a", "b", "c"))
+    as_kitti(rows, folder / "kitti", ("a", "b", "c"))
     for name in ("cat", "dog"):
         (folder / "pictures" / name).mkdir(parents=True)
         for i in range(10):
@@ -120,15 +132,19 @@ def test_fields_are_as_the_shape_says(name: str, folder: Path) -> None:
     for part in parts(splits):
         assert len(part) > 0
         for field, tensor in everything(part).items():
-            assert tensor.dtype == fields[field]
-            assert tuple(tensor.shape) == (len(part), *splits.shape.row[field])
+            assert tensor.dtype == {**BESIDES, **fields}[field]
+            if "boxes" not in fields or field == "image":
+                assert tuple(tensor.shape) == (len(part), *splits.shape.row[field])
+            elif tensor.ndim > 1:  # as many as the row with the most has
+                assert tensor.shape[1] <= splits.shape.row["boxes"][0]
             assert tensor.is_contiguous()
             assert tensor.isfinite().all()
     batch = everything(splits.train)
     if "image" in batch:
         assert 0 <= batch["image"].min() < batch["image"].max() <= 1
     if splits.shape.classes:
-        assert set(batch["label"].tolist()) == set(range(splits.shape.classes))
+        labels = batch["labels"] if "labels" in batch else batch["label"]
+        assert set(labels.flatten().tolist()) - {-1} == set(range(splits.shape.classes))
     for column, values in enumerate(splits.shape.cardinalities):
         assert 0 <= batch["sparse"][:, column].min() <= batch["sparse"][:, column].max() < values
     if splits.shape.vocabulary:
@@ -163,7 +179,12 @@ def test_a_batch_has_the_rows_asked_for_in_order(name: str, folder: Path) -> Non
     whole = everything(train)
     rows = np.array([len(train) - 1, 0, 1, 0])
     for field, tensor in train.batch(rows).items():
-        assert torch.equal(tensor, whole[field][rows])
+        wanted = whole[field][rows]
+        if "boxes" in TABLE[name][1] and field != "image" and tensor.ndim > 1:
+            # Fewer boxes where no row of the batch has more.
+            assert set(wanted[:, tensor.shape[1] :].flatten().tolist()) <= {0, -1}
+            wanted = wanted[:, : tensor.shape[1]]
+        assert torch.equal(tensor, wanted)
 
 
 def test_another_split_seed_gives_other_rows(name: str, folder: Path) -> None:

@@ -63,6 +63,11 @@ def test_two_workers_equal_one(workload: str, tmp_path: Path) -> None:
     assert_same_computation(workload, tmp_path, 2)
 
 
+def test_varied_and_mixed_images(tmp_path: Path) -> None:
+    varied = "{name: data-augmentation, rotate: 15, crop: 0.6, contrast: 0.3, mixup: 0.4, cutmix: 1.0}"
+    assert_same_computation("lenet-5", tmp_path, 2, f"regularize=[{varied}]")
+
+
 def test_a_last_batch_smaller_than_the_workers(tmp_path: Path) -> None:
     """479 × 3 = 1,437 rows: the last batch of an epoch has 1 row for 4 workers."""
     overrides = ("batch_size=1436", "stop={steps: 4}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from dlsys.spec.section import (
     Bool,
@@ -100,19 +100,57 @@ class OwnTransform(Section):
 
 
 class DataAugmentation(Section):
-    """Varies the training images anew in each epoch; a pure function of seed, epoch and row."""
+    """Varies the training images anew in each epoch; a pure function of seed, epoch and row. Boxes, masks and
+    keypoints follow; a box of which less than a quarter stays in the image is no object any more."""
 
     name: Literal["data-augmentation"]
     shift: Annotated[NonNegativeInt, Field(le=64)] = 0
     """Moves an image by up to this many pixels each way, filling with zeros."""
     flip: Bool = False
     """Mirrors half of the images, left to right."""
+    flip_vertical: Bool = False
+    """Mirrors half of the images, upside down."""
+    rotate: Annotated[NonNegative, Field(le=180)] = 0.0
+    """Turns an image by up to this many degrees each way, around its centre."""
+    scale: Annotated[tuple[Positive, Positive], Field(strict=False)] = (1.0, 1.0)
+    """Scales what is seen by a factor between these two, around the centre."""
+    shear: Annotated[NonNegative, Field(lt=90)] = 0.0
+    """Slants an image by up to this many degrees each way, across and down."""
+    translate: Fraction = 0.0
+    """Moves an image by up to this share of its sides each way."""
+    crop: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Shows a part of the image, of this share of its area at least and of its proportions, at full size."""
+    brightness: Fraction = 0.0
+    """Multiplies brightness by up to this much more or less than 1."""
+    contrast: Fraction = 0.0
+    """Multiplies the distance from the image's mean grey likewise."""
+    saturation: Fraction = 0.0
+    """Multiplies the distance from grey likewise, pixel by pixel."""
+    hue: Annotated[NonNegative, Field(le=0.5)] = 0.0
+    """Turns hues by up to this share of a full turn each way."""
     noise: NonNegative = 0.0
     """The standard deviation of added Gaussian noise."""
+    mixup: NonNegative = 0.0
+    """Mixes each image of a class with another row's, by shares of a Beta(mixup, mixup); labels are shared
+    likewise. For classifiers that learn by cross-entropy."""
+    cutmix: NonNegative = 0.0
+    """Puts a rectangle of another row's image into each, of Beta(cutmix, cutmix) of its area; likewise. With
+    both, each row has one of them."""
     transforms: tuple[OwnTransform, ...] = ()
     """Before these, in their order: functions of your own or of a library's, with their options, such as
     `{name: "torchvision.transforms.v2:RandAugment", num_ops: 2}`. An image is float32 (C, H, W) in 0…1;
     torch's, numpy's and Python's random numbers are its row's own."""
+
+    @property
+    def warps(self) -> bool:
+        """Whether pixels move by anything but whole ones."""
+        return bool(self.rotate or self.shear or self.translate or self.scale != (1.0, 1.0) or self.crop < 1)
+
+    @model_validator(mode="after")
+    def _rising(self) -> DataAugmentation:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: {self.scale[0]} is more than {self.scale[1]}: the smaller stands first")
+        return self
 
 
 Regularizer = Annotated[

@@ -22,7 +22,8 @@ from dlsys.spec.section import show
 from dlsys.spec.train import strategy_rules
 from dlsys.spec.train.average import SWA
 from dlsys.spec.train.job import TrainJob
-from dlsys.spec.train.objective import FOR_CLASSES, FOR_TARGETS, OwnLoss
+from dlsys.spec.train.objective import FOR_CLASSES, FOR_TARGETS, CrossEntropy, OwnLoss
+from dlsys.spec.train.regularizer import DataAugmentation
 from dlsys.spec.train.schedule import NEEDS_TOTAL
 from dlsys.spec.train.strategy import usual
 
@@ -120,6 +121,20 @@ def _an_average_begins(job: TrainJob) -> Found:
     end = job.stop.epochs if after.unit == "epoch" else job.stop.steps
     if end is not None and after.count >= end:
         yield ("average", "after"), f"{after} is not before the end, stop.{after.unit}s ({end})"
+
+
+@_RULES.on("regularize", "loss")
+def _mixed_labels_have_a_loss(job: TrainJob) -> Found:
+    plain = job.loss is None or (isinstance(job.loss, CrossEntropy) and job.loss.class_weights is None)
+    for place, regularizer in enumerate(job.regularize):
+        if isinstance(regularizer, DataAugmentation) and not plain:
+            for name in ("mixup", "cutmix"):
+                if getattr(regularizer, name):
+                    yield (
+                        ("regularize", place, name),
+                        "gives rows shares of two classes, which cross-entropy without class_weights learns: "
+                        "leave it out, or change loss",
+                    )
 
 
 @_RULES.on("optimizer", "batch_size")

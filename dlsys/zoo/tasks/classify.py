@@ -41,7 +41,7 @@ class Classify(Workload):
         return model(batch[self.input]), carry
 
     def objective(self, outputs: Tensor, batch: Batch) -> Loss:
-        return Loss((self.loss or F.cross_entropy)(outputs, batch["label"]))
+        return Loss((self.loss or F.cross_entropy)(outputs, batch.get("mixed", batch["label"])))
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         loss = self.objective(outputs, batch).value * rows_of(batch)
