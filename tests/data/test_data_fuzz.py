@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import struct
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from dlsys.data import Splits
+from dlsys.data import Splits, load
 from dlsys.data.features.columns import Column
 from dlsys.data.features.csv_text import read_csv
 from dlsys.data.features.files import csv_file
@@ -21,7 +24,7 @@ from dlsys.data.images.idx import idx_files
 from dlsys.data.images.image_folder import image_folder
 from dlsys.data.text.text_file import text_file
 from dlsys.errors import DataError
-from dlsys.spec.data import CSVFile, IDXFiles, ImageFolder, TextFile
+from dlsys.spec.data import COCO, CSVFile, IDXFiles, ImageFolder, TextFile
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -105,6 +108,41 @@ def test_images(data: bytes) -> None:
             Path(folder, name).mkdir()
             Path(folder, name, "0.png").write_bytes(data)
         use(image_folder(ImageFolder(source="image-folder", path="."), Path(folder)))
+
+
+# Values of annotations, right ones among them, in the places where the format has some.
+numbers = st.sampled_from(
+    [0, 1, 2, -1, 0.5, 1e300, True, None, "a", [], {}, [1, 1, 2, 2], [[1, 1, 3, 1, 3, 3]]]
+)
+annotation = st.fixed_dictionaries(
+    {"id": numbers, "image_id": st.just(1) | numbers, "category_id": st.just(1) | numbers},
+    optional={
+        "bbox": st.just([1, 1, 2, 2]) | st.lists(numbers, max_size=5),
+        "segmentation": numbers | st.just({"counts": [5, 3, 8], "size": [4, 4]}),
+        "iscrowd": numbers,
+        "area": numbers,
+    },
+)
+
+
+@quick
+@given(
+    annotations=st.lists(annotation, max_size=3) | numbers,
+    image=st.fixed_dictionaries({"id": st.just(1) | numbers, "file_name": st.just("0.png") | numbers}),
+    sides=st.dictionaries(st.sampled_from(["width", "height"]), st.just(4) | numbers),
+)
+def test_annotations(annotations: Any, image: dict[str, Any], sides: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        Image.new("RGB", (4, 4)).save(Path(folder, "0.png"))
+        Image.new("RGB", (4, 4)).save(Path(folder, "1.png"))
+        told = {
+            "images": [{**image, **sides}, {"id": 7, "file_name": "1.png"}],
+            "categories": [{"id": 1, "name": "thing"}],
+            "annotations": annotations,
+        }
+        Path(folder, "a.json").write_text(json.dumps(told))
+        options = COCO(source="coco", annotations="a.json", images=".", size=16, test=0, wanted="instances")
+        use(load(options, Path(folder)))
 
 
 text = st.lists(
