@@ -133,10 +133,12 @@ def _compare(proof: Proof, job: TrainJob) -> None:
     assert job.baseline is not None, "there is something to compare with"
     assert proof.job is not None, "likewise"
     assert proof.baseline is not None, "likewise"
+    others = proof.baseline.metrics
+    proof.baseline.diverged |= any(math.isnan(others.get(name, 0.0)) for name in job.baseline.by)
     if proof.baseline.diverged:
         return
     for name, least in job.baseline.by.items():
-        mine, other = proof.job.metrics.get(name), proof.baseline.metrics.get(name)
+        mine, other = proof.job.metrics.get(name), others.get(name)
         if mine is None or other is None:
             raise RunError(f"baseline.by.{name}: was never measured, so that nothing can be compared")
         gain = mine - other if aim(job, name) == "max" else other - mine

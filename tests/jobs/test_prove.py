@@ -105,6 +105,16 @@ def test_better_is_what_the_metric_or_else_expect_says(
     assert proof.better[name] >= least or not enough or math.isclose(proof.better[name], least)
 
 
+def test_a_baseline_without_a_figure_is_beaten(folder: Folder) -> None:
+    job = load_both(folder.path / "job.yaml", ["workload=lenet-5", "baseline.by={test/loss: 0.5}"])[
+        0
+    ].training
+    proof = Proof("p", Side("a", {"test/loss": 0.5}, 1.0), Side("b", {"test/loss": math.nan}, 1.0))
+    _compare(proof, job)
+    assert proof.baseline is not None
+    assert (proof.missed, proof.better, proof.baseline.diverged) == ([], {}, True)
+
+
 def test_of_an_own_metric_somebody_must_say_which_value_is_the_best(folder: Folder) -> None:
     """A run alone may leave `expect` out, as it always may."""
     done = folder.dlsys("prove", "job.yaml", "expect={}")
