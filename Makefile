@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test quick durations prove faults lint bench verify crossing limits jobs agents clean
+.PHONY: help env run test quick durations prove faults lint bench verify crossing limits agents clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,9 +34,10 @@ durations: env  ## the tests of `make test`, and where their time goes: tests/du
 	@$(BIN)/python tests/durations.py build/tests.xml build/alone.xml > build/durations.md
 	@mv build/durations.md tests/durations.md
 
-prove: env  ## what takes long to be shown: that agents learn, that searches find, and `make jobs`
-	@$(BIN)/pytest -m quality
-	@$(MAKE) jobs
+# FAMILY=vision: the jobs in jobs/vision alone. SHARD=2/4: the second of four parts, for several machines.
+prove: env  ## what takes long to be shown: that agents learn, searches find, and ready jobs hold: docs/proved
+	$(if $(FAMILY)$(filter-out 1/%,$(SHARD)),,@$(BIN)/pytest -m quality)
+	@$(BIN)/python tests/prove.py $(if $(FAMILY),--family $(FAMILY)) $(if $(SHARD),--shard $(SHARD))
 
 faults: env  ## only the tests that kill processes, fill disks and cut networks
 	@$(BIN)/pytest -m faults
@@ -74,9 +75,6 @@ limits: env  ## what models and columns may be made of: docs/limits.md
 	@DS_ACCELERATOR=cpu PYTHONPATH=tests:tests/equivalence $(BIN)/python tests/equivalence/limits.py > build/limits.md
 	@$(BIN)/python tests/data/column_limits.py >> build/limits.md
 	@mv build/limits.md docs/limits.md
-
-jobs: env  ## train every ready job file; each must meet what it expects
-	@for file in $$(find jobs -name '*.yaml' | sort); do $(BIN)/dlsys run $$file || exit 1; done
 
 agents: env  ## train every ready agent with three seeds: docs/agents.md
 	@$(BIN)/python benchmarks/agent_returns.py > docs/agents.md

@@ -18,6 +18,7 @@ from dlsys.cli import (
     init,
     jobs,
     plan,
+    prove,
     run,
     runs,
     submit,
@@ -43,6 +44,7 @@ app.command("check")(files.check)
 app.command("show")(files.show)
 app.command("schema")(files.schema)
 app.command("plan")(plan.plan)
+app.command("prove")(prove.prove)
 app.command("verify")(verify.verify)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")

@@ -102,6 +102,22 @@ def prepare(
     return paths
 
 
+def prepare_parent(loaded: Loaded, kind: str, params: Mapping[str, str]) -> RunPaths:
+    """Makes a run that trains nothing: one that runs of a job, or of several like it, are parts of.
+
+    Args:
+        kind: what they are for, as its name and tag say it.
+        params: what is told of it.
+    """
+    paths = RunPaths.create(new_run_id(f"{kind}-{loaded.job.name}"[:63]))
+    paths.source.write_text(loaded.source)
+    record = provenance.build(paths.id, loaded)
+    record["tags"]["dlsys.kind"] = kind
+    record["params"] = dict(params)
+    write_json(paths.record, record)
+    return paths
+
+
 def reopen(paths: RunPaths, loaded: Loaded | LoadedScript) -> None:
     """Takes a run up again, with a job that may differ where a resumed run's may.
 

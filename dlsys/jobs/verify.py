@@ -19,13 +19,12 @@ from dlsys.errors import RunError, SpecError, UsageError
 from dlsys.jobs import run as runs
 from dlsys.jobs.driving import Driving, Ending, Note, silent
 from dlsys.jobs.mirror.node import Mirror
-from dlsys.paths import RunPaths, new_run_id, write_json
+from dlsys.paths import RunPaths
 from dlsys.registry import STRATEGIES
 from dlsys.spec.card import DATA_PARALLEL
 from dlsys.spec.load import Loaded, load
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.strategy import approximates
-from dlsys.track import record as provenance
 from dlsys.track.spool import Spool, records
 
 if TYPE_CHECKING:
@@ -107,6 +106,7 @@ def cases(
         f"evaluate={_NEVER}",
         f"checkpoint={{every: {_NEVER}, keep: 1}}",
         "expect={}",
+        "baseline=null",
         "failure.retries=0",
         "failure.elastic=null",  # each case has its own number of workers
     ]
@@ -152,7 +152,10 @@ def verify(todo: Sequence[Case], *, address: str | None, note: Note = silent) ->
     """
     reference = todo[0].loaded
     assert reference is not None, "the reference is checked before anything runs"
-    paths = _parent(reference)
+    steps = str(reference.job.stop.steps)
+    paths = runs.prepare_parent(
+        reference, "verify", {"steps": steps, "workload": reference.training.workload}
+    )
     rows: list[Row] = []
     ended = Ending(run_id=paths.id)
     # The runs have mirrors of their own; what this one's folder holds is for MLflow alone.
@@ -175,16 +178,6 @@ def verify(todo: Sequence[Case], *, address: str | None, note: Note = silent) ->
 def _keep(rows: list[Row], paths: RunPaths) -> None:
     paths.artifacts.mkdir(exist_ok=True)
     (paths.artifacts / "verify.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
-
-
-def _parent(reference: Loaded) -> RunPaths:
-    paths = RunPaths.create(new_run_id(f"verify-{reference.job.name}"[:63]))
-    paths.source.write_text(reference.source)
-    record = provenance.build(paths.id, reference)
-    record["tags"]["dlsys.kind"] = "verify"
-    record["params"] = {"steps": str(reference.job.stop.steps), "workload": reference.training.workload}
-    write_json(paths.record, record)
-    return paths
 
 
 def _metrics(row: Row) -> dict[str, float]:

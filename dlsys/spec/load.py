@@ -11,11 +11,11 @@ from typing import Any
 
 from dlsys.errors import Problem, SpecError, UsageError
 from dlsys.registry import did_you_mean
-from dlsys.spec import files, yaml
+from dlsys.spec import baseline, files, yaml
 from dlsys.spec.cluster import rules as cluster_rules
 from dlsys.spec.cluster.providers import PROVIDERS, Cluster
 from dlsys.spec.files import Files
-from dlsys.spec.overrides import apply_overrides, as_given, changed
+from dlsys.spec.overrides import apply_overrides, as_given, changed, traced, without_effect
 from dlsys.spec.rl import rules as rl_rules
 from dlsys.spec.rl.job import Job, RLJob
 from dlsys.spec.rules import Found
@@ -211,13 +211,11 @@ def _loaded(
     full = Path(document.file).resolve()
     folder = (folder or full.parent).absolute()
     job = check(document)
-    if problems := told(document, list(_missing(job, folder, there))):
+    problems = told(document, [*_missing(job, folder, there), *baseline.check(document, job, check)])
+    given = (text.partition("=")[0].strip() for text in overrides)
+    problems += [Problem(document.changes, 0, key, said) for key, said in without_effect(job, given)]
+    if problems:
         raise SpecError(problems)
-    for text in overrides:
-        section, _, field = text.partition("=")[0].strip().partition(".")
-        if section == "optimizer" and field in job.paced:
-            said = f"has no effect, for the schedule sets {field} itself: say schedule.{job.paced[field]}"
-            raise SpecError([Problem(document.changes, 0, f"optimizer.{field}", said)])
     return Loaded(job, source, full, folder, tuple(overrides))
 
 
@@ -364,7 +362,7 @@ def _base(file: str, sweep: Sweep, folder: Path | None, there: Files) -> tuple[L
     try:
         job = build({})
     except SpecError as error:
-        raise _WrongBase(sweep_trials.of_overrides(error.problems, places), []) from error
+        raise _WrongBase(traced(error.problems, places, ("overrides",)), []) from error
     loaded = Loaded(job, source, Path(shown).resolve(), folder, tuple(as_given(given)))
     return loaded, sweep_trials.Base(job, changed(document, given).data, build)
 

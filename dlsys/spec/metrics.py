@@ -17,6 +17,13 @@ def best(job: Job, metric: str) -> str | None:
     return ({"loss": "min"} if known is None else known).get(metric.partition("/")[2]) or None
 
 
+def aim(job: Job, metric: str) -> str | None:
+    """The same, or where only the user knows, what `expect` says of it."""
+    bound = job.expect.get(metric)
+    said = {">": "max", "<": "min"}.get(bound.relation[0]) if bound else None
+    return best(job, metric) or said
+
+
 def metric_exists(job: Job, path: Path, name: str, splits: tuple[str, ...]) -> Iterator[tuple[Path, str]]:
     """Whether the job measures a metric on one of these splits."""
     found = job.modes()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dlsys.errors import Problem, SpecError
 from dlsys.spec import yaml
+from dlsys.spec.rl.job import Job
+from dlsys.spec.rules import Found
 from dlsys.spec.section import show
 
 _LINE_ENDS = {number: f"\\u{number:04x}" for number in (0x85, 0x2028, 0x2029)}
@@ -111,3 +114,45 @@ def as_given(values: Mapping[str, Any]) -> Iterator[str]:
     escapes of, and for what YAML takes as the end of a line."""
     texts = ((key, json.dumps(value, ensure_ascii=False)) for key, value in values.items())
     return (f"{key}={text.translate(_LINE_ENDS)}" for key, text in texts)
+
+
+def below(problem: Problem, key: str) -> yaml.Path | None:
+    """The path of a problem below a dotted key that was set; None if it is not of its making.
+
+    It is () also where the key made a section of which nothing is known.
+    """
+    found = re.finditer(r"\[(\d+)\]|([^.\[\]]+)", problem.path)
+    parts: yaml.Path = tuple(int(part[1]) if part[1] else part[2] for part in found)
+    above = key.split(".")
+    if problem.file != yaml.COMMAND_LINE or not parts:
+        return None
+    if problem.path == key:
+        return ()
+    met = all(str(part) == name for part, name in zip(parts, above, strict=False))
+    return parts[len(above) :] if met else None
+
+
+def traced(problems: Iterable[Problem], places: Mapping[str, yaml.Path], above: yaml.Path) -> Found:
+    """Problems of a job that was changed, as (path in the file with the changes, sentence).
+
+    Args:
+        problems: as the job's own rules tell them.
+        places: where each changed key stands in that file.
+        above: where all of them do.
+    """
+    for problem in problems:
+        for key, place in places.items():
+            inside = below(problem, key)
+            if inside is not None:
+                yield (*place, *inside), problem.text
+                break
+        else:
+            yield above, f"with these, the job is wrong at {problem.path}: {problem.text}"
+
+
+def without_effect(job: Job, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The changed keys that change nothing, each with the reason."""
+    for key in keys:
+        section, _, field = key.partition(".")
+        if section == "optimizer" and field in job.paced:
+            yield key, f"has no effect, for the schedule sets {field} itself: say schedule.{job.paced[field]}"

@@ -7,7 +7,6 @@ sweep that the value comes from.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Any
 
 from dlsys.errors import Problem, SpecError
 from dlsys.spec.metrics import metric_exists
+from dlsys.spec.overrides import below
 from dlsys.spec.rl.job import Job
 from dlsys.spec.rules import Found
 from dlsys.spec.sweep import space
@@ -106,7 +106,7 @@ def _of_edges(facts: Facts, usual: Mapping[str, Any]) -> Iterator[tuple[Path, st
         count[entry] = count.get(entry, 0) + 1
         for problem in _faults(facts, values):
             path, text = _traced(facts, problem, values, place)
-            if problem.path in before and _below(problem, str(place[0])) is None:
+            if problem.path in before and below(problem, str(place[0])) is None:
                 continue  # not of this value's making
             told = found.setdefault((entry if path == place else path, text, problem.path), [])
             told += [place] * (path == place)
@@ -125,7 +125,7 @@ def _traced(facts: Facts, problem: Problem, values: Mapping[str, Any], place: Pa
         place: where the value comes from that was put in; empty for a draw.
     """
     for key, tree in facts.tree.items():
-        inside = _below(problem, key)
+        inside = below(problem, key)
         if inside is not None:
             path = (key, *_place(tree, values[key], inside))
             return (place if place[:-2] == path or place == path else path), problem.text
@@ -135,22 +135,6 @@ def _traced(facts: Facts, problem: Problem, values: Mapping[str, Any], place: Pa
         if problem.file == COMMAND_LINE and key.partition(".")[0] == section:
             return (key,), f"makes a section of the job that is {wrong}"
     return place, f"with this value, the job is {wrong}" if place else f"some draws make the job {wrong}"
-
-
-def _below(problem: Problem, key: str) -> Path | None:
-    """The path of a problem below a dotted key that was set; None if it is not of its making.
-
-    It is () also where the key made a section of which nothing is known.
-    """
-    found = re.finditer(r"\[(\d+)\]|([^.\[\]]+)", problem.path)
-    parts: Path = tuple(int(part[1]) if part[1] else part[2] for part in found)
-    above = key.split(".")
-    if problem.file != COMMAND_LINE or not parts:
-        return None
-    if problem.path == key:
-        return ()
-    met = all(str(part) == name for part, name in zip(parts, above, strict=False))
-    return parts[len(above) :] if met else None
 
 
 def _place(tree: space.Node, value: Any, inside: Path) -> Path:
@@ -166,20 +150,3 @@ def _place(tree: space.Node, value: Any, inside: Path) -> Path:
         if first in parts:
             return (first, *_place(parts[first], value[first], tuple(rest)))
     return inside
-
-
-def of_overrides(problems: list[Problem], places: Mapping[str, Path]) -> Found:
-    """Problems of the job with the sweep's overrides, as (path in the sweep, sentence).
-
-    Args:
-        problems: as the job's own rules tell them.
-        places: where each overridden key stands in the sweep.
-    """
-    for problem in problems:
-        for key, place in places.items():
-            inside = _below(problem, key)
-            if inside is not None:
-                yield (*place, *inside), problem.text
-                break
-        else:
-            yield ("overrides",), f"with these, the job is wrong at {problem.path}: {problem.text}"

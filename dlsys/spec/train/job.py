@@ -20,6 +20,7 @@ from dlsys.spec.section import (
     FileName,
     Interval,
     Name,
+    NonNegative,
     NonNegativeInt,
     Number,
     Positive,
@@ -148,6 +149,17 @@ class Failure(Section):
     """On a cluster: how long workers wait for room, such as for a lost node's replacement."""
 
 
+class Baseline(Section):
+    """The same job, with the same seed, but for what is said here: `dlsys prove` trains both, and the
+    result must be better."""
+
+    set: Annotated[dict[Text, Any], Field(min_length=1)]
+    """What the baseline does otherwise, by dotted keys: `{model.norm: none}`."""
+    by: Annotated[dict[Text, NonNegative], Field(min_length=1)]
+    """How much better than the baseline's each of these metrics must be at least; with 0, as good:
+    `{test/accuracy: 0.25}`."""
+
+
 class Store(Section):
     """Where figures go."""
 
@@ -247,6 +259,8 @@ class TrainJob(Section):
     """Decides initial weights, data order, dropout and augmentation."""
     expect: dict[str, Bound] = Field(default_factory=dict)
     """What the result must meet; a run that falls short ends with exit code 1."""
+    baseline: Baseline | None = None
+    """What the result must beat. A run by itself does not train it."""
 
     @property
     def card(self) -> Card | None:
@@ -314,6 +328,7 @@ class TrainJob(Section):
         """The metrics that something in the job depends on, each behind the field that names it."""
         yield from ((f"expect.{name}", name) for name in self.expect)
         yield from ((f"stop.target.{name}", name) for name in self.stop.target)
+        yield from ((f"baseline.by.{name}", name) for name in (self.baseline.by if self.baseline else ()))
         if self.checkpoint.best:
             yield "checkpoint.best", self.checkpoint.best
         if isinstance(self.schedule, Performance):
