@@ -74,7 +74,7 @@ class Measured(Protocol):
     def modes(self) -> Mapping[str, Literal["max", "min"]]:
         """The figures' names, each with which of its values is the best."""
 
-    def sums(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Those of one batch."""
 
     def owns(self, name: str) -> bool:
@@ -163,7 +163,7 @@ class Workload:
         """All that is measured of a batch: `measure`, and `measures` besides."""
         sums = self.measure(outputs, batch)
         for measured in self.measures:
-            sums |= measured.sums(outputs, batch["label"] if "label" in batch else batch["target"])
+            sums |= measured.sums(outputs, batch)
         return sums
 
     def results(self, sums: dict[str, Tensor]) -> dict[str, float]:
@@ -182,6 +182,11 @@ class Workload:
         """Something to look at when the run ends, by file name: text, images as a float tensor
         (N, C, H, W) in 0…1, or a table's rows. Called on rank 0 with the model in eval mode."""
         return {}
+
+
+def labels_of(batch: Batch) -> Tensor:
+    """What stands in each row to be predicted: its `label`, or else its `target`."""
+    return batch["label"] if "label" in batch else batch["target"]
 
 
 def rows_of(batch: Batch) -> int:
