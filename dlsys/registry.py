@@ -127,6 +127,8 @@ SOURCES = Registry(
         "jsonl": "dlsys.data.features.files:json_lines",
         "idx": "dlsys.data.images.idx:idx_files",
         "image-folder": "dlsys.data.images.image_folder:image_folder",
+        "textures": "dlsys.data.images.textures:textures",
+        "shapes-and-textures": "dlsys.data.images.shapes_and_textures:shapes_and_textures",
         "synthetic-ctr": "dlsys.data.clicks.synthetic_ctr:ctr",
         "gaussian-ring": "dlsys.data.points.gaussian_ring:gaussian_ring",
         "piecewise": "dlsys.data.features.piecewise:piecewise",

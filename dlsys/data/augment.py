@@ -1,4 +1,4 @@
-"""Varies training images: shifts, mirrors and noise that only a row's key decides."""
+"""Varies training images: textures, shifts, mirrors and noise that only a row's key decides."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dlsys.data import rowwise
+from dlsys.data.retexture import retextured
 from dlsys.errors import DataError, UsageError
 from dlsys.own.imports import import_own
 from dlsys.own.options import arguments
@@ -52,7 +53,8 @@ def augment(
     """The batch with its images varied; the batch given stays as it is.
 
     What happens to an image depends on its `key` alone, so it is the same in any batch and on
-    any worker. Own transforms come first, then mirroring, the shift and the noise; values may leave 0…1.
+    any worker. Own transforms come first, then another texture, mirroring, the shift and the noise;
+    values may leave 0…1.
 
     Args:
         batch: `image` float (N, C, H, W) and `key` int64 (N,), and whatever else.
@@ -75,6 +77,8 @@ def augment(
                 seed(number % 2**63)
                 rows.append(_transformed(row, transforms))
         image = torch.stack(rows)
+    if options.retexture:
+        image = retextured(image, key, options.retexture)
     if options.flip:
         mirrored = rowwise.uniform(key, 1, stream=_FLIP)[:, 0] < 0.5
         image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)

@@ -94,6 +94,11 @@ IMAGES_WITH_CLASSES = Rows(
         Shape(row={"image": (3, 32, 13), "label": ()}, classes=5),
     ),
 )
+IMAGES_OF_SHAPES_AND_TEXTURES = Rows(
+    words="images with classes of shapes and textures",
+    fields={"image": Values.UNIT, "label": Values.CLASS, "texture": Values.CLASS},
+    examples=(Shape(row={"image": (1, 16, 16), "label": (), "texture": ()}, classes=4),),
+)
 FEATURES_WITH_CLASSES = Rows(
     words="numbers with classes",
     fields={"features": Values.NUMBER, "label": Values.CLASS},

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from dlsys.spec.data.clicks import SyntheticCTR
 from dlsys.spec.data.features import BreastCancer, Piecewise
-from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder
+from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder, ShapesAndTextures, Textures
 from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
 from dlsys.spec.data.section import SourceSection
@@ -35,6 +35,8 @@ Source = Annotated[
     | Annotated[JSONLines, Tag("jsonl")]
     | Annotated[IDXFiles, Tag("idx")]
     | Annotated[ImageFolder, Tag("image-folder")]
+    | Annotated[Textures, Tag("textures")]
+    | Annotated[ShapesAndTextures, Tag("shapes-and-textures")]
     | Annotated[SyntheticCTR, Tag("synthetic-ctr")]
     | Annotated[GaussianRing, Tag("gaussian-ring")]
     | Annotated[Piecewise, Tag("piecewise")]
@@ -65,7 +67,9 @@ __all__ = [
     "ParquetFile",
     "Piecewise",
     "Pydoc",
+    "ShapesAndTextures",
     "Source",
     "SyntheticCTR",
     "TextFile",
+    "Textures",
 ]
