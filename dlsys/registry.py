@@ -131,6 +131,8 @@ SOURCES = Registry(
         "voc": "dlsys.data.images.voc:voc",
         "kitti": "dlsys.data.images.kitti:kitti",
         "shapes": "dlsys.data.images.shapes:shapes",
+        "textures": "dlsys.data.images.textures:textures",
+        "shapes-and-textures": "dlsys.data.images.shapes_and_textures:shapes_and_textures",
         "synthetic-ctr": "dlsys.data.clicks.synthetic_ctr:ctr",
         "gaussian-ring": "dlsys.data.points.gaussian_ring:gaussian_ring",
         "piecewise": "dlsys.data.features.piecewise:piecewise",

@@ -16,6 +16,7 @@ from torch import Tensor
 from dlsys.data import rowwise
 from dlsys.data.colour import coloured
 from dlsys.data.geometry import moved
+from dlsys.data.retexture import retextured
 from dlsys.errors import DataError, UsageError
 from dlsys.own.imports import import_own
 from dlsys.own.options import arguments
@@ -53,8 +54,8 @@ def augment(
     """The batch with its images varied; the batch given stays as it is.
 
     What happens to an image depends on its `key` alone, so it is the same in any batch and on
-    any worker. Own transforms come first, then what moves (`dlsys.data.geometry`), colours and noise, with
-    which values may leave 0…1.
+    any worker. Own transforms come first, then another texture, what moves (`dlsys.data.geometry`), colours
+    and noise, with which values may leave 0…1.
 
     Args:
         batch: `image` float (N, C, H, W) and `key` int64 (N,), and whatever else.
@@ -83,6 +84,8 @@ def augment(
                 seed(number % 2**63)
                 rows.append(_transformed(row, transforms))
         image = torch.stack(rows)
+    if options.retexture:
+        image = retextured(image, key, options.retexture)
     batch = moved({**batch, "image": image}, options)
     image = coloured(batch["image"], key, options)
     if options.noise:

@@ -131,6 +131,11 @@ VOLUMES_WITH_MASKS = Rows(
     fields={"volume": Values.NUMBER, "mask": Values.PIXEL_CLASS},
     examples=(Shape(row={"volume": (1, 16, 16, 16), "mask": (16, 16, 16)}, classes=2),),
 )
+IMAGES_OF_SHAPES_AND_TEXTURES = Rows(
+    words="images with classes of shapes and textures",
+    fields={"image": Values.UNIT, "label": Values.CLASS, "texture": Values.CLASS},
+    examples=(Shape(row={"image": (1, 16, 16), "label": (), "texture": ()}, classes=4),),
+)
 FEATURES_WITH_CLASSES = Rows(
     words="numbers with classes",
     fields={"features": Values.NUMBER, "label": Values.CLASS},

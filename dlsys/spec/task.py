@@ -6,7 +6,7 @@ The code that all workloads of a task share is in `dlsys.zoo.tasks`, a file for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dlsys.spec.rows import (
@@ -47,17 +47,28 @@ class Task:
         name: one word.
         takes: rows that it can learn from; a workload may take some of them only.
         metrics: what is measured on validation and test data, besides `loss`.
+        of_fields: what is measured besides where rows have a further field, by the field.
     """
 
     name: str
     takes: tuple[Rows, ...]
     metrics: Mapping[str, Metric]
+    of_fields: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
 
 
 CLASSIFY = Task(
     name="classify",
     takes=(IMAGES_WITH_CLASSES, FEATURES_WITH_CLASSES),
     metrics={"accuracy": Metric(best="max", words="the share of rows whose class is the most likely one")},
+    of_fields={
+        "texture": {
+            "shape_bias": Metric(
+                best="max",
+                words="the share of rows taken for their shape's class among those taken for their shape's "
+                "or their texture's, where the two differ",
+            )
+        }
+    },
 )
 # The twelve figures of COCO's evaluation, as pycocotools computes them. Sizes are areas in the original
 # image's pixels: small below 32², large from 96² on.

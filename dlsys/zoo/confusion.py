@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dlsys.zoo.metrics import auc, auc_histogram
+from dlsys.zoo.workload import Batch
 
 # With more, nobody reads the table.
 MOST = 50
@@ -35,13 +36,14 @@ class Confusion:
         names = ["balanced_accuracy", "macro_f1", *(["auc"] if len(counts) == 2 else [])] if uneven else []
         self.modes: dict[str, Literal["max", "min"]] = {name: "max" for name in names if name not in taken}
 
-    def sums(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Of one batch: float64 (classes, classes), of true ones and of what they were taken for.
 
         Args:
             outputs: logits (rows, classes, …).
-            labels: int64 (rows, …).
+            batch: with a `label`, int64 (rows, …).
         """
+        labels = batch["label"]
         places = labels.flatten() * self._classes + outputs.detach().argmax(1).flatten()
         counts = torch.bincount(places, minlength=self._classes**2).to(torch.float64)
         found = {_NAME: counts.view(self._classes, self._classes)}

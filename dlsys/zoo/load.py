@@ -21,6 +21,7 @@ from dlsys.spec.section import Section
 from dlsys.spec.train.job import TrainJob
 from dlsys.zoo.configured import config_options, configured, from_config
 from dlsys.zoo.confusion import of_classes
+from dlsys.zoo.cues import ShapeBias
 from dlsys.zoo.imported import PlainModel
 from dlsys.zoo.library import built
 from dlsys.zoo.objective import loss_function
@@ -107,6 +108,8 @@ def workload_of(job: TrainJob, shape: Shape, learnt: Mapping[str, Any]) -> Workl
         workload.measures = [Measures(job.metrics, shape)]
     if confusion := of_classes(learnt, {*job.metrics, *workload.modes}):
         workload.measures = [*workload.measures, confusion]
+    if "texture" in shape.row and "label" in shape.row:
+        workload.measures = [*workload.measures, ShapeBias()]
     return workload
 
 

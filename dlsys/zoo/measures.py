@@ -14,6 +14,7 @@ from dlsys.errors import UsageError
 from dlsys.own.operators import with_operators
 from dlsys.registry import known
 from dlsys.spec.rows import Shape
+from dlsys.zoo.workload import Batch, labels_of
 
 if TYPE_CHECKING:
     import torchmetrics
@@ -50,10 +51,10 @@ class Measures:
             for name, metric in self._metrics.items()
         }
 
-    def sums(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The states of one batch."""
         found: dict[str, Tensor] = {}
-        outputs, labels = self._plain(outputs.detach(), labels)
+        outputs, labels = self._plain(outputs.detach(), labels_of(batch))
         for name, metric in self._metrics.items():
             metric.to(outputs.device).reset()
             metric.update(outputs, labels)

@@ -54,6 +54,9 @@ def loss_function(options: spec.Objective, shape: Shape, learnt: Mapping[str, An
             return partial(
                 _focal, gamma=options.gamma, weights=_weights(options.class_weights, shape, learnt)
             )
+        case spec.Hinge():
+            weights = _weights(options.class_weights, shape, learnt)
+            return partial(hinge, way=options.way, margin=options.margin, weights=weights)
         case spec.SquaredError():
             return lambda outputs, target: F.mse_loss(outputs.reshape(target.shape), target)
         case spec.AbsoluteError():
@@ -107,4 +110,30 @@ def _focal(outputs: Tensor, label: Tensor, *, gamma: float, weights: Tensor | No
     losses = F.cross_entropy(outputs, label, reduction="none")
     # 1 − p = −expm1(−loss), which is exact where p is near 1.
     losses = losses * (-torch.expm1(-losses)).pow(gamma)
+    return (losses if weights is None else losses * weights.to(losses)[label]).mean()
+
+
+def hinge(
+    outputs: Tensor,
+    label: Tensor,
+    *,
+    way: str = "crammer-singer",
+    margin: float = 1.0,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """The mean over rows of the hinge loss of several classes: a scalar.
+
+    Args:
+        outputs: scores (rows, classes).
+        label: int64 (rows,).
+        way: `crammer-singer` (JMLR 2, 2001): max(0, margin + the largest other score − the label's);
+            `one-vs-rest`: Σ over classes of max(0, margin − ±score), with + for the label's class.
+        weights: a factor for each class's rows, (classes,).
+    """
+    own = F.one_hot(label, outputs.shape[1]).bool()
+    if way == "one-vs-rest":
+        losses = F.relu(margin - torch.where(own, outputs, -outputs)).sum(1)
+    else:
+        others = outputs.masked_fill(own, -torch.inf).amax(1)
+        losses = F.relu(margin + others - outputs.gather(1, label[:, None])[:, 0])
     return (losses if weights is None else losses * weights.to(losses)[label]).mean()

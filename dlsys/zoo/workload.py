@@ -75,7 +75,7 @@ class Measured(Protocol):
     def modes(self) -> Mapping[str, Literal["max", "min"]]:
         """The figures' names, each with which of its values is the best."""
 
-    def sums(self, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def sums(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Those of one batch."""
 
     def owns(self, name: str) -> bool:
@@ -168,7 +168,7 @@ class Workload:
         """All that is measured of a batch: `measure`, and `measures` besides."""
         sums = self.measure(outputs, batch)
         for measured in self.measures:
-            sums |= measured.sums(outputs, batch["label"] if "label" in batch else batch["target"])
+            sums |= measured.sums(outputs, batch)
         return sums
 
     def results(self, sums: dict[str, Tensor]) -> dict[str, float]:
@@ -211,6 +211,11 @@ class Workload:
 def nothing_of(sums: Mapping[str, Tensor], listed: Collection[str]) -> dict[str, Tensor]:
     """Sums as they would be of no rows: what a stand-in row adds to a split."""
     return {name: value[:0] if name in listed else torch.zeros_like(value) for name, value in sums.items()}
+
+
+def labels_of(batch: Batch) -> Tensor:
+    """What stands in each row to be predicted: its `label`, or else its `target`."""
+    return batch["label"] if "label" in batch else batch["target"]
 
 
 def rows_of(batch: Batch) -> int:

@@ -6,8 +6,9 @@ import torch
 
 from dlsys.data import rowwise
 from dlsys.data.augment import augment
+from dlsys.data.retexture import _waves, retextured
 from dlsys.errors import DataError
-from dlsys.spec.train.regularizer import DataAugmentation
+from dlsys.spec.train.regularizer import DataAugmentation, Retexture
 
 
 def options(**given: object) -> DataAugmentation:
@@ -20,7 +21,7 @@ def make(rows: int, channels: int = 2, epoch: int = 0) -> dict[str, torch.Tensor
     return {"image": image, "label": torch.arange(rows), "key": key}
 
 
-ALL = options(shift=2, flip=True, noise=0.1)
+ALL = options(shift=2, flip=True, noise=0.1, retexture={"share": 0.7})
 
 
 def test_a_row_is_varied_alike_in_any_batch() -> None:
@@ -107,3 +108,38 @@ def test_needs_images() -> None:
     assert str(error.value) == (
         "data-augmentation varies the field 'image', and this source's rows have: features, label"
     )
+
+
+def striped(rows: int, wavelength: float) -> dict[str, torch.Tensor]:
+    """Stripes across a disc on a plain ground: (rows, 1, 40, 40)."""
+    y, x = torch.meshgrid(torch.arange(40.0) - 19.5, torch.arange(40.0) - 19.5, indexing="ij")
+    stripes = 0.6 + 0.2 * torch.sin(2 * torch.pi * x / wavelength)
+    image = torch.where(x.square() + y.square() < 150, stripes, 0.2)
+    return {"image": image.expand(rows, 1, 40, 40), "key": rowwise.keys(0, 0, np.arange(rows))}
+
+
+def test_another_texture_keeps_what_is_around_it() -> None:
+    batch = striped(200, 4.0)
+    found = retextured(batch["image"], batch["key"], Retexture(share=1, scale=2))
+    assert (found - batch["image"])[..., :4, :4].abs().max() < 1e-3, "a plain ground stays"
+    inside = (slice(None), slice(None), slice(15, 25), slice(15, 25))
+    before, after = batch["image"][inside].flatten(1), found[inside].flatten(1)
+    assert float(after.mean()) == pytest.approx(float(before.mean()), abs=0.01)
+    assert float(after.std()) == pytest.approx(float(before.std()), rel=0.15)
+    alike = torch.corrcoef(torch.cat([before[:1], after]))[0, 1:].abs()
+    assert alike.mean() < 0.3, "the stripes are gone"
+    assert torch.corrcoef(after).triu(1).abs().max() < 1, "each has a pattern of its own"
+
+
+def test_so_many_get_another_texture() -> None:
+    batch = striped(1000, 4.0)
+    found = retextured(batch["image"], batch["key"], Retexture(share=0.3))
+    changed = (found != batch["image"]).flatten(1).any(1)
+    assert 0.27 < changed.double().mean() < 0.33
+
+
+def test_patterns_have_no_mean_and_a_deviation_of_one() -> None:
+    pattern = _waves(rowwise.keys(0, 0, np.arange(50)), 20, 30)
+    assert pattern.shape == (50, 1, 20, 30)
+    assert pattern.mean((1, 2, 3)).abs().max() < 1e-5
+    torch.testing.assert_close(pattern.std((1, 2, 3), correction=0), torch.ones(50))

@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
 from dlsys.data.features.breast_cancer import breast_cancer
@@ -26,6 +28,33 @@ def test_digits_are_resized() -> None:
     assert image.shape == (20, 1, 32, 32)
     back = torch.nn.functional.avg_pool2d(image, 4)
     assert (back - small.batch(rows)["image"]).abs().mean() < 0.1
+
+
+def test_digits_lie_on_a_canvas_each_at_its_place() -> None:
+    plain, placed = (
+        digits(Digits(source="digits", size=9, canvas=canvas), Path()).train for canvas in (None, 20)
+    )
+    rows = np.arange(len(plain))
+    small, large = plain.batch(rows)["image"], placed.batch(rows)["image"]
+    assert large.shape == (len(plain), 1, 20, 20)
+    # Of every place that a corner may have, each digit is at one, and black all around.
+    windows = large.unfold(2, 9, 1).unfold(3, 9, 1).flatten(4)
+    here = (windows == small.flatten(2)[:, :, None, None]).all(-1).flatten(1)
+    assert here.any(1).all()
+    torch.testing.assert_close(large.sum((1, 2, 3)), small.sum((1, 2, 3)))
+    found = here.long().argmax(1)
+    # Digits with an empty edge are seen at several places, of which the first is taken.
+    assert len(found.unique()) == 12 * 12
+    again = digits(Digits(source="digits", size=9, canvas=20), Path()).train
+    assert torch.equal(again.batch(rows)["image"], large)
+
+
+def test_a_canvas_holds_a_digit() -> None:
+    assert digits(Digits(source="digits", size=9, canvas=9), Path()).shape.row["image"] == (1, 9, 9)
+    with pytest.raises(
+        ValidationError, match="a square of 12 pixels a side holds no digit of 16: make it lar"
+    ):
+        Digits(source="digits", size=16, canvas=12)
 
 
 def test_digits_are_stratified() -> None:

@@ -55,6 +55,8 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     "shapes": ({"rows": 12, "size": 24, "sides": (6, 12), "wanted": "boxes"}, OBJECTS, 12),
     "idx": ({"path": "mnist"}, IMAGE, 30 + 10),
     "image-folder": ({"path": "pictures", "size": 8, "valid": 0.2}, IMAGE, 20),
+    "textures": ({"rows": 200, "size": 16}, IMAGE, 200),
+    "shapes-and-textures": ({"rows": 200, "size": 16}, {**IMAGE, "texture": torch.int64}, 200),
     "synthetic-ctr": (
         {"rows": 300, "cardinality": 9},
         {"dense": torch.float32, "sparse": torch.int64, "label": torch.float32},

@@ -26,7 +26,8 @@ def test_figures_are_scikit_learns(classes: int) -> None:
     if classes > 2:
         outputs[:, 1] -= 100
     confusion = Confusion([1000, *[10] * (classes - 1)])
-    parts = [confusion.sums(outputs[rows], labels[rows]) for rows in (slice(0, 150), slice(150, 400))]
+    halves = (slice(0, 150), slice(150, 400))
+    parts = [confusion.sums(outputs[rows], {"label": labels[rows]}) for rows in halves]
     sums = {name: parts[0][name] + parts[1][name] for name in parts[0]}
     found = confusion.results(sums)
     said, true = outputs.argmax(1).numpy(), labels.numpy()

@@ -52,6 +52,13 @@ def no_tensor(outputs: Tensor, label: Tensor) -> float:
             (F.cross_entropy(LOGITS, LABELS, reduction="none") * BALANCED[LABELS]).mean(),
         ),
         (spec.Focal(name="focal", gamma=0), F.cross_entropy(LOGITS, LABELS)),
+        (
+            spec.Hinge(name="hinge", way="one-vs-rest", margin=2.0, class_weights=(1.0, 0.0, 2.0)),
+            (
+                (2 - LOGITS * (2 * torch.eye(3)[LABELS] - 1)).clamp(min=0).sum(1)
+                * torch.tensor([1.0, 0, 2])[LABELS]
+            ).mean(),
+        ),
         (spec.OwnLoss(name=f"{__name__}:plain", scale=3), 3 * F.cross_entropy(LOGITS, LABELS)),
     ],
 )
@@ -120,7 +127,7 @@ def test_metrics_of_parts_are_those_of_the_whole() -> None:
     measures = Measures(WANTED_OF_CLASSES, CLASSES)
     sums: dict[str, Tensor] = {}
     for part in (slice(0, 20), slice(20, 27), slice(27, 40)):
-        for name, value in measures.sums(logits[part], labels[part]).items():
+        for name, value in measures.sums(logits[part], {"label": labels[part]}).items():
             sums[name] = sums.get(name, 0) + value.double()
     assert all(map(measures.owns, sums))
     found = measures.results(sums)
@@ -139,7 +146,8 @@ def test_metrics_of_parts_are_those_of_the_whole() -> None:
 def test_metrics_of_targets() -> None:
     measures = Measures({"mae": "MeanAbsoluteError"}, TARGETS)
     assert measures.modes == {"mae": "min"}
-    sums = {name: value.double() for name, value in measures.sums(VALUES[:, None], WANTED).items()}
+    found = measures.sums(VALUES[:, None], {"target": WANTED})
+    sums = {name: value.double() for name, value in found.items()}
     assert measures.results(sums) == pytest.approx({"mae": float((VALUES - WANTED).abs().mean())})
 
 
@@ -216,7 +224,10 @@ def test_a_classifier_of_transformers_learns_own_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (("loss={name: mse}",), "loss.name: softmax-regression learns by cross-entropy or focal, got 'mse'"),
+        (
+            ("loss={name: mse}",),
+            "softmax-regression learns by cross-entropy or focal or hinge, got 'mse'",
+        ),
         (("inputs=[image]",), "inputs: softmax-regression knows its inputs: leave it out"),
         (("metrics={loss: F1Score}",), "metrics.loss: is taken"),
         (("metrics={'a:b': F1Score}",), "metrics.a:b: is taken"),

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from dlsys.data import rowwise
 from dlsys.data.dataset import Splits
 from dlsys.data.files import packaged
 from dlsys.data.images.normalize import normalized
@@ -18,7 +20,7 @@ from dlsys.spec.rows import Shape
 
 def digits(options: Digits, folder: Path) -> Splits:  # noqa: ARG001
     """1,797 handwritten digits (Alpaydin and Kaynak 1998): `image` float32 (1, size, size) in
-    0…1, `label` int64."""
+    0…1, or `canvas` a side, `label` int64."""
     rows = np.loadtxt(packaged("digits.csv.gz"), delimiter=",", dtype=np.float32)
     label = rows[:, -1].astype(np.int64)
     image = torch.from_numpy(rows[:, :-1].reshape(-1, 1, 8, 8)) / 16
@@ -26,6 +28,8 @@ def digits(options: Digits, folder: Path) -> Splits:  # noqa: ARG001
         image = functional.interpolate(
             image, size=(options.size, options.size), mode="bilinear", align_corners=False
         )
+    if options.canvas is not None:
+        image = _scattered(image, options.canvas)
     parts = split_rows(
         len(image),
         valid=options.valid,
@@ -37,3 +41,13 @@ def digits(options: Digits, folder: Path) -> Splits:  # noqa: ARG001
     shape = Shape(row={"image": tuple(image.shape[1:]), "label": ()}, classes=10)
     splits = tensor_splits({"image": image, "label": torch.from_numpy(label)}, parts, shape)
     return normalized(splits, options.normalize, "digits")
+
+
+def _scattered(image: Tensor, side: int) -> Tensor:
+    """Each image (N, C, size, size) on a black one (N, C, side, side), at a place that its number decides."""
+    rows, channels, size, _ = image.shape
+    corner = rowwise.uniform(rowwise.keys(0, 0, np.arange(rows)), 2) * (side - size + 1)
+    found = image.new_zeros(rows, channels, side, side)
+    for row, (top, left) in enumerate(corner.long().tolist()):
+        found[row, :, top : top + size, left : left + size] = image[row]
+    return found

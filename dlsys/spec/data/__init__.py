@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from dlsys.spec.data.boxes import COCO, KITTI, VOC, Shapes
 from dlsys.spec.data.clicks import SyntheticCTR
 from dlsys.spec.data.features import BreastCancer, Piecewise
-from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder
+from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder, ShapesAndTextures, Textures
 from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
 from dlsys.spec.data.section import SourceSection
@@ -40,6 +40,8 @@ Source = Annotated[
     | Annotated[VOC, Tag("voc")]
     | Annotated[KITTI, Tag("kitti")]
     | Annotated[Shapes, Tag("shapes")]
+    | Annotated[Textures, Tag("textures")]
+    | Annotated[ShapesAndTextures, Tag("shapes-and-textures")]
     | Annotated[SyntheticCTR, Tag("synthetic-ctr")]
     | Annotated[GaussianRing, Tag("gaussian-ring")]
     | Annotated[Piecewise, Tag("piecewise")]
@@ -74,7 +76,9 @@ __all__ = [
     "Piecewise",
     "Pydoc",
     "Shapes",
+    "ShapesAndTextures",
     "Source",
     "SyntheticCTR",
     "TextFile",
+    "Textures",
 ]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from dlsys.spec.data.section import SourceSection, SplitSection
-from dlsys.spec.rows import IMAGES_WITH_CLASSES, Rows
-from dlsys.spec.section import FileName, NonNegativeInt, Number, Positive, Section, Share
+from dlsys.spec.rows import IMAGES_OF_SHAPES_AND_TEXTURES, IMAGES_WITH_CLASSES, Rows
+from dlsys.spec.section import Count, FileName, NonNegative, NonNegativeInt, Number, Positive, Section, Share
 
 
 class ChannelStatistics(Section):
@@ -40,6 +40,64 @@ class Digits(ImageSection, SplitSection):
     source: Literal["digits"]
     size: Annotated[int, Field(ge=8, le=64)] = 8
     """Side in pixels that images are scaled to (LeNet-5's own is 32)."""
+    canvas: Annotated[int, Field(ge=8, le=256)] | None = None
+    """Side of a larger black square on which each digit lies at a place of its own, the same in each
+    epoch; by default there is none."""
+
+    @field_validator("canvas")
+    @classmethod
+    def _holds_a_digit(cls, canvas: int | None, others: ValidationInfo) -> int | None:
+        size = others.data.get("size")
+        if canvas is not None and size is not None and canvas < size:
+            raise ValueError(f"a square of {canvas} pixels a side holds no digit of {size}: make it larger")
+        return canvas
+
+
+class Textures(ImageSection, SplitSection):
+    """Synthetic pictures of textures, which only the pattern tells apart: stripes, checks, dots, holes,
+    bricks, zigzag, grain, clouds; rows `image`, `label`."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
+
+    source: Literal["textures"]
+    rows: Count = 1600
+    """How many pictures to make."""
+    size: Annotated[int, Field(ge=8, le=256)] = 32
+    """Their side in pixels."""
+    classes: Annotated[int, Field(ge=2, le=8)] = 8
+    """How many of the kinds, from the first on."""
+    wavelength: Annotated[Number, Field(ge=3)] = 6.0
+    """Pixels after which a texture repeats itself; each picture has its own, from 0.8 to 1.25 times it."""
+    light: Annotated[Number, Field(ge=0, le=2)] = 1.0
+    """How much contrast (by a factor down to exp(−light)) and brightness (by a slope over the picture)
+    vary."""
+    noise: NonNegative = 0.02
+    """The standard deviation of the noise on each pixel; all pixels are cut to 0…1."""
+    data_seed: NonNegativeInt = 0
+    """Makes another data set of the same kind."""
+
+
+class ShapesAndTextures(ImageSection, SplitSection):
+    """Synthetic pictures of one shape each, filled with a texture: in training and validation both tell the
+    class, in the test they are of two classes (Geirhos et al. 2019); rows `image`, `label` (the shape's
+    class), `texture`."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_OF_SHAPES_AND_TEXTURES}
+
+    source: Literal["shapes-and-textures"]
+    rows: Count = 2000
+    """How many pictures to make."""
+    size: Annotated[int, Field(ge=16, le=256)] = 32
+    """Their side in pixels."""
+    classes: Annotated[int, Field(ge=3, le=6)] = 6
+    """How many classes, each a shape and a texture: disc in stripes, square in checks, triangle in dots,
+    cross in holes, ring in bricks, star in zigzag."""
+    wavelength: Annotated[Number, Field(ge=3)] = 5.0
+    """Pixels after which a texture repeats itself; each picture has its own, from 0.8 to 1.25 times it."""
+    noise: NonNegative = 0.02
+    """The standard deviation of the noise on each pixel; all pixels are cut to 0…1."""
+    data_seed: NonNegativeInt = 0
+    """Makes another data set of the same kind."""
 
 
 class IDXFiles(ImageSection):

@@ -322,7 +322,12 @@ class TrainJob(Section):
         card = self.card
         if card is None or self.metrics:
             return None
-        return {"loss": "min", **{name: m.best for name, m in card.metrics.items()}}
+        known = dict(card.metrics)
+        for field, metrics in card.task.of_fields.items():
+            # Only a call tells what fields rows of one's own have.
+            if isinstance(self.data, OwnSource) or field in self.data.gives.fields:
+                known |= metrics
+        return {"loss": "min", **{name: m.best for name, m in known.items()}}
 
     def watched(self) -> Iterator[tuple[str, str]]:
         """The metrics that something in the job depends on, each behind the field that names it."""

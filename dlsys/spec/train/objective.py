@@ -34,6 +34,18 @@ class Focal(_Weighted):
     """How much less; 0 is cross-entropy."""
 
 
+class Hinge(_Weighted):
+    """A support vector machine's: how far a row's own class falls short of standing `margin` above the
+    others, for classes."""
+
+    name: Literal["hinge"]
+    way: Literal["crammer-singer", "one-vs-rest"] = "crammer-singer"
+    """Above the largest other score (Crammer and Singer 2001), or each class for itself: its score above the
+    margin in its own rows, below −margin in all others, summed over classes."""
+    margin: Positive = 1.0
+    """How far; a linear model's weights are scaled with it."""
+
+
 class SquaredError(Section):
     """The mean squared error, for a `target`."""
 
@@ -74,7 +86,7 @@ def _tag(section: Any) -> str | None:
 
 
 def _told_apart(schema: dict[str, Any]) -> None:
-    tags = ["cross-entropy", "focal", "mse", "mae", "huber", OWN_LOSS]
+    tags = ["cross-entropy", "focal", "hinge", "mse", "mae", "huber", OWN_LOSS]
     mapping = {tag: branch["$ref"] for tag, branch in zip(tags, schema["oneOf"], strict=True)}
     schema["discriminator"] = {"propertyName": "name", "mapping": mapping}
 
@@ -82,6 +94,7 @@ def _told_apart(schema: dict[str, Any]) -> None:
 Objective = Annotated[
     Annotated[CrossEntropy, Tag("cross-entropy")]
     | Annotated[Focal, Tag("focal")]
+    | Annotated[Hinge, Tag("hinge")]
     | Annotated[SquaredError, Tag("mse")]
     | Annotated[AbsoluteError, Tag("mae")]
     | Annotated[Huber, Tag("huber")]
@@ -91,4 +104,4 @@ Objective = Annotated[
 ]
 
 # Losses by what they are for.
-FOR_CLASSES, FOR_TARGETS = ("cross-entropy", "focal"), ("mse", "mae", "huber")
+FOR_CLASSES, FOR_TARGETS = ("cross-entropy", "focal", "hinge"), ("mse", "mae", "huber")

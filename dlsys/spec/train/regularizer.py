@@ -99,6 +99,16 @@ class OwnTransform(Section):
         return dict(self.model_extra or {})
 
 
+class Retexture(Section):
+    """Gives images another texture, so that a model must go by shape: what is finer than `scale` is taken
+    for waves of random directions, as strong as it was at each place."""
+
+    share: Annotated[Number, Field(gt=0, le=1)] = 0.5
+    """The share of the images, another one in each epoch."""
+    scale: Positive = 1.5
+    """The deviation, in pixels, of the Gaussian window in which mean and strength are kept."""
+
+
 class DataAugmentation(Section):
     """Varies the training images anew in each epoch; a pure function of seed, epoch and row. Boxes, masks and
     keypoints follow; a box of which less than a quarter stays in the image is no object any more."""
@@ -136,9 +146,11 @@ class DataAugmentation(Section):
     cutmix: NonNegative = 0.0
     """Puts a rectangle of another row's image into each, of Beta(cutmix, cutmix) of its area; likewise. With
     both, each row has one of them."""
+    retexture: Retexture | None = None
+    """Gives images another texture, before they move."""
     transforms: tuple[OwnTransform, ...] = ()
-    """Before these, in their order: functions of your own or of a library's, with their options, such as
-    `{name: "torchvision.transforms.v2:RandAugment", num_ops: 2}`. An image is float32 (C, H, W) in 0…1;
+    """Before all of these, in their order: functions of your own or of a library's, with their options, such
+    as `{name: "torchvision.transforms.v2:RandAugment", num_ops: 2}`. An image is float32 (C, H, W) in 0…1;
     torch's, numpy's and Python's random numbers are its row's own."""
 
     @property
