@@ -53,13 +53,14 @@ def augment(
 
     What happens to an image depends on its `key` alone, so it is the same in any batch and on
     any worker. Own transforms come first, then mirroring, the shift and the noise; values may leave 0…1.
+    A `mask` (N, H, W) is mirrored and shifted alike, and −1 where it was shifted in.
 
     Args:
         batch: `image` float (N, C, H, W) and `key` int64 (N,), and whatever else.
         transforms: what `own_transforms` found.
 
     Raises:
-        DataError: the batch has no `image`.
+        DataError: the batch has no `image`, or a `mask` that own transforms would not move.
     """
     image, key = batch.get("image"), batch["key"]
     if image is None:
@@ -67,6 +68,12 @@ def augment(
         raise DataError(
             f"data-augmentation varies the field 'image', and this source's rows have: {fields}",
             hint="take data-augmentation out of regularize, or train on images",
+        )
+    mask = batch.get("mask")
+    if transforms and mask is not None:
+        raise DataError(
+            "regularize.transforms: they vary images alone, and this source's rows have a mask",
+            hint="say flip and shift, which vary both",
         )
     if transforms:
         with _own_numbers() as seed:
@@ -78,12 +85,14 @@ def augment(
     if options.flip:
         mirrored = rowwise.uniform(key, 1, stream=_FLIP)[:, 0] < 0.5
         image = torch.where(mirrored[:, None, None, None], image.flip(-1), image)
+        mask = mask if mask is None else torch.where(mirrored[:, None, None], mask.flip(-1), mask)
     if options.shift:
         image = _shifted(image, key, options.shift)
+        mask = mask if mask is None else _shifted(mask[:, None] + 1, key, options.shift)[:, 0] - 1
     if options.noise:
         noise = rowwise.normal(key, image[0].numel(), stream=_NOISE)
         image = image + options.noise * noise.view_as(image).to(image.dtype)
-    return {**batch, "image": image}
+    return {**batch, "image": image} | ({} if mask is None else {"mask": mask})
 
 
 def _shifted(image: Tensor, key: Tensor, most: int) -> Tensor:

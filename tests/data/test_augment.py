@@ -107,3 +107,21 @@ def test_needs_images() -> None:
     assert str(error.value) == (
         "data-augmentation varies the field 'image', and this source's rows have: features, label"
     )
+
+
+def test_masks_move_with_their_images() -> None:
+    batch = make(60)
+    # Each pixel's class is told by its brightness; what is shifted in does not count.
+    batch["mask"] = (batch["image"][:, 0] * 7).long()
+    varied = augment(batch, options(flip=True, shift=2))
+    inside = varied["image"].abs().sum(1) > 0
+    assert torch.equal(varied["mask"][inside], (varied["image"][:, 0] * 7).long()[inside])
+    assert (varied["mask"][~inside] == -1).all()
+    assert (~inside).any()
+    assert not torch.equal(varied["mask"], batch["mask"])
+
+
+def test_own_transforms_would_leave_a_mask_behind() -> None:
+    batch = {**make(2), "mask": torch.zeros(2, 5, 6, dtype=torch.int64)}
+    with pytest.raises(DataError, match="they vary images alone, and this source's rows have a mask"):
+        augment(batch, options(), [lambda image: image])
