@@ -145,6 +145,6 @@ def _mean_of_rows(losses: Tensor, label: Tensor, weights: Tensor | None) -> Tens
     """The mean over rows of the mean over each row's labels that count, whose losses others have as 0."""
     if weights is not None:
         losses = losses * weights.to(losses)[label.clamp(min=0)]
-    if label.dim() == 1:
+    if losses.dim() == 1:
         return losses.mean()
     return (losses.flatten(1).sum(1) / (label >= 0).flatten(1).sum(1).clamp(min=1)).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -149,6 +150,15 @@ def test_volumes_are_resampled_to_a_spacing(decathlon: Path) -> None:
 def test_a_window_cuts_before_the_mean_is_taken(decathlon: Path) -> None:
     values = whole(decathlon, window=[0, 5])["volume"].unique()
     assert len(values) <= 6
+
+
+def test_a_file_that_changed_is_read_anew(decathlon: Path) -> None:
+    before = whole(decathlon)["volume"]
+    for number in range(4):
+        path = decathlon / "Task09" / "imagesTr" / f"spleen_{number}.nii.gz"
+        save(path, -scene(number)[0])
+        os.utime(path, ns=(0, number))
+    torch.testing.assert_close(whole(decathlon)["volume"], -before)
 
 
 def test_channels_stand_first(decathlon: Path) -> None:

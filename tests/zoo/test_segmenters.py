@@ -76,9 +76,9 @@ def test_the_pyramid_looks_at_each_rate_and_at_the_whole() -> None:
     assert seen_by_the_middle(without_norms(alone), 96) < 48
 
 
-@pytest.mark.parametrize(("skips", "strides"), [(0, [16]), (1, [8, 16]), (2, [4, 8, 16])])
-def test_fcn_answers_from_as_many_maps(skips: int, strides: list[int]) -> None:
-    net = built("fcn", skips=skips)
+@pytest.mark.parametrize(("preset", "strides"), [("32s", [32]), ("16s", [16, 32]), ("8s", [8, 16, 32])])
+def test_fcn_answers_from_as_many_maps_as_its_papers(preset: str, strides: list[int]) -> None:
+    net = built("fcn", preset=preset)
     assert isinstance(net, FCNNet)
     sides: list[int] = []
     for score in net.scores:

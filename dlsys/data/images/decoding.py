@@ -46,8 +46,8 @@ class Form:
         return np.asarray(fitted).reshape(*square, self.channels)
 
     def decode_classes(self, path: Path) -> np.ndarray:
-        """A class for each pixel of an image of the same form, by the nearest pixel: uint8 or uint16 (size,
-        size).
+        """A class for each pixel of an image of the same form, by the nearest pixel: whole numbers
+        (size, size).
 
         Raises:
             ValueError: pixels are colours, not numbers.

@@ -38,6 +38,7 @@ class _Volume:
 
     Attributes:
         sides: in voxels.
+        written: when its files last were, in nanoseconds: what is kept of them is not older.
     """
 
     image: Path
@@ -46,6 +47,7 @@ class _Volume:
     channels: int
     sides: tuple[int, int, int]
     spacing: tuple[float, float, float]
+    written: tuple[int, int]
 
     @property
     def name(self) -> str:
@@ -203,7 +205,9 @@ def _headers(image: Path, label: Path, root: Path, options: Nifti) -> _Volume:
             for side, was, now in zip(sides, spacing, options.spacing, strict=True)
         )
         spacing = options.spacing
-    return _Volume(image, label, root, seen.shape[3] if len(seen.shape) == 4 else 1, sides, spacing)
+    channels = seen.shape[3] if len(seen.shape) == 4 else 1
+    written = image.stat().st_mtime_ns, label.stat().st_mtime_ns
+    return _Volume(image, label, root, channels, sides, spacing, written)
 
 
 def _opened(path: Path, root: Path) -> Any:
@@ -262,7 +266,7 @@ def _voxels(path: Path, root: Path) -> np.ndarray:
 
 
 def _resampled(volume: np.ndarray, sides: tuple[int, ...], *, order: int) -> np.ndarray:
-    """Channels (n, a, b, c) with other sides over the same space; voxels of a corner share that corner."""
+    """Channels (n, a, b, c) with other sides over the same space, from edge to edge."""
     from scipy.ndimage import zoom  # takes a moment to import
 
     factors = [new / old for new, old in zip(sides, volume.shape[1:], strict=True)]

@@ -16,8 +16,7 @@ class FCNOptions(Section):
     """The stages of an FCN, and how many of their maps it answers from."""
 
     channels: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (16, 32, 64, 128)
-    """Of each stage, which halves the image's sides once more; with five, `skips` of 0, 1 and 2 are the
-    paper's FCN-32s, 16s and 8s."""
+    """Of each stage, which halves the image's sides once more."""
     dense: Count = 128
     """Channels of the two layers that take the place of a classifier's dense ones."""
     skips: NonNegativeInt = 2
@@ -41,7 +40,10 @@ CARD = Card(
     options=FCNOptions,
     task=SEGMENT,
     takes=(IMAGES_WITH_MASKS,),
-    presets={"32s": {"skips": 0}, "16s": {"skips": 1}, "8s": {"skips": 2}},
+    presets={
+        name: {"channels": [16, 32, 64, 128, 128], "skips": skips}
+        for skips, name in enumerate(("32s", "16s", "8s"))
+    },
     # Pixels of noise, of which its maps are too coarse to learn most.
     tiny=(
         Tiny(options={"channels": [16, 32, 32], "dense": 32}, learned=1.3),
