@@ -30,15 +30,15 @@ _TRAINED = tuple(f"{drive:02}" for drive in (*range(8), 9, 10))
 
 
 class _Lasers(Section):
-    lines: Annotated[int, Field(ge=4, le=256)]
-    """Rows of a scan: directions between `down` and `up`."""
-    columns: Annotated[int, Field(ge=16, le=4096)]
-    """Columns of a scan: directions all around, or of `view`."""
-    up: Number
+    lines: Annotated[int, Field(ge=4, le=256)] = 64
+    """Rows of a scan: directions between `up` and `down`."""
+    columns: Annotated[int, Field(ge=16, le=4096)] = 512
+    """Columns of a scan: directions within `view`."""
+    up: Number = 3.0
     """The highest direction, in degrees above the horizon."""
-    down: Number
+    down: Number = -25.0
     """The lowest one."""
-    view: Annotated[float, Field(gt=0, le=360)]
+    view: Annotated[float, Field(gt=0, le=360)] = 360.0
     """How much of the circle is looked at, in degrees, around straight ahead."""
 
     @model_validator(mode="after")
@@ -58,10 +58,11 @@ class Scans(_Lasers, SplitSection):
     rows: Count = 400
     """How many scans to make."""
     lines: Annotated[int, Field(ge=4, le=256)] = 16
+    """Rows of a scan: directions between `up` and `down`."""
     columns: Annotated[int, Field(ge=16, le=4096)] = 128
-    up: Number = 3.0
-    down: Number = -25.0
+    """Columns of a scan: directions within `view`."""
     view: Annotated[float, Field(gt=0, le=360)] = 120.0
+    """How much of the circle is looked at, in degrees, around straight ahead."""
     objects: Annotated[tuple[NonNegativeInt, Count], Field(strict=False)] = (3, 8)
     """The fewest and the most objects of a scan: boxes and cylinders in equal shares."""
     farthest: Positive = 25.0
@@ -83,11 +84,6 @@ class SemanticKITTI(_Lasers, SourceSection):
     source: Literal["semantic-kitti"]
     path: FileName
     """The folder with `sequences` in it."""
-    lines: Annotated[int, Field(ge=4, le=256)] = 64
-    columns: Annotated[int, Field(ge=16, le=4096)] = 512
-    up: Number = 3.0
-    down: Number = -25.0
-    view: Annotated[float, Field(gt=0, le=360)] = 360.0
     train_drives: Annotated[tuple[Drive, ...], Field(min_length=1)] = _TRAINED
     """The drives to train on."""
     valid_drives: Annotated[tuple[Drive, ...], Field(min_length=1)] = ("08",)
