@@ -62,7 +62,7 @@ def augment(
         transforms: what `own_transforms` found.
 
     Raises:
-        DataError: the batch has no `image`.
+        DataError: the batch has no `image`, or a `mask` that own transforms would not move.
     """
     image, key = batch.get("image"), batch["key"]
     if image is None:

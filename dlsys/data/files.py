@@ -65,3 +65,33 @@ def listed(items: Sequence[str], separator: str, *, of: int | None = None) -> st
     if count > len(shown):
         shown.append(f"and {count - len(shown)} more")
     return separator.join(shown)
+
+
+def entries(folder: Path, root: Path) -> list[Path]:
+    """What a folder holds, by name, without hidden files.
+
+    Args:
+        root: the data set's folder, out of which no link may lead.
+
+    Raises:
+        DataError: the folder cannot be read, or holds a link that leads out of `root`.
+    """
+    try:
+        found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+    for entry in found:
+        # Someone else's data set must not be able to show a job files that it was not given.
+        if entry.is_symlink() and not _leads_into(entry, root):
+            raise DataError(
+                f"{entry.relative_to(root)}: is a link out of {root}, or in a circle; "
+                "put the file itself there"
+            )
+    return found
+
+
+def _leads_into(link: Path, root: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a circle; RuntimeError before Python 3.13
+        return False

@@ -68,6 +68,9 @@ class Values(Enum):
     BOX = "float32: left, top, right, bottom in the image's pixels; zeros where a row has fewer than others"
     BOX_CLASS = "int64 below Shape.classes; -1 where a row has fewer boxes than others"
     BOX_MASK = "bool: the pixels of each box's object; none where a row has fewer boxes than others"
+    SCAN = (
+        "float32: x, y, z in metres, strength in 0…1 and range of each return; zeros where nothing returned"
+    )
     PIXEL_CLASS = "int64 below Shape.classes; -1 where a pixel does not count"
 
 
@@ -129,7 +132,12 @@ IMAGES_WITH_MASKS = Rows(
 VOLUMES_WITH_MASKS = Rows(
     words="volumes with a class for each voxel",
     fields={"volume": Values.NUMBER, "mask": Values.PIXEL_CLASS},
-    examples=(Shape(row={"volume": (1, 16, 16, 16), "mask": (16, 16, 16)}, classes=2),),
+    examples=(Shape(row={"volume": (1, 8, 8, 12), "mask": (8, 8, 12)}, classes=2),),
+)
+SCANS_WITH_MASKS = Rows(
+    words="laser scans with a class for each point",
+    fields={"scan": Values.SCAN, "mask": Values.PIXEL_CLASS},
+    examples=(Shape(row={"scan": (5, 8, 32), "mask": (8, 32)}, classes=3),),
 )
 IMAGES_OF_SHAPES_AND_TEXTURES = Rows(
     words="images with classes of shapes and textures",

@@ -18,6 +18,7 @@ from dlsys.spec.rows import (
     IMAGES_WITH_INSTANCES,
     IMAGES_WITH_MASKS,
     POINTS,
+    SCANS_WITH_MASKS,
     TEXT,
     VOLUMES_WITH_MASKS,
     Rows,
@@ -101,11 +102,19 @@ DETECT_INSTANCES = Task(
 )
 SEGMENT = Task(
     name="segment",
-    takes=(IMAGES_WITH_MASKS, VOLUMES_WITH_MASKS),
+    takes=(IMAGES_WITH_MASKS, VOLUMES_WITH_MASKS, SCANS_WITH_MASKS),
     metrics={
         "pixel_accuracy": Metric(best="max", words="the share of pixels whose class is the most likely one"),
-        "miou": Metric(best="max", words="overlap by union of each class's pixels; the mean over classes"),
-        "dice": Metric(best="max", words="Dice's coefficient; the mean over the classes but the first"),
+        "miou": Metric(
+            best="max",
+            words="overlap by union of a class's pixels; the mean over classes that are or are found",
+        ),
+        "worst_iou": Metric(best="max", words="the least overlap by union of those classes"),
+        "dice": Metric(
+            best="max",
+            words="Dice's coefficient of those classes but the first, the ground; the mean over them",
+            always=False,
+        ),
     },
 )
 REGRESS = Task(

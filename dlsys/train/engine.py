@@ -198,7 +198,11 @@ def _write_pictures(loop: Loop, folder: Path) -> None:
     split = "test" if "test" in loop.sums else "valid"
     table = table_of(loop.sums.get(split, {}))
     if table is not None and is_main:
-        write_confusion(table.cpu(), loop.learnt["target"]["classes"], split, folder)
+        of = "rows" if "target" in loop.learnt else "pixels"
+        told = loop.learnt.get("target" if of == "rows" else of, {})
+        write_confusion(
+            table.cpu(), told.get("classes") or [*map(str, range(len(table)))], split, folder, of=of
+        )
     if split in loop.sums and is_main:
         write(workload.report(loop.sums[split], loop.learnt), folder)
     if is_main and any(isinstance(told, DataAugmentation) for told in loop.job.regularize):

@@ -49,7 +49,7 @@ def write_samples(
         samples = dict(workload.samples(model, seed))
         if type(workload).pictures is not Workload.pictures:
             plain, batch = loader.first(_ROWS)
-            samples |= workload.pictures(model, batch, plain["image"])
+            samples |= workload.pictures(model, batch, next(iter(plain.values())))
     write(samples, folder)
 
 
@@ -94,12 +94,15 @@ def _grid(images: Tensor) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
 
 
-def write_confusion(table: Tensor, classes: Sequence[str], split: str, folder: Path) -> None:
-    """Writes how many rows of each class were taken for which, as a table and as a picture.
+def write_confusion(
+    table: Tensor, classes: Sequence[str], split: str, folder: Path, *, of: str = "rows"
+) -> None:
+    """Writes how many rows (or pixels) of each class were taken for which, as a table and as a picture.
 
     Args:
         table: (classes, classes): true ones down, what they were taken for across.
         split: which rows, for the title.
+        of: what is counted; where there are too many to read, the picture shows shares.
         folder: gets `confusion.csv` and `confusion.png`.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,15 +119,16 @@ def write_confusion(table: Tensor, classes: Sequence[str], split: str, folder: P
     figure = Figure(figsize=(size + 0.5, size), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
-    shares = table / table.sum(1, keepdim=True).clamp(min=1)
+    shares, most = table / table.sum(1, keepdim=True).clamp(min=1), int(table.max())
     axis.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    shown = [name if len(name) <= 20 else name[:19] + "…" for name in classes]
-    axis.set_xticks(range(len(classes)), shown, rotation=45, ha="right")
-    axis.set_yticks(range(len(classes)), shown)
+    names = [name if len(name) <= 20 else name[:19] + "…" for name in classes]
+    axis.set_xticks(range(len(classes)), names, rotation=45, ha="right")
+    axis.set_yticks(range(len(classes)), names)
     axis.set_xlabel("taken for")
     axis.set_ylabel("true class")
     for row, column in ((r, c) for r in range(len(classes)) for c in range(len(classes)) if counts[r][c]):
         color = "white" if shares[row, column] > 0.5 else "black"
-        axis.text(column, row, counts[row][column], ha="center", va="center", color=color, fontsize=8)
-    axis.set_title(f"{split}: {int(table.sum()):,} rows", fontsize=10)
+        shown = counts[row][column] if most < 100_000 else f"{shares[row, column]:.3f}"
+        axis.text(column, row, shown, ha="center", va="center", color=color, fontsize=8)
+    axis.set_title(f"{split}: {int(table.sum()):,} {of}", fontsize=10)
     figure.savefig(folder / "confusion.png", dpi=120)

@@ -15,7 +15,21 @@ from dlsys.zoo.workload import Batch
 MOST = 50
 # Classes are uneven when the largest has this times as many training rows as the mean one.
 _UNEVEN = 1.5
-_NAME = "confusion"
+# The name of the table among a split's sums.
+TABLE = "confusion"
+
+
+def counted(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Labels of each class by what they were taken for: float64 (classes, classes).
+
+    Args:
+        outputs: logits (rows, classes, …).
+        labels: int64 (rows, …); negative ones do not count.
+    """
+    classes = outputs.shape[1]
+    counts = labels >= 0
+    places = labels[counts] * classes + outputs.detach().argmax(1)[counts]
+    return torch.bincount(places, minlength=classes**2).to(torch.float64).view(classes, classes)
 
 
 class Confusion:
@@ -44,27 +58,25 @@ class Confusion:
             batch: with a `label`, int64 (rows, …).
         """
         labels = batch["label"]
-        places = labels.flatten() * self._classes + outputs.detach().argmax(1).flatten()
-        counts = torch.bincount(places, minlength=self._classes**2).to(torch.float64)
-        found = {_NAME: counts.view(self._classes, self._classes)}
+        found = {TABLE: counted(outputs, labels)}
         if "auc" in self.modes and outputs.dim() == 2:
-            found[f"{_NAME}:auc"] = auc_histogram(outputs[:, 1] - outputs[:, 0], labels)
+            found[f"{TABLE}:auc"] = auc_histogram(outputs[:, 1] - outputs[:, 0], labels)
         return found
 
     def owns(self, name: str) -> bool:
         """Whether a sum is of these."""
-        return name.partition(":")[0] == _NAME
+        return name.partition(":")[0] == TABLE
 
     def results(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """The figures, from the sums over a whole split."""
-        table = sums[_NAME]
+        table = sums[TABLE]
         right, true, said = table.diagonal(), table.sum(1), table.sum(0)
         there, seen = true > 0, (true + said) > 0
         known = {
             "balanced_accuracy": float((right[there] / true[there]).mean()),
             "macro_f1": float((2 * right[seen] / (true + said)[seen]).mean()),
         }
-        if (histogram := sums.get(f"{_NAME}:auc")) is not None:
+        if (histogram := sums.get(f"{TABLE}:auc")) is not None:
             known["auc"] = auc(histogram)
         return {name: known[name] for name in self.modes if name in known}
 
@@ -80,5 +92,7 @@ def of_classes(learnt: Mapping[str, Any], taken: Collection[str] = ()) -> Confus
 
 
 def table_of(sums: Mapping[str, Tensor]) -> Tensor | None:
-    """The table among a split's sums; None where it was not counted."""
-    return sums.get(_NAME)
+    """The table among a split's sums; None where it was not counted, or is of more classes than anyone
+    reads."""
+    table = sums.get(TABLE)
+    return table if table is not None and len(table) <= MOST else None

@@ -64,6 +64,33 @@ def outlined(images: Tensor, found: Detections, least: float, *, truth: Objects)
     return torch.stack(sheets)
 
 
+def beside(images: Tensor, truth: Tensor, found: Tensor) -> Tensor:
+    """Images in grey, in which each pixel's class has a colour, as it is to the left and as it was found to
+    the right (below, where images are wide); the first class is seen through, and pixels that do not count
+    are black.
+
+    Args:
+        images: float (N, 1 or 3, H, W) in 0…1.
+        truth, found: int64 (N, H, W); −1 of `truth` does not count.
+
+    Returns:
+        float32 (N, 3, H′, W′) in 0…1, enlarged.
+    """
+    sheets = []
+    for image, true, said in zip(images, truth, found, strict=True):
+        halves = []
+        for classes in (true, torch.where(true < 0, true, said)):
+            picture, factor = enlarged(image.mean(0, keepdim=True))
+            large = classes.repeat_interleave(int(factor), 0).repeat_interleave(int(factor), 1)
+            for kind in range(1, int(large.max()) + 1):
+                _tint(picture, large == kind, COLOURS[(kind - 1) % len(COLOURS)])
+            picture.paste((0, 0, 0), (0, 0), Image.fromarray((large < 0).byte().cpu().numpy() * 255))
+            halves.append(np.asarray(picture))
+        sheet = np.concatenate(halves, axis=1 if image.shape[-1] < 2 * image.shape[-2] else 0)
+        sheets.append(torch.from_numpy(sheet.copy()).permute(2, 0, 1).float() / 255)
+    return torch.stack(sheets)
+
+
 def enlarged(image: Tensor) -> tuple[Image.Image, float]:
     """An image (1 or 3, H, W) in 0…1 as a picture large enough to read, and how many times larger it is."""
     factor = max(1, round(_SIDE / max(image.shape[-2:])))

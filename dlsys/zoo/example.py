@@ -70,8 +70,16 @@ def batch_of(rows: Rows, shape: Shape, count: int, *, seed: int = 0) -> Batch:
             case Values.BOX_MASK:
                 batch[name] = _inside(batch["boxes"], *size[-2:])
             case Values.PIXEL_CLASS:
-                batch[name] = whole(shape.classes, *size)
+                # Told by the first channel (of a scan by the strength), so that there is something to find.
+                seen = batch["scan"][:, 3] if "scan" in batch else next(iter(batch.values()))[:, 0]
+                share = torch.special.ndtr(seen) if "volume" in batch else seen
+                batch[name] = (share * shape.classes).long().clamp(max=shape.classes - 1)
                 batch[name][..., 0] = -1
+            case Values.SCAN:
+                batch[name] = torch.randn(size, generator=generator)
+                batch[name][:, 3].uniform_(0, 1, generator=generator)
+                batch[name][:, 4] = batch[name][:, :3].norm(dim=1)
+                batch[name][..., 0] = 0
             case Values.RING:
                 angle = torch.arange(count) * (2 * math.pi / shape.planted["modes"])
                 centre = shape.planted["radius"] * torch.stack([angle.cos(), angle.sin()], dim=1)

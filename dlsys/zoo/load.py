@@ -27,6 +27,7 @@ from dlsys.zoo.library import built
 from dlsys.zoo.objective import loss_function
 from dlsys.zoo.tasks.classify import Classify
 from dlsys.zoo.tasks.regress import Regress
+from dlsys.zoo.tasks.segment import Segment
 from dlsys.zoo.workload import Workload
 
 
@@ -91,12 +92,11 @@ def workload_of(job: TrainJob, shape: Shape, learnt: Mapping[str, Any]) -> Workl
     """
     workload = load_workload(job.workload, job.model, shape, job.inputs)
     leaves_open = isinstance(workload, PlainModel | Classify | Regress)
-    if not leaves_open and not (job.loss or job.metrics):
-        return workload
-    if not leaves_open:
+    leaves_loss_open = leaves_open or isinstance(workload, Segment)
+    if (job.loss and not leaves_loss_open) or (job.metrics and not leaves_open):
+        own = "metrics" if leaves_loss_open else "a loss and metrics"
         raise UsageError(
-            f"{'loss' if job.loss else 'metrics'}: {job.workload} has a loss and metrics of its own: "
-            "leave it out"
+            f"{'metrics' if leaves_loss_open else 'loss'}: {job.workload} has {own} of its own: leave it out"
         )
     if job.loss:
         workload.loss = loss_function(job.loss, shape, learnt)
@@ -106,7 +106,7 @@ def workload_of(job: TrainJob, shape: Shape, learnt: Mapping[str, Any]) -> Workl
         if taken := sorted(job.metrics.keys() & workload.modes.keys()):
             raise UsageError(f"metrics.{taken[0]}: {job.workload} measures it already: give it another name")
         workload.measures = [Measures(job.metrics, shape)]
-    if confusion := of_classes(learnt, {*job.metrics, *workload.modes}):
+    if leaves_open and (confusion := of_classes(learnt, {*job.metrics, *workload.modes})):
         workload.measures = [*workload.measures, confusion]
     if "texture" in shape.row and "label" in shape.row:
         workload.measures = [*workload.measures, ShapeBias()]

@@ -1,4 +1,8 @@
-"""The losses that a job can name: each the mean over a batch's rows."""
+"""The losses that a job can name: each the mean over a batch's rows.
+
+A row may have a label for each of its places: its loss is then the mean over those that count, whose label is
+0 or more, and 0 where none does. So any number of workers computes the same.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,7 @@ def loss_function(options: spec.Objective, shape: Shape, learnt: Mapping[str, An
             function, options.options, owner=options.name, field="loss", besides=_first_two(function)
         )
         return partial(_own, function, own)
-    if options.name in spec.FOR_CLASSES and not shape.classes:
+    if options.name in spec.FOR_PIXELS and not shape.classes:
         raise UsageError(
             f"loss.name: {options.name} is of classes, and these rows have {', '.join(shape.row)}"
         )
@@ -49,14 +53,16 @@ def loss_function(options: spec.Objective, shape: Shape, learnt: Mapping[str, An
     match options:
         case spec.CrossEntropy():
             weights = _weights(options.class_weights, shape, learnt)
-            return partial(_cross_entropy, smoothing=options.label_smoothing, weights=weights)
+            return partial(cross_entropy, smoothing=options.label_smoothing, weights=weights)
         case spec.Focal():
-            return partial(
-                _focal, gamma=options.gamma, weights=_weights(options.class_weights, shape, learnt)
-            )
+            return partial(focal, gamma=options.gamma, weights=_weights(options.class_weights, shape, learnt))
         case spec.Hinge():
             weights = _weights(options.class_weights, shape, learnt)
             return partial(hinge, way=options.way, margin=options.margin, weights=weights)
+        case spec.Dice():
+            if "mask" not in shape.row:
+                raise UsageError(f"loss.name: dice is of a mask, and these rows have {', '.join(shape.row)}")
+            return partial(dice, smooth=options.smooth)
         case spec.SquaredError():
             return lambda outputs, target: F.mse_loss(outputs.reshape(target.shape), target)
         case spec.AbsoluteError():
@@ -101,16 +107,19 @@ def _weights(said: Sequence[float] | str | None, shape: Shape, learnt: Mapping[s
     return torch.tensor([float(factor) for factor in said])
 
 
-def _cross_entropy(outputs: Tensor, label: Tensor, *, smoothing: float, weights: Tensor | None) -> Tensor:
-    losses = F.cross_entropy(outputs, label, label_smoothing=smoothing, reduction="none")
-    return (losses if weights is None else losses * weights.to(losses)[label]).mean()
+def cross_entropy(
+    outputs: Tensor, label: Tensor, *, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """The mean over rows of the cross-entropy of logits (rows, classes, …), of labels int64 (rows, …)."""
+    losses = F.cross_entropy(outputs, _told(label), label_smoothing=smoothing, reduction="none")
+    return _mean_of_rows(losses, label, weights)
 
 
-def _focal(outputs: Tensor, label: Tensor, *, gamma: float, weights: Tensor | None) -> Tensor:
-    losses = F.cross_entropy(outputs, label, reduction="none")
+def focal(outputs: Tensor, label: Tensor, *, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
+    """Likewise, × (1 − p)^gamma with the label's probability p (Lin et al. 2017)."""
+    losses = F.cross_entropy(outputs, _told(label), reduction="none")
     # 1 − p = −expm1(−loss), which is exact where p is near 1.
-    losses = losses * (-torch.expm1(-losses)).pow(gamma)
-    return (losses if weights is None else losses * weights.to(losses)[label]).mean()
+    return _mean_of_rows(losses * (-torch.expm1(-losses)).pow(gamma), label, weights)
 
 
 def hinge(
@@ -137,3 +146,34 @@ def hinge(
         others = outputs.masked_fill(own, -torch.inf).amax(1)
         losses = F.relu(margin + others - outputs.gather(1, label[:, None])[:, 0])
     return (losses if weights is None else losses * weights.to(losses)[label]).mean()
+
+
+def dice(outputs: Tensor, label: Tensor, *, smooth: float = 1.0) -> Tensor:
+    """The mean over rows of 1 − Dice's coefficient, Σ 2pg / Σ (p² + g²), with probabilities p and labels g
+    (Milletari et al. 2016); the mean over the classes but the first. A row of which nothing counts has 0.
+
+    Args:
+        outputs: logits (rows, classes, …), of 2 classes or more.
+        label: int64 (rows, …).
+        smooth: pixels added above and below the line.
+    """
+    counts = (label >= 0).flatten(1)[:, None]
+    likely = outputs.softmax(1).flatten(2)[:, 1:] * counts
+    kinds = torch.arange(1, outputs.shape[1], device=label.device)
+    so = (label.flatten(1)[:, None] == kinds[:, None]).to(likely)
+    both, each = (likely * so).sum(2), (likely.square() + so).sum(2)
+    return (1 - (2 * both + smooth) / (each + smooth)).mean()
+
+
+def _told(label: Tensor) -> Tensor:
+    """Labels with torch's own number for those that do not count."""
+    return label.masked_fill(label < 0, -100)
+
+
+def _mean_of_rows(losses: Tensor, label: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean over rows of the mean over each row's labels that count, whose losses others have as 0."""
+    if weights is not None:
+        losses = losses * weights.to(losses)[label.clamp(min=0)]
+    if losses.dim() == 1:
+        return losses.mean()
+    return (losses.flatten(1).sum(1) / (label >= 0).flatten(1).sum(1).clamp(min=1)).mean()

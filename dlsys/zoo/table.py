@@ -1,11 +1,14 @@
 """The catalogue's names: each stands for a folder of the zoo, or for a preset of what is in it."""
 
 WORKLOADS = {
+    "3d-unet": "vision.unet_3d",
     "alexnet": "vision.alexnet",
     "char-rnn": "language.char_rnn",
+    "deeplab-v3": "vision.deeplab_v3",
     "densenet": "vision.library:densenet-121",
     "dlrm": "recommend.dlrm",
     "efficientnet": "vision.library:efficientnet-b0",
+    "fcn": "vision.fcn",
     "gan": "generate.gan",
     "googlenet": "vision.library:googlenet",
     "hog-svm": "vision.hog_svm",
@@ -34,9 +37,12 @@ WORKLOADS = {
     "senet": "vision.library:se-resnet-50",
     "shufflenet": "vision.library:shufflenet-v2",
     "softmax-regression": "foundation.softmax_regression",
-    "ssd": "vision.ssd",
     "squeezenet": "vision.library:squeezenet-1.0",
     "surf-svm": "vision.surf_svm",
+    "squeezeseg-v2": "vision.squeezeseg",
+    "ssd": "vision.ssd",
+    "unet": "vision.unet",
+    "v-net": "vision.v_net",
     "vgg": "vision.vgg",
     "vgg-11": "vision.vgg:11",
     "vgg-13": "vision.vgg:13",

@@ -203,7 +203,8 @@ class Workload:
 
         Args:
             batch: rows for validation, or of the test if there is one.
-            images: their `image` before `data.normalize`, (N, C, H, W) in 0…1.
+            images: their first field as the source has it: `image` (N, C, H, W) in 0…1, before
+                `data.normalize`.
         """
         return {}
 

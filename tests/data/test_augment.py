@@ -143,3 +143,21 @@ def test_patterns_have_no_mean_and_a_deviation_of_one() -> None:
     assert pattern.shape == (50, 1, 20, 30)
     assert pattern.mean((1, 2, 3)).abs().max() < 1e-5
     torch.testing.assert_close(pattern.std((1, 2, 3), correction=0), torch.ones(50))
+
+
+def test_masks_move_with_their_images() -> None:
+    batch = make(60)
+    # Each pixel's class is told by its brightness; what is shifted in does not count.
+    batch["mask"] = (batch["image"][:, 0] * 7).long()
+    varied = augment(batch, options(flip=True, shift=2))
+    inside = varied["image"].abs().sum(1) > 0
+    assert torch.equal(varied["mask"][inside], (varied["image"][:, 0] * 7).long()[inside])
+    assert (varied["mask"][~inside] == -1).all()
+    assert (~inside).any()
+    assert not torch.equal(varied["mask"], batch["mask"])
+
+
+def test_own_transforms_would_leave_a_mask_behind() -> None:
+    batch = {**make(2), "mask": torch.zeros(2, 5, 6, dtype=torch.int64)}
+    with pytest.raises(DataError, match="these rows have places in their images"):
+        augment(batch, options(), [lambda image: image])

@@ -22,9 +22,12 @@ from dlsys.data.features.csv_text import read_csv
 from dlsys.data.features.files import csv_file
 from dlsys.data.images.idx import idx_files
 from dlsys.data.images.image_folder import image_folder
+from dlsys.data.images.mask_folder import mask_folder
+from dlsys.data.scans.kitti import semantic_kitti
 from dlsys.data.text.text_file import text_file
+from dlsys.data.volumes.nifti import nifti
 from dlsys.errors import DataError
-from dlsys.spec.data import COCO, CSVFile, IDXFiles, ImageFolder, TextFile
+from dlsys.spec.data import COCO, CSVFile, IDXFiles, ImageFolder, MaskFolder, Nifti, SemanticKITTI, TextFile
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -143,6 +146,44 @@ def test_annotations(annotations: Any, image: dict[str, Any], sides: dict[str, A
         Path(folder, "a.json").write_text(json.dumps(told))
         options = COCO(source="coco", annotations="a.json", images=".", size=16, test=0, wanted="instances")
         use(load(options, Path(folder)))
+
+
+@quick
+@given(data=st.tuples(heads, st.binary(max_size=60)).map(b"".join))
+def test_masks(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        for part in ("images", "masks"):
+            Path(folder, part).mkdir()
+            for number in range(2):
+                Path(folder, part, f"{number}.png").write_bytes(data)
+        options = {"source": "mask-folder", "path": ".", "test": 0.0}
+        use(mask_folder(MaskFolder.model_validate(options), Path(folder)))
+
+
+nifti_heads = st.sampled_from([b"", b"\x5c\x01\0\0", b"\x1f\x8b\x08"])
+
+
+@quick
+@given(data=st.tuples(nifti_heads, st.binary(max_size=400)).map(b"".join), zipped=st.booleans())
+def test_volumes(data: bytes, zipped: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        for part in ("images", "labels"):
+            Path(folder, part).mkdir()
+            Path(folder, part, "0.nii" + ".gz" * zipped).write_bytes(data)
+        options = {"source": "nifti", "path": ".", "classes": ["a", "b"]}
+        use(nifti(Nifti.model_validate(options), Path(folder)))
+
+
+@quick
+@given(points=st.binary(max_size=80), labels=st.binary(max_size=20))
+def test_scans_of_kitti(points: bytes, labels: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        for part, ending, data in (("velodyne", "bin", points), ("labels", "label", labels)):
+            base = Path(folder, "sequences", "08", part)
+            base.mkdir(parents=True)
+            (base / f"0.{ending}").write_bytes(data)
+        options = {"source": "semantic-kitti", "path": ".", "train_drives": ["08"]}
+        use(semantic_kitti(SemanticKITTI.model_validate(options), Path(folder)))
 
 
 text = st.lists(

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -57,6 +58,37 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     "image-folder": ({"path": "pictures", "size": 8, "valid": 0.2}, IMAGE, 20),
     "textures": ({"rows": 200, "size": 16}, IMAGE, 200),
     "shapes-and-textures": ({"rows": 200, "size": 16}, {**IMAGE, "texture": torch.int64}, 200),
+    "mask-folder": (
+        {"path": "masked", "size": 8, "valid": 0.2, "classes": ["a", "b", "c"]},
+        {"image": torch.float32, "mask": torch.int64},
+        10,
+    ),
+    "ellipsoids": (
+        {"rows": 12, "size": 16, "radii": [2, 4]},
+        {"volume": torch.float32, "mask": torch.int64},
+        12,
+    ),
+    "nifti": (
+        {"path": "volumes", "size": [8, 8, 8], "patches": "centre", "classes": ["a", "b", "c"]},
+        {"volume": torch.float32, "mask": torch.int64},
+        10,
+    ),
+    "scans": (
+        {"rows": 12, "lines": 8, "columns": 32},
+        {"scan": torch.float32, "mask": torch.int64},
+        12,
+    ),
+    "semantic-kitti": (
+        {
+            "path": "kitti",
+            "train_drives": ["00"],
+            "lines": 8,
+            "columns": 32,
+            "classes": {"a": [0], "b": [1], "c": [2]},
+        },
+        {"scan": torch.float32, "mask": torch.int64},
+        6,
+    ),
     "synthetic-ctr": (
         {"rows": 300, "cardinality": 9},
         {"dense": torch.float32, "sparse": torch.int64, "label": torch.float32},
@@ -94,6 +126,28 @@ def write_files(folder: Path) -> None:
         for i in range(10):
             pixels = generator.integers(256, size=(9, 11, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "pictures" / name / f"{i}.png")
+    write_masks(folder, generator)
+
+
+def write_masks(folder: Path, generator: np.random.Generator) -> None:
+    """Images, volumes and scans with three classes."""
+    for name in ("masked/images", "masked/masks", "volumes/images", "volumes/labels"):
+        (folder / name).mkdir(parents=True)
+    for i in range(10):
+        pixels = generator.integers(256, size=(9, 11, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "masked" / "images" / f"{i}.png")
+        Image.fromarray(pixels[..., 0] % 3).save(folder / "masked" / "masks" / f"{i}.png")
+        voxels = generator.normal(size=(9, 8, 8)).astype(np.float32)
+        for part, stored in (("images", voxels), ("labels", (voxels > 0).astype(np.uint8) + (voxels > 1))):
+            nibabel.save(nibabel.Nifti1Image(stored, np.eye(4)), folder / "volumes" / part / f"{i}.nii.gz")
+    for drive in ("00", "08"):
+        base = folder / "kitti" / "sequences" / drive
+        for part in ("velodyne", "labels"):
+            (base / part).mkdir(parents=True)
+        for i in range(3):
+            points = generator.normal(size=(200, 4), scale=(9, 9, 1, 1)).astype("<f4")
+            (base / "velodyne" / f"{i}.bin").write_bytes(points.tobytes())
+            (base / "labels" / f"{i}.label").write_bytes((np.arange(200) % 3).astype("<u4").tobytes())
 
 
 def read(name: str, folder: Path, **options: Any) -> Splits:
@@ -145,7 +199,7 @@ def test_fields_are_as_the_shape_says(name: str, folder: Path) -> None:
     if "image" in batch:
         assert 0 <= batch["image"].min() < batch["image"].max() <= 1
     if splits.shape.classes:
-        labels = batch["labels"] if "labels" in batch else batch["label"]
+        labels = next(batch[name] for name in ("label", "labels", "mask") if name in batch)
         assert set(labels.flatten().tolist()) - {-1} == set(range(splits.shape.classes))
     for column, values in enumerate(splits.shape.cardinalities):
         assert 0 <= batch["sparse"][:, column].min() <= batch["sparse"][:, column].max() < values
@@ -190,18 +244,19 @@ def test_a_batch_has_the_rows_asked_for_in_order(name: str, folder: Path) -> Non
 
 
 def test_another_split_seed_gives_other_rows(name: str, folder: Path) -> None:
-    if name in ("text", "pydoc"):
-        return  # split by position
+    if name in ("text", "pydoc", "semantic-kitti"):
+        return  # split by position, or by drives
     first, second = (everything(read(name, folder, split_seed=seed).valid) for seed in (0, 1))
     assert any(not torch.equal(first[field], second[field]) for field in first)
 
 
 def test_no_test_set_when_its_share_is_zero(name: str, folder: Path) -> None:
-    if name != "idx":  # which has a test file
+    if name not in ("idx", "semantic-kitti"):  # which name their own
         splits = read(name, folder, test=0.0)
         assert splits.test is None
         assert len(splits.valid) > 0
 
 
 def test_validation_is_never_empty(name: str, folder: Path) -> None:
-    assert len(read(name, folder, valid=1e-9).valid) > 0
+    if name != "semantic-kitti":
+        assert len(read(name, folder, valid=1e-9).valid) > 0

@@ -15,9 +15,18 @@ SOURCES = {
     "csv": "{source: csv, path: here, target: y}",
     "image-folder": "{source: image-folder, path: here}",
     "idx": "{source: idx, path: here}",
+    "mask-folder": "{source: mask-folder, path: here}",
+    "nifti": "{source: nifti, path: here}",
+    "semantic-kitti": "{source: semantic-kitti, path: here}",
     "text": "{source: text, path: here}",
 }
-WORKLOADS = {"csv": "softmax-regression", "text": "char-rnn"}
+WORKLOADS = {
+    "csv": "softmax-regression",
+    "mask-folder": "unet",
+    "nifti": "v-net",
+    "semantic-kitti": "squeezeseg-v2",
+    "text": "char-rnn",
+}
 TRAIN = (
     "kind: train\nname: t\nworkload: {workload}\ndata: {data}\nbatch_size: 4\noptimizer: {{name: sgd}}\n"
     "stop: {{epochs: 1}}\n"

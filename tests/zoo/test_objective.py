@@ -70,6 +70,12 @@ def test_losses_of_classes(options: spec.Objective, expected: Tensor) -> None:
     torch.testing.assert_close(sum(halves) / 2, found(LOGITS, LABELS))
 
 
+def test_labels_may_be_shares_of_classes() -> None:
+    shares = torch.softmax(LOGITS.flip(0), 1)
+    found = loss_function(spec.CrossEntropy(name="cross-entropy"), CLASSES, {})
+    torch.testing.assert_close(found(LOGITS, shares), F.cross_entropy(LOGITS, shares))
+
+
 def test_focal_minds_certain_rows_less() -> None:
     loss = loss_function(spec.Focal(name="focal", gamma=2), CLASSES, {})
     p = LOGITS.softmax(1)[torch.arange(20), LABELS]

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from dlsys.data.dataset import Splits
-from dlsys.data.files import listed
-from dlsys.data.images.decode import FORMATS, SUFFIXES, damage, shown
+from dlsys.data.files import entries, listed
+from dlsys.data.images.decoding import SUFFIXES, Form, damage, decoded
 from dlsys.data.images.normalize import Scaling, normalized
 from dlsys.data.split import split_rows
 from dlsys.errors import DataError
@@ -38,7 +37,7 @@ class _ImageFiles:
     paths: list[Path]
     labels: np.ndarray
     root: Path
-    form: _Form
+    form: Form
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -48,54 +47,8 @@ class _ImageFiles:
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Raises DataError for a file that can't be decoded, naming it."""
-        image = _images([self.paths[row] for row in rows], self.form, self.root)
+        image = decoded([self.paths[row] for row in rows], self.form, self.root)
         return {"image": image, "label": torch.from_numpy(self.labels[rows])}
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What every image becomes, as `ImageFolder` says it."""
-
-    size: int
-    channels: int
-    resize: str = "crop"
-
-    def decode(self, path: Path) -> np.ndarray:
-        """An image as a square: uint8 (size, size, C).
-
-        As a viewer shows it: turned as its EXIF tag says, and on white where it is transparent.
-        """
-        square = (self.size, self.size)
-        with Image.open(path, formats=FORMATS) as image:
-            # JPEG can be decoded at a half, quarter or eighth: never below the size given here.
-            image.draft("L" if self.channels == 1 else "RGB", square)
-            picture = shown(image, self.channels)
-            if self.resize == "stretch":
-                fitted = picture.resize(square, Image.Resampling.BILINEAR)
-            else:
-                fitted = ImageOps.fit(picture, square, Image.Resampling.BILINEAR)
-        return np.asarray(fitted).reshape(*square, self.channels)
-
-
-def _images(paths: Sequence[Path], form: _Form, root: Path | None) -> Tensor:
-    """float32 (N, C, size, size) in 0…1.
-
-    Args:
-        root: the folder from which messages name files; None names them as they are.
-
-    Raises:
-        DataError: a file cannot be decoded; names it.
-    """
-    pixels = np.empty((len(paths), form.size, form.size, form.channels), dtype=np.uint8)
-    for place, path in enumerate(paths):
-        try:
-            pixels[place] = form.decode(path)
-        except Exception as error:  # pillow raises almost anything on a damaged file
-            raise DataError(
-                f"{path.relative_to(root) if root else path}: cannot be decoded: {error}",
-                hint=f"mend the file or move it out of {root}" if root else "",
-            ) from error
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).contiguous()
 
 
 def images_of(learnt: Mapping[str, Any], paths: Sequence[Path]) -> Tensor:
@@ -109,8 +62,8 @@ def images_of(learnt: Mapping[str, Any], paths: Sequence[Path]) -> Tensor:
         DataError: one cannot be decoded.
     """
     told = learnt["image"]
-    form = _Form(told["size"], told["channels"], told.get("resize", "crop"))
-    image = _images(paths, form, None)
+    form = Form(told["size"], told["channels"], told.get("resize", "crop"))
+    image = decoded(paths, form, None)
     if "mean" not in told:
         return image
     return Scaling(tuple(told["mean"]), tuple(told["std"]))({"image": image})["image"]
@@ -198,31 +151,8 @@ def _given_parts(root: Path, name: str) -> list[str]:
     return given
 
 
-def _entries(folder: Path, root: Path) -> list[Path]:
-    """What a folder holds, by name, without hidden files."""
-    try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
-    for entry in entries:
-        # Someone else's data set must not be able to show a job files that it was not given.
-        if entry.is_symlink() and not _leads_into(entry, root):
-            raise DataError(
-                f"{entry.relative_to(root)}: is a link out of {root}, or in a circle; "
-                "put the file itself there"
-            )
-    return entries
-
-
-def _leads_into(link: Path, root: Path) -> bool:
-    try:
-        return link.resolve().is_relative_to(root)
-    except (OSError, RuntimeError):  # a circle; RuntimeError before Python 3.13
-        return False
-
-
 def _folders(folder: Path, root: Path) -> list[str]:
-    return [entry.name for entry in _entries(folder, root) if entry.is_dir()]
+    return [entry.name for entry in entries(folder, root) if entry.is_dir()]
 
 
 def _scan(
@@ -237,7 +167,7 @@ def _scan(
                 f"{(part / name).relative_to(root)}: class {name!r} is not in 'train'."
                 f"{did_you_mean(name, classes)} Known: {listed(classes, ', ')}"
             )
-        for path in _entries(part / name, root):
+        for path in entries(part / name, root):
             where = str(path.relative_to(root))
             if path.is_dir():
                 raise DataError(f"{where}: is a folder; images must lie in their class folder itself")
@@ -253,5 +183,5 @@ def _scan(
                 continue
             paths.append(path)
             labels.append(classes.index(name))
-    form = _Form(options.size, options.channels, options.resize)
+    form = Form(options.size, options.channels, options.resize)
     return _ImageFiles(paths, np.array(labels, dtype=np.int64), root, form)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlsys.data.dataset import Splits
 from dlsys.data.files import listed
-from dlsys.data.images.decode import FORMATS, damage, shown
+from dlsys.data.images.decoding import FORMATS, damage, shown
 from dlsys.data.images.masks import decoded
 from dlsys.data.images.normalize import normalized
 from dlsys.data.images.objects import ObjectRow, batched, of_classes

@@ -7,15 +7,17 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Field, Tag
 
-from dlsys.spec.data.boxes import COCO, KITTI, VOC, Shapes
+from dlsys.spec.data.boxes import COCO, KITTI, VOC, MaskFolder, Shapes
 from dlsys.spec.data.clicks import SyntheticCTR
 from dlsys.spec.data.features import BreastCancer, Piecewise
 from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder, ShapesAndTextures, Textures
 from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
+from dlsys.spec.data.scans import Scans, SemanticKITTI
 from dlsys.spec.data.section import SourceSection
 from dlsys.spec.data.tables import ArrowFile, CSVFile, JSONLines, ParquetFile
 from dlsys.spec.data.text import LabelledTexts, Pydoc, TextFile
+from dlsys.spec.data.volumes import Ellipsoids, Nifti
 
 
 def _told_apart(schema: dict[str, Any]) -> None:
@@ -42,6 +44,11 @@ Source = Annotated[
     | Annotated[Shapes, Tag("shapes")]
     | Annotated[Textures, Tag("textures")]
     | Annotated[ShapesAndTextures, Tag("shapes-and-textures")]
+    | Annotated[MaskFolder, Tag("mask-folder")]
+    | Annotated[Ellipsoids, Tag("ellipsoids")]
+    | Annotated[Nifti, Tag("nifti")]
+    | Annotated[Scans, Tag("scans")]
+    | Annotated[SemanticKITTI, Tag("semantic-kitti")]
     | Annotated[SyntheticCTR, Tag("synthetic-ctr")]
     | Annotated[GaussianRing, Tag("gaussian-ring")]
     | Annotated[Piecewise, Tag("piecewise")]
@@ -66,15 +73,20 @@ __all__ = [
     "BreastCancer",
     "CSVFile",
     "Digits",
+    "Ellipsoids",
     "GaussianRing",
     "IDXFiles",
     "ImageFolder",
     "JSONLines",
     "LabelledTexts",
+    "MaskFolder",
+    "Nifti",
     "OwnSource",
     "ParquetFile",
     "Piecewise",
     "Pydoc",
+    "Scans",
+    "SemanticKITTI",
     "Shapes",
     "ShapesAndTextures",
     "Source",

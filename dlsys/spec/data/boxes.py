@@ -13,6 +13,9 @@ from dlsys.spec.data.section import SourceSection, SplitSection
 from dlsys.spec.rows import IMAGES_WITH_BOXES, IMAGES_WITH_INSTANCES, IMAGES_WITH_MASKS, Rows
 from dlsys.spec.section import Bool, Count, FileName, Fraction, NonNegative, NonNegativeInt, Text
 
+# A file of masks holds whole numbers of 16 bits at most.
+PixelValue = Annotated[int, Field(strict=True, ge=0, le=65535)]
+
 Side = Annotated[int, Field(ge=16, le=4096)]
 
 
@@ -147,4 +150,41 @@ class Shapes(AskedSection, SplitSection):
                 raise ValueError(f"{name}: {least} is more than {most}: the smaller number stands first")
         if self.sides[0] < 4 or self.sides[1] > self.size:
             raise ValueError(f"sides: from 4 pixels to the image's {self.size}")
+        return self
+
+
+class MaskFolder(ImageSection, SplitSection):
+    """Images with an image of classes each, the mask: `images/` and `masks/` with the same file names, or
+    Pascal VOC's `JPEGImages/`, `SegmentationClass/` and lists of names, `ImageSets/Segmentation/train.txt`
+    and so on, which are the parts. Rows `image`, `mask`."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_MASKS}
+
+    source: Literal["mask-folder"]
+    path: FileName
+    """The folder: VOC's is `VOCdevkit/VOC2012`."""
+    size: Annotated[int, Field(ge=8, le=2048)] = 128
+    """Side in pixels that images and masks are scaled to, masks by their nearest pixel."""
+    resize: Literal["crop", "stretch"] = "crop"
+    """How an image that is no square becomes one: its shorter side is scaled and the centre taken, or each
+    side is scaled for itself."""
+    channels: Literal[1, 3] = 3
+    """1 for grey, 3 for RGB."""
+    classes: Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
+    """The classes' names, the ground first. By default VOC's 21 where the folder is of its layout, else
+    ground and object."""
+    values: tuple[PixelValue, ...] = ()
+    """What stands in a mask's pixels for each class, such as [0, 255]; by default 0, 1, 2 and so on, which is
+    what VOC's palette images hold."""
+    void: PixelValue | None = 255
+    """What stands for a pixel that does not count; `values` may have it instead."""
+
+    @model_validator(mode="after")
+    def _values_are_told_apart(self) -> MaskFolder:
+        if len(set(self.values)) < len(self.values):
+            raise ValueError("values: each class has a value of its own")
+        if self.values and len(self.values) != len(self.classes or ("ground", "object")):
+            raise ValueError(
+                f"values: there are {len(self.classes or (0, 1))} classes, got {len(self.values)} values"
+            )
         return self

@@ -1,4 +1,5 @@
-"""`loss:` and `metrics:` — what a plain model or a classifier learns by, and what else is measured of it."""
+"""`loss:` and `metrics:` — what a plain model, a classifier or a segmenter learns by, and what else is
+measured of the first two."""
 
 from __future__ import annotations
 
@@ -46,6 +47,15 @@ class Hinge(_Weighted):
     """How far; a linear model's weights are scaled with it."""
 
 
+class Dice(Section):
+    """1 − Dice's coefficient of what is likely and what is so (Milletari et al. 2016): the mean over the
+    classes but the first, of each row; for a class for each pixel, where few pixels are not ground."""
+
+    name: Literal["dice"]
+    smooth: Positive = 1.0
+    """Pixels that are added to what both have and to each: a row without a class then has a loss too."""
+
+
 class SquaredError(Section):
     """The mean squared error, for a `target`."""
 
@@ -86,7 +96,7 @@ def _tag(section: Any) -> str | None:
 
 
 def _told_apart(schema: dict[str, Any]) -> None:
-    tags = ["cross-entropy", "focal", "hinge", "mse", "mae", "huber", OWN_LOSS]
+    tags = ["cross-entropy", "focal", "hinge", "dice", "mse", "mae", "huber", OWN_LOSS]
     mapping = {tag: branch["$ref"] for tag, branch in zip(tags, schema["oneOf"], strict=True)}
     schema["discriminator"] = {"propertyName": "name", "mapping": mapping}
 
@@ -95,6 +105,7 @@ Objective = Annotated[
     Annotated[CrossEntropy, Tag("cross-entropy")]
     | Annotated[Focal, Tag("focal")]
     | Annotated[Hinge, Tag("hinge")]
+    | Annotated[Dice, Tag("dice")]
     | Annotated[SquaredError, Tag("mse")]
     | Annotated[AbsoluteError, Tag("mae")]
     | Annotated[Huber, Tag("huber")]
@@ -105,3 +116,4 @@ Objective = Annotated[
 
 # Losses by what they are for.
 FOR_CLASSES, FOR_TARGETS = ("cross-entropy", "focal", "hinge"), ("mse", "mae", "huber")
+FOR_PIXELS = ("cross-entropy", "focal", "dice")

@@ -22,7 +22,7 @@ from dlsys.spec.section import show
 from dlsys.spec.train import strategy_rules
 from dlsys.spec.train.average import SWA
 from dlsys.spec.train.job import TrainJob
-from dlsys.spec.train.objective import FOR_CLASSES, FOR_TARGETS, CrossEntropy, OwnLoss
+from dlsys.spec.train.objective import FOR_CLASSES, FOR_PIXELS, FOR_TARGETS, CrossEntropy, OwnLoss
 from dlsys.spec.train.regularizer import DataAugmentation
 from dlsys.spec.train.schedule import NEEDS_TOTAL
 from dlsys.spec.train.strategy import usual
@@ -306,10 +306,14 @@ def _workload_leaves_open_what_is_said(job: TrainJob) -> Found:
         return
     if job.inputs:
         yield ("inputs",), f"{job.workload} knows its inputs: leave it out"
-    fits = {"classify": FOR_CLASSES, "regress": FOR_TARGETS}.get(card.task.name)
-    for key, said in (("loss", job.loss), ("metrics", job.metrics)):
-        if said and fits is None:
-            yield (key,), f"{job.workload} has a loss and metrics of its own: leave it out"
+    fits = {"classify": FOR_CLASSES, "regress": FOR_TARGETS, "segment": FOR_PIXELS}.get(card.task.name)
+    own = "a loss and metrics" if fits is None else "metrics"
+    for key, said, is_open in (
+        ("loss", job.loss, fits),
+        ("metrics", job.metrics, fits not in (None, FOR_PIXELS)),
+    ):
+        if said and not is_open:
+            yield (key,), f"{job.workload} has {own} of its own: leave it out"
     if job.loss and fits and not isinstance(job.loss, OwnLoss) and job.loss.name not in fits:
         yield ("loss", "name"), f"{job.workload} learns by {' or '.join(fits)}, got {job.loss.name!r}"
 

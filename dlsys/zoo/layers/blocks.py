@@ -9,16 +9,18 @@ _GROUP = 8
 
 
 def convolution(
-    inputs: int, outputs: int, side: int = 3, *, stride: int = 1, dilation: int = 1
+    inputs: int, outputs: int, side: int = 3, *, stride: int = 1, dilation: int = 1, dims: int = 2
 ) -> nn.Sequential:
     """A convolution of `side` × `side` that keeps height and width (or divides them by `stride`, rounding
-    up), group norm and ReLU.
+    up), group norm and ReLU; of volumes with `dims=3`.
 
     Group norm (Wu and He 2018) and not batch norm: rows do not see each other, so any number of workers
     computes what one does, and detectors' small batches do it no harm.
     """
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, side, stride, dilation * (side // 2), dilation, bias=False),
+        (nn.Conv2d, nn.Conv3d)[dims - 2](
+            inputs, outputs, side, stride, dilation * (side // 2), dilation, bias=False
+        ),
         nn.GroupNorm(groups(outputs), outputs),
         nn.ReLU(inplace=True),
     )
