@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -46,6 +47,14 @@ class StepBatch:
     rows: int
 
 
+class Ahead(Protocol):
+    """Makes batches somewhere else, before they are asked for."""
+
+    def __call__(self, place: tuple[int, int], epoch: int, steps: range) -> Iterator[StepBatch]:
+        """The batches of some steps, in order, of a worker `place[0]` of `place[1]`; on the CPU."""
+        ...
+
+
 class Loader:
     """One split's batches for one worker.
 
@@ -56,9 +65,14 @@ class Loader:
         micro: micro-batches a step.
         device: where batches go.
         floats: the type that floating-point fields become; None leaves them.
-        prefetch: batches made ahead by a thread; 0 makes each when it is asked for.
+        prefetch: batches made ahead by a thread, where `ahead` makes none; 0 makes each when it is asked for.
         transforms: applied to each micro-batch, one after another (augmentation).
+
+    Attributes:
+        ahead: makes the batches instead, where other processes do (`dlsys.data.makers`).
     """
+
+    ahead: Ahead | None = None
 
     def __init__(
         self,
@@ -85,6 +99,10 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[StepBatch]:
         """The batches of an epoch from step `start` on."""
         steps = range(start, self.order.steps_per_epoch)
+        if self.ahead is not None:
+            rank, size, _ = self._place
+            yield from map(self._moved, self.ahead((rank, size), epoch, steps))
+            return
         if not self._prefetch:
             yield from (self.make(epoch, step) for step in steps)
             return
@@ -107,6 +125,10 @@ class Loader:
 
     def make(self, epoch: int, step: int, rank: int | None = None) -> StepBatch:
         """One batch: this worker's share of a step (from 0), or the one of another `rank`."""
+        return self._moved(self.make_here(epoch, step, rank))
+
+    def make_here(self, epoch: int, step: int, rank: int | None = None) -> StepBatch:
+        """As `make`, on the CPU and with numbers of the types that transforms give."""
         rows = self.order.step(epoch, step)
         own, size, micro = self._place
         micros = []
@@ -115,10 +137,15 @@ class Loader:
             batch["key"] = self._keys(epoch, share.rows)
             for transform in self._transforms:
                 batch = transform(batch)
-            if self._device.type != "cpu" or self._floats is not None:
-                batch = {name: self._placed(tensor) for name, tensor in batch.items()}
             micros.append(MicroBatch(batch, share.real / len(rows), share.real))
         return StepBatch(micros, len(rows))
+
+    def _moved(self, batch: StepBatch) -> StepBatch:
+        """The batch on the worker's device, in the types that it computes in."""
+        if self._device.type != "cpu" or self._floats is not None:
+            for micro in batch.micros:
+                micro.batch = {name: self._placed(tensor) for name, tensor in micro.batch.items()}
+        return batch
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device, self._floats if tensor.is_floating_point() else None)
