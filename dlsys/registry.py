@@ -126,6 +126,7 @@ SOURCES = Registry(
         "arrow": "dlsys.data.features.files:arrow_file",
         "jsonl": "dlsys.data.features.files:json_lines",
         "idx": "dlsys.data.images.idx:idx_files",
+        "cifar": "dlsys.data.images.cifar:cifar_files",
         "image-folder": "dlsys.data.images.image_folder:image_folder",
         "synthetic-ctr": "dlsys.data.clicks.synthetic_ctr:ctr",
         "gaussian-ring": "dlsys.data.points.gaussian_ring:gaussian_ring",

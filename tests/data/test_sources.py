@@ -46,6 +46,7 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     "arrow": ({"path": "a.arrow", "target": "y"}, {"features": torch.float32, "label": torch.int64}, 40),
     "jsonl": ({"path": "a.jsonl", "target": "y"}, {"features": torch.float32, "label": torch.int64}, 40),
     "idx": ({"path": "mnist"}, IMAGE, 30 + 10),
+    "cifar": ({"path": "cifar"}, IMAGE, 5 * 8 + 10),
     "image-folder": ({"path": "pictures", "size": 8, "valid": 0.2}, IMAGE, 20),
     "synthetic-ctr": (
         {"rows": 300, "cardinality": 9},
@@ -75,6 +76,11 @@ def write_files(folder: Path) -> None:
         (folder / "mnist" / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
         labels = np.array([0x801, rows], ">u4").tobytes() + bytes(i % 3 for i in range(rows))
         (folder / "mnist" / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    (folder / "cifar").mkdir()
+    for name, rows in (*((f"data_batch_{number}", 8) for number in range(1, 6)), ("test_batch", 10)):
+        records = generator.integers(256, size=(rows, 1 + 3072), dtype=np.uint8)
+        records[:, 0] = (np.arange(rows) + 8 * (ord(name[-1]) % 5)) % 10
+        (folder / "cifar" / f"{name}.bin").write_bytes(records.tobytes())
     for name in ("cat", "dog"):
         (folder / "pictures" / name).mkdir(parents=True)
         for i in range(10):
@@ -174,7 +180,7 @@ def test_another_split_seed_gives_other_rows(name: str, folder: Path) -> None:
 
 
 def test_no_test_set_when_its_share_is_zero(name: str, folder: Path) -> None:
-    if name != "idx":  # which has a test file
+    if name not in ("idx", "cifar"):  # which have test files
         splits = read(name, folder, test=0.0)
         assert splits.test is None
         assert len(splits.valid) > 0

@@ -15,6 +15,7 @@ SOURCES = {
     "csv": "{source: csv, path: here, target: y}",
     "image-folder": "{source: image-folder, path: here}",
     "idx": "{source: idx, path: here}",
+    "cifar": "{source: cifar, path: here}",
     "text": "{source: text, path: here}",
 }
 WORKLOADS = {"csv": "softmax-regression", "text": "char-rnn"}

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from dlsys.spec.data.clicks import SyntheticCTR
 from dlsys.spec.data.features import BreastCancer, Piecewise
-from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder
+from dlsys.spec.data.images import CIFARFiles, Digits, IDXFiles, ImageFolder
 from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
 from dlsys.spec.data.section import SourceSection
@@ -34,6 +34,7 @@ Source = Annotated[
     | Annotated[ArrowFile, Tag("arrow")]
     | Annotated[JSONLines, Tag("jsonl")]
     | Annotated[IDXFiles, Tag("idx")]
+    | Annotated[CIFARFiles, Tag("cifar")]
     | Annotated[ImageFolder, Tag("image-folder")]
     | Annotated[SyntheticCTR, Tag("synthetic-ctr")]
     | Annotated[GaussianRing, Tag("gaussian-ring")]
@@ -54,6 +55,7 @@ __all__ = [
     "SECTIONS",
     "ArrowFile",
     "BreastCancer",
+    "CIFARFiles",
     "CSVFile",
     "Digits",
     "GaussianRing",
