@@ -48,7 +48,7 @@ lint: env  ## ruff and mypy
 	@$(BIN)/mypy
 
 bench: env  ## compare with the peers, side by side: ratios, and benchmarks/results/*.json
-	@for file in startup tracking checkpoint tables launch outage ps ring pipeline sweep submit agents; do \
+	@for file in startup tracking checkpoint tables decode launch outage ps ring pipeline sweep submit agents; do \
 		$(BIN)/python benchmarks/$$file.py || exit 1; \
 	done
 

@@ -126,6 +126,7 @@ SOURCES = Registry(
         "arrow": "dlsys.data.features.files:arrow_file",
         "jsonl": "dlsys.data.features.files:json_lines",
         "idx": "dlsys.data.images.idx:idx_files",
+        "cifar": "dlsys.data.images.cifar:cifar_files",
         "image-folder": "dlsys.data.images.image_folder:image_folder",
         "coco": "dlsys.data.images.coco:coco",
         "voc": "dlsys.data.images.voc:voc",

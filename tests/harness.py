@@ -220,6 +220,7 @@ class _Pool:
 
 def _member(pipe: Any) -> None:
     torch.set_num_threads(1)
+    mp.current_process().daemon = False  # who has `data.workers` starts processes too
     gc.freeze()  # what was imported: every run collects its own garbage
     while True:
         try:

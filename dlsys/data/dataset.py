@@ -27,7 +27,7 @@ class Dataset(Protocol):
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
         """The rows with these numbers (int64, shape (n,)), in this order, as CPU tensors of
-        shape (n, …). Called from a background thread when the job asks for prefetching."""
+        shape (n, …). Called from a background thread or in forked processes where the job says so."""
         ...
 
 

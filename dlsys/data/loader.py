@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -47,6 +48,14 @@ class StepBatch:
     rows: int
 
 
+class Ahead(Protocol):
+    """Makes batches somewhere else, before they are asked for."""
+
+    def __call__(self, place: tuple[int, int], epoch: int, steps: range) -> Iterator[StepBatch]:
+        """The batches of some steps, in order, of a worker `place[0]` of `place[1]`; on the CPU."""
+        ...
+
+
 class Loader:
     """One split's batches for one worker.
 
@@ -57,11 +66,16 @@ class Loader:
         micro: micro-batches a step.
         device: where batches go.
         floats: the type that floating-point fields become; None leaves them.
-        prefetch: batches made ahead by a thread; 0 makes each when it is asked for.
+        prefetch: batches made ahead by a thread, where `ahead` makes none; 0 makes each when it is asked for.
         vary: applied to the rows of each micro-batch (augmentation).
         mix: then mixes them with others, which `dlsys.data.mixing.partners` names.
         scale: then brings them to what the model takes (normalization).
+
+    Attributes:
+        ahead: makes the batches instead, where other processes do (`dlsys.data.makers`).
     """
+
+    ahead: Ahead | None = None
 
     def __init__(
         self,
@@ -90,6 +104,10 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[StepBatch]:
         """The batches of an epoch from step `start` on."""
         steps = range(start, self.order.steps_per_epoch)
+        if self.ahead is not None:
+            rank, size, _ = self._place
+            yield from map(self._moved, self.ahead((rank, size), epoch, steps))
+            return
         if not self._prefetch:
             yield from (self.make(epoch, step) for step in steps)
             return
@@ -117,6 +135,10 @@ class Loader:
 
     def make(self, epoch: int, step: int, rank: int | None = None) -> StepBatch:
         """One batch: this worker's share of a step (from 0), or the one of another `rank`."""
+        return self._moved(self.make_here(epoch, step, rank))
+
+    def make_here(self, epoch: int, step: int, rank: int | None = None) -> StepBatch:
+        """As `make`, on the CPU and with numbers of the types that transforms give."""
         rows = self.order.step(epoch, step)
         own, size, micro = self._place
         micros = []
@@ -124,8 +146,6 @@ class Loader:
             batch = self._varied(epoch, share.rows)
             if self._scale is not None:
                 batch = self._scale(batch)
-            if self._device.type != "cpu" or self._floats is not None:
-                batch = {name: self._placed(tensor) for name, tensor in batch.items()}
             micros.append(MicroBatch(batch, share.real / len(rows), share.real))
         return StepBatch(micros, len(rows))
 
@@ -139,6 +159,13 @@ class Loader:
     def _fetched(self, epoch: int, rows: np.ndarray) -> Batch:
         batch = {**self.dataset.batch(rows), "key": self._keys(epoch, rows)}
         return self._vary(batch) if self._vary else batch
+
+    def _moved(self, batch: StepBatch) -> StepBatch:
+        """The batch on the worker's device, in the types that it computes in."""
+        if self._device.type != "cpu" or self._floats is not None:
+            for micro in batch.micros:
+                micro.batch = {name: self._placed(tensor) for name, tensor in micro.batch.items()}
+        return batch
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device, self._floats if tensor.is_floating_point() else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from dlsys import data as sources
 from dlsys.data.augment import augment, own_transforms
 from dlsys.data.dataset import Batch, Dataset
 from dlsys.data.loader import Loader
+from dlsys.data.makers import made_by
 from dlsys.data.mixing import mixed
 from dlsys.data.order import Order
 from dlsys.errors import UsageError
@@ -112,7 +113,10 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
             begin_here,
             steps_per_epoch=-(-len(splits.train) // batch_size),
         )
-        return _train(parts, strategy, splits, modes, around)
+        loaders = _loaders(parts, splits, batch_size)
+        # Before there is a model: the processes would share its memory.
+        with made_by(loaders, workers=job.data.workers, prefetch=job.data.prefetch):
+            return _train(parts, strategy, splits, loaders, modes, around)
     finally:
         strategy.close()
 
@@ -127,6 +131,7 @@ def _train(
     parts: Parts,
     strategy: Strategy,
     splits: sources.Splits,
+    loaders: Mapping[str, Loader],
     modes: dict[str, Literal["max", "min"]],
     around: Surroundings,
 ) -> Result:
@@ -137,7 +142,8 @@ def _train(
 
     batch_size = _batch_size(job, splits)
     _check_batch(batch_size, len(splits.train), strategy.data_place[1] * job.gradient.accumulate)
-    train, valid, test = _loaders(parts, splits, strategy.data_place, batch_size)
+    placed = {split: loader.placed(*strategy.data_place) for split, loader in loaders.items()}
+    train = placed["train"]
     steps_per_epoch = train.order.steps_per_epoch
     total = total_steps(job, steps_per_epoch)
     schedule = Schedule(
@@ -155,8 +161,8 @@ def _train(
         strategy=strategy,
         schedule=schedule,
         train=train,
-        valid=valid,
-        test=test if around.tested else None,
+        valid=placed["valid"],
+        test=placed.get("test") if around.tested else None,
         store=around.store,
         recorder=around.recorder,
         modes=modes,
@@ -267,9 +273,8 @@ def _check_batch(batch_size: int, rows: int, parts: int) -> None:
         raise UsageError(f"batch_size: {batch_size} rows cannot be shared by {parts} micro-batches")
 
 
-def _loaders(
-    parts: Parts, splits: sources.Splits, place: tuple[int, int], batch_size: int
-) -> tuple[Loader, Loader, Loader | None]:
+def _loaders(parts: Parts, splits: sources.Splits, batch_size: int) -> dict[str, Loader]:
+    """Each split's batches, by its name; which share of them is this worker's, the strategy says later."""
     job, workload = parts.job, parts.workload
     varied: Callable[[Batch], Batch] | None = None
     if augmentation := parts.regularizers.augmentation:
@@ -290,8 +295,6 @@ def _loaders(
         return Loader(
             dataset,
             Order(len(dataset), rows, kind, job.seed),
-            rank=place[0],
-            size=place[1],
             micro=job.gradient.accumulate if training else 1,
             device=parts.world.device,
             floats=parts.precision.floats,
@@ -302,8 +305,13 @@ def _loaders(
         )
 
     still: Literal["sequential", "streams"] = "streams" if workload.order == "streams" else "sequential"
-    test = loader(splits.test, still, False) if splits.test is not None else None
-    return loader(splits.train, workload.order, True), loader(splits.valid, still, False), test
+    loaders = {
+        "train": loader(splits.train, workload.order, True),
+        "valid": loader(splits.valid, still, False),
+    }
+    if splits.test is not None:
+        loaders["test"] = loader(splits.test, still, False)
+    return loaders
 
 
 def _agreed(choose: Callable[[], Saved | None], world: World) -> Saved | None:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import pickle
 import struct
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from dlsys.data import Splits, load
 from dlsys.data.features.columns import Column
 from dlsys.data.features.csv_text import read_csv
 from dlsys.data.features.files import csv_file
+from dlsys.data.images.cifar import cifar_files
 from dlsys.data.images.idx import idx_files
 from dlsys.data.images.image_folder import image_folder
 from dlsys.data.images.mask_folder import mask_folder
@@ -27,7 +29,17 @@ from dlsys.data.scans.kitti import semantic_kitti
 from dlsys.data.text.text_file import text_file
 from dlsys.data.volumes.nifti import nifti
 from dlsys.errors import DataError
-from dlsys.spec.data import COCO, CSVFile, IDXFiles, ImageFolder, MaskFolder, Nifti, SemanticKITTI, TextFile
+from dlsys.spec.data import (
+    COCO,
+    CIFARFiles,
+    CSVFile,
+    IDXFiles,
+    ImageFolder,
+    MaskFolder,
+    Nifti,
+    SemanticKITTI,
+    TextFile,
+)
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -96,6 +108,34 @@ def test_idx(images: bytes, labels: bytes, suffix: str) -> None:
             Path(folder, f"{part}-images-idx3-ubyte{suffix}").write_bytes(images)
             Path(folder, f"{part}-labels-idx1-ubyte{suffix}").write_bytes(labels)
         use(idx_files(IDXFiles(source="idx", path="."), Path(folder)))
+
+
+pickled = st.builds(
+    lambda protocol, keys, pixels, labels: pickle.dumps(
+        dict(zip(keys, (pixels, labels), strict=True)), protocol=protocol
+    ),
+    st.integers(0, 5),
+    st.sampled_from([("data", "labels"), (b"data", b"labels"), ("data", "fine_labels")]),
+    st.sampled_from(
+        [np.zeros((2, 3072), np.uint8), np.zeros((2, 9), np.uint8), np.zeros((2, 3072)), np.uint8(1), [1, 2]]
+    ),
+    st.lists(st.integers(-1, 11) | st.none(), max_size=2),
+)
+
+
+@quick
+@given(
+    data=st.binary(max_size=40)
+    | pickled
+    | st.tuples(pickled, st.integers(0, 400)).map(lambda found: found[0][: -found[1]])
+    | st.integers(0, 3).map(lambda rows: bytes(rows * 3073)),
+    ending=st.sampled_from(["", ".bin"]),
+)
+def test_cifar(data: bytes, ending: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(DataError):
+        for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+            Path(folder, f"{name}{ending}").write_bytes(data)
+        use(cifar_files(CIFARFiles(source="cifar", path="."), Path(folder)))
 
 
 heads = st.sampled_from(

@@ -55,6 +55,7 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     "kitti": ({"path": "kitti", "size": 32, "classes": ("a", "b")}, OBJECTS, 40),
     "shapes": ({"rows": 12, "size": 24, "sides": (6, 12), "wanted": "boxes"}, OBJECTS, 12),
     "idx": ({"path": "mnist"}, IMAGE, 30 + 10),
+    "cifar": ({"path": "cifar"}, IMAGE, 5 * 8 + 10),
     "image-folder": ({"path": "pictures", "size": 8, "valid": 0.2}, IMAGE, 20),
     "textures": ({"rows": 200, "size": 16}, IMAGE, 200),
     "shapes-and-textures": ({"rows": 200, "size": 16}, {**IMAGE, "texture": torch.int64}, 200),
@@ -121,6 +122,11 @@ def write_files(folder: Path) -> None:
     as_coco(rows, folder / "coco")
     as_voc(rows, folder / "voc", ("a", "b", "c"))
     as_kitti(rows, folder / "kitti", ("a", "b", "c"))
+    (folder / "cifar").mkdir()
+    for name, rows in (*((f"data_batch_{number}", 8) for number in range(1, 6)), ("test_batch", 10)):
+        records = generator.integers(256, size=(rows, 1 + 3072), dtype=np.uint8)
+        records[:, 0] = (np.arange(rows) + 8 * (ord(name[-1]) % 5)) % 10
+        (folder / "cifar" / f"{name}.bin").write_bytes(records.tobytes())
     for name in ("cat", "dog"):
         (folder / "pictures" / name).mkdir(parents=True)
         for i in range(10):
@@ -251,7 +257,7 @@ def test_another_split_seed_gives_other_rows(name: str, folder: Path) -> None:
 
 
 def test_no_test_set_when_its_share_is_zero(name: str, folder: Path) -> None:
-    if name not in ("idx", "semantic-kitti"):  # which name their own
+    if name not in ("idx", "cifar", "semantic-kitti"):  # which have their own
         splits = read(name, folder, test=0.0)
         assert splits.test is None
         assert len(splits.valid) > 0

@@ -18,6 +18,7 @@ SOURCES = {
     "mask-folder": "{source: mask-folder, path: here}",
     "nifti": "{source: nifti, path: here}",
     "semantic-kitti": "{source: semantic-kitti, path: here}",
+    "cifar": "{source: cifar, path: here}",
     "text": "{source: text, path: here}",
 }
 WORKLOADS = {

@@ -82,7 +82,8 @@ def _table(options: TableSection, folder: Path, read: _Read) -> Splits:
     if not all(place.exists() for place in places) or sum(map(_size, places)) <= LARGE:
         return make(None, None).splits()
     facts = [fact for place in places for fact in (digest(place), place.stat().st_mtime_ns)]
-    return kept(options.path, [*facts, options.model_dump(mode="json", exclude={"prefetch"})], make).splits()
+    told = options.model_dump(mode="json", exclude={"prefetch", "workers"})
+    return kept(options.path, [*facts, told], make).splits()
 
 
 def _size(path: Path) -> int:

@@ -72,14 +72,21 @@ class Form:
 def size_of(path: Path) -> tuple[int, int]:
     """Width and height of an image as a viewer shows it, from its header."""
     with Image.open(path, formats=FORMATS) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else image.size
+        return size_seen(image)
+
+
+def size_seen(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened image as a viewer shows it."""
+    turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (image.height, image.width) if turned else image.size
 
 
 def shown(image: Image.Image, channels: int) -> Image.Image:
     """An opened image, turned as its EXIF tag says, on white where it is transparent, as grey or RGB."""
     mode = "L" if channels == 1 else "RGB"
-    return _on_white(_eight_bits(ImageOps.exif_transpose(image))).convert(mode)
+    ImageOps.exif_transpose(image, in_place=True)
+    picture = _on_white(_eight_bits(image))
+    return picture if picture.mode == mode else picture.convert(mode)  # which would copy it
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -115,7 +122,8 @@ def decoded(paths: Sequence[Path], form: Form, root: Path | None) -> Tensor:
                 f"{path.relative_to(root) if root else path}: cannot be decoded: {error}",
                 hint=f"mend the file or move it out of {root}" if root else "",
             ) from error
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255).contiguous()
+    # Channels go first while they are bytes, a quarter of what they are as floats.
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
 def damage(path: Path) -> str:

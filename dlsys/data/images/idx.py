@@ -9,31 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dlsys.data.dataset import Splits
 from dlsys.data.files import read_bytes
+from dlsys.data.images.byte_images import ByteImages
 from dlsys.data.images.normalize import normalized
 from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.spec.data import IDXFiles
 from dlsys.spec.rows import Shape
-
-
-class _ByteImages:
-    """Grey images held as bytes, a quarter of their size as float32; scaled when fetched."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
-        self._images = images
-        self._labels = labels
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
-        image = torch.from_numpy(self._images[rows]).float().div(255).unsqueeze(1)
-        return {"image": image, "label": torch.from_numpy(self._labels[rows].astype(np.int64))}
 
 
 def idx_files(options: IDXFiles, folder: Path) -> Splits:
@@ -62,9 +46,9 @@ def idx_files(options: IDXFiles, folder: Path) -> Splits:
         labels=train_labels,
     )
     splits = Splits(
-        train=_ByteImages(train_images[parts.train], train_labels[parts.train]),
-        valid=_ByteImages(train_images[parts.valid], train_labels[parts.valid]),
-        test=_ByteImages(test_images, test_labels),
+        train=ByteImages(train_images[parts.train, None], train_labels[parts.train]),
+        valid=ByteImages(train_images[parts.valid, None], train_labels[parts.valid]),
+        test=ByteImages(test_images[:, None], test_labels),
         shape=Shape(
             row={"image": (1, *train_images.shape[1:]), "label": ()},
             classes=int(max(train_labels.max(), test_labels.max())) + 1,

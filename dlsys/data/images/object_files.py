@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dlsys.data.dataset import Splits
 from dlsys.data.files import listed
-from dlsys.data.images.decoding import FORMATS, damage, shown
+from dlsys.data.images.decoding import FORMATS, damage, shown, size_seen
 from dlsys.data.images.masks import decoded
 from dlsys.data.images.normalize import normalized
 from dlsys.data.images.objects import ObjectRow, batched, of_classes
@@ -109,16 +109,16 @@ def _as_written(image: Image.Image, scene: Scene, channels: int) -> Image.Image:
     Raises:
         DataError: neither has the size that was written down.
     """
-    plain = shown(image, channels)
-    if scene.size in (None, plain.size):
-        return plain
-    if scene.size == image.size:  # turned by a camera's mark, of which whoever drew the boxes knew nothing
+    stored = image.size
+    if scene.size in (None, seen := size_seen(image)):
+        return shown(image, channels)
+    if scene.size == stored:  # turned by a camera's mark, of which whoever drew the boxes knew nothing
         image.load()
         image.getexif().clear()
         image.info.pop("exif", None)
         return shown(image.copy(), channels)
     raise DataError(
-        f"{scene.where}: {scene.path} has {image.size[0]} × {image.size[1]} pixels, and its boxes are of "
+        f"{scene.where}: {scene.path} has {seen[0]} × {seen[1]} pixels, and its boxes are of "
         f"{scene.size[0]} × {scene.size[1]}: mend width and height, or bring the image that was labelled"
     )
 

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from dlsys.spec.data.boxes import COCO, KITTI, VOC, MaskFolder, Shapes
 from dlsys.spec.data.clicks import SyntheticCTR
 from dlsys.spec.data.features import BreastCancer, Piecewise
-from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder, ShapesAndTextures, Textures
+from dlsys.spec.data.images import CIFARFiles, Digits, IDXFiles, ImageFolder, ShapesAndTextures, Textures
 from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
 from dlsys.spec.data.scans import Scans, SemanticKITTI
@@ -37,6 +37,7 @@ Source = Annotated[
     | Annotated[ArrowFile, Tag("arrow")]
     | Annotated[JSONLines, Tag("jsonl")]
     | Annotated[IDXFiles, Tag("idx")]
+    | Annotated[CIFARFiles, Tag("cifar")]
     | Annotated[ImageFolder, Tag("image-folder")]
     | Annotated[COCO, Tag("coco")]
     | Annotated[VOC, Tag("voc")]
@@ -71,6 +72,7 @@ __all__ = [
     "VOC",
     "ArrowFile",
     "BreastCancer",
+    "CIFARFiles",
     "CSVFile",
     "Digits",
     "Ellipsoids",

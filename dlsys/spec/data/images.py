@@ -114,6 +114,22 @@ class IDXFiles(ImageSection):
     """Which rows are kept for it."""
 
 
+class CIFARFiles(ImageSection):
+    """CIFAR-10 or CIFAR-100, as its archives unpack: the binary version, or Python's."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
+
+    source: Literal["cifar"]
+    path: FileName
+    """The folder: cifar-10-batches-bin, cifar-100-binary, cifar-10-batches-py or cifar-100-python."""
+    labels: Literal["fine", "coarse"] = "fine"
+    """CIFAR-100's hundred classes, or the twenty that they belong to."""
+    valid: Share = 0.1
+    """The share of the training rows kept for validation."""
+    split_seed: NonNegativeInt = 0
+    """Which rows are kept for it."""
+
+
 class ImageFolder(ImageSection, SplitSection):
     """A folder with one folder of images for each class (ImageNet's layout)."""
 

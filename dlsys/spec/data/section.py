@@ -18,8 +18,12 @@ class SourceSection(Section):
     # The rows that it gives, by the setting that decides it (`task: regression`); "" where nothing does.
     GIVES: ClassVar[Mapping[str, Rows]]
 
+    workers: NonNegativeInt = 0
+    """Processes that make batches (decode, vary and scale their rows) beside each training worker; each is
+    worth a core besides those of `resources.cpus`. 0 makes them in the training process."""
     prefetch: NonNegativeInt = 0
-    """Batches made ahead by a background thread; worth it where rows are decoded from files."""
+    """Batches made ahead: by `workers`, all of them together, where 0 means two by each; without them, by a
+    background thread of the training process, where 0 makes each batch when it is needed."""
 
     @property
     def registered(self) -> str:

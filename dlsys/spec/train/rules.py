@@ -199,12 +199,22 @@ def _own_transforms_exist(job: TrainJob) -> Found:
     for path, name in job.code.items():
         if path[0] == "regularize":
             yield from own_code(name, path)
-            if job.data.prefetch:
+            if job.data.prefetch and not job.data.workers:
                 yield (
                     ("data", "prefetch"),
                     "transforms draw from torch's own generator, as dropout does, so no thread may make "
-                    "batches beside training: leave it out",
+                    "batches beside training: leave it out, or say data.workers, which are processes",
                 )
+
+
+@_RULES.on("data")
+def _ahead_for_all(job: TrainJob) -> Found:
+    if 0 < job.data.prefetch < job.data.workers:
+        yield (
+            ("data", "prefetch"),
+            f"{job.data.prefetch} ahead would leave some of {job.data.workers} data.workers idle: make it "
+            f"{job.data.workers} or more, or leave it out",
+        )
 
 
 @_RULES.on("regularize")
