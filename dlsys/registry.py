@@ -127,6 +127,8 @@ SOURCES = Registry(
         "jsonl": "dlsys.data.features.files:json_lines",
         "idx": "dlsys.data.images.idx:idx_files",
         "image-folder": "dlsys.data.images.image_folder:image_folder",
+        "synthetic-faces": "dlsys.data.images.synthetic_faces:synthetic_faces",
+        "comparisons": "dlsys.data.comparisons.comparisons:comparisons",
         "synthetic-ctr": "dlsys.data.clicks.synthetic_ctr:ctr",
         "gaussian-ring": "dlsys.data.points.gaussian_ring:gaussian_ring",
         "piecewise": "dlsys.data.features.piecewise:piecewise",

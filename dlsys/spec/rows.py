@@ -94,6 +94,15 @@ IMAGES_WITH_CLASSES = Rows(
         Shape(row={"image": (3, 32, 13), "label": ()}, classes=5),
     ),
 )
+COMPARISONS = Rows(
+    words="images to be compared",
+    # A row's first image is held against its others; `same` tells which of these are of its class.
+    fields={"images": Values.UNIT, "same": Values.BIT},
+    examples=(
+        Shape(row={"images": (3, 1, 8, 8), "same": (2,)}),
+        Shape(row={"images": (6, 3, 16, 13), "same": (5,)}),
+    ),
+)
 FEATURES_WITH_CLASSES = Rows(
     words="numbers with classes",
     fields={"features": Values.NUMBER, "label": Values.CLASS},

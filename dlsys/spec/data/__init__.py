@@ -8,8 +8,9 @@ from typing import Annotated, Any, get_args
 from pydantic import Discriminator, Field, Tag
 
 from dlsys.spec.data.clicks import SyntheticCTR
+from dlsys.spec.data.comparisons import Comparisons
 from dlsys.spec.data.features import BreastCancer, Piecewise
-from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder
+from dlsys.spec.data.images import Digits, IDXFiles, ImageFolder, SyntheticFaces
 from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
 from dlsys.spec.data.section import SourceSection
@@ -35,6 +36,8 @@ Source = Annotated[
     | Annotated[JSONLines, Tag("jsonl")]
     | Annotated[IDXFiles, Tag("idx")]
     | Annotated[ImageFolder, Tag("image-folder")]
+    | Annotated[SyntheticFaces, Tag("synthetic-faces")]
+    | Annotated[Comparisons, Tag("comparisons")]
     | Annotated[SyntheticCTR, Tag("synthetic-ctr")]
     | Annotated[GaussianRing, Tag("gaussian-ring")]
     | Annotated[Piecewise, Tag("piecewise")]
@@ -55,6 +58,7 @@ __all__ = [
     "ArrowFile",
     "BreastCancer",
     "CSVFile",
+    "Comparisons",
     "Digits",
     "GaussianRing",
     "IDXFiles",
@@ -67,5 +71,6 @@ __all__ = [
     "Pydoc",
     "Source",
     "SyntheticCTR",
+    "SyntheticFaces",
     "TextFile",
 ]
