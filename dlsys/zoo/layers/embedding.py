@@ -41,6 +41,7 @@ def embedding(image: tuple[int, ...], width: int, dimensions: int) -> nn.Module:
 
 
 def _convolved(channels: int, maps: int) -> tuple[nn.Module, ...]:
-    # Group norm (Wu and He 2018, arXiv:1803.08494) with the groups of a row alone, so that several workers
-    # compute what one does.
-    return nn.Conv2d(channels, maps, 3, padding=1), nn.GroupNorm(math.gcd(8, maps), maps), nn.ReLU()
+    # Group norm (Wu and He 2018, arXiv:1803.08494) sees one image at a time, so that several workers compute
+    # what one does. It takes away what a bias adds to a group, whose gradient would be rounding alone.
+    convolution = nn.Conv2d(channels, maps, 3, padding=1, bias=False)
+    return convolution, nn.GroupNorm(math.gcd(8, maps), maps), nn.ReLU()

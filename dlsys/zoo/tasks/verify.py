@@ -30,7 +30,7 @@ class Verify(Workload):
     def forward(self, model: nn.Module, batch: Batch, carry: Carry) -> tuple[Tensor, Carry]:
         images = batch["images"]
         points: Tensor = model(images.flatten(0, 1))
-        return points.view(*images.shape[:2], -1), carry
+        return points.reshape(*images.shape[:2], -1), carry
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         same, squares = batch["same"].bool(), squared_distances(outputs)
