@@ -139,6 +139,8 @@ SOURCES = Registry(
         "nifti": "dlsys.data.volumes.nifti:nifti",
         "scans": "dlsys.data.scans.rendered:scans",
         "semantic-kitti": "dlsys.data.scans.kitti:semantic_kitti",
+        "synthetic-faces": "dlsys.data.images.synthetic_faces:synthetic_faces",
+        "comparisons": "dlsys.data.comparisons.comparisons:comparisons",
         "synthetic-ctr": "dlsys.data.clicks.synthetic_ctr:ctr",
         "gaussian-ring": "dlsys.data.points.gaussian_ring:gaussian_ring",
         "piecewise": "dlsys.data.features.piecewise:piecewise",

@@ -47,6 +47,24 @@ class TensorDataset:
         return {name: tensor[index] for name, tensor in self.fields.items()}
 
 
+class Chosen:
+    """Some rows of a data set.
+
+    Args:
+        rows: the data set.
+        chosen: numbers of its rows, int64.
+    """
+
+    def __init__(self, rows: Dataset, chosen: np.ndarray) -> None:
+        self._rows, self.chosen = rows, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        return self._rows.batch(self.chosen[rows])
+
+
 @dataclass(frozen=True)
 class Splits:
     """A source's rows. The test set is touched once, when training is over.

@@ -144,6 +144,15 @@ IMAGES_OF_SHAPES_AND_TEXTURES = Rows(
     fields={"image": Values.UNIT, "label": Values.CLASS, "texture": Values.CLASS},
     examples=(Shape(row={"image": (1, 16, 16), "label": (), "texture": ()}, classes=4),),
 )
+COMPARISONS = Rows(
+    words="images to be compared",
+    # A row's first image is held against its others; `same` tells which of these are of its class.
+    fields={"images": Values.UNIT, "same": Values.BIT},
+    examples=(
+        Shape(row={"images": (3, 1, 8, 8), "same": (2,)}),
+        Shape(row={"images": (6, 3, 16, 13), "same": (5,)}),
+    ),
+)
 FEATURES_WITH_CLASSES = Rows(
     words="numbers with classes",
     fields={"features": Values.NUMBER, "label": Values.CLASS},

@@ -11,6 +11,7 @@ from typing import Literal
 
 from dlsys.spec.rows import (
     CLICKS,
+    COMPARISONS,
     FEATURES_WITH_CLASSES,
     FEATURES_WITH_TARGETS,
     IMAGES_WITH_BOXES,
@@ -131,6 +132,22 @@ CLICK_THROUGH = Task(
     name="click-through",
     takes=(CLICKS,),
     metrics={"auc": Metric(best="max", words="how often a click is ranked above what is none")},
+)
+VERIFY = Task(
+    name="verify",
+    takes=(COMPARISONS,),
+    metrics={
+        "auc": Metric(best="max", words="how often two of a class are nearer than two of different ones"),
+        "equal_error_rate": Metric(
+            best="min", words="the share told wrongly where as many are accepted as refused wrongly"
+        ),
+        "tar_at_far_0.01": Metric(
+            best="max", words="the share of equal pairs accepted where 1 in 100 different ones is"
+        ),
+        "one_shot": Metric(
+            best="max", words="the share of rows whose first image is nearest to the other of its class"
+        ),
+    },
 )
 GENERATE_POINTS = Task(
     name="generate-points",

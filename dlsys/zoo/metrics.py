@@ -45,3 +45,42 @@ def auc(histogram: Tensor) -> float:
     below = negatives.cumsum(0) - negatives
     wins = (positives * (below + negatives / 2)).sum()
     return float(wins / (negatives.sum() * positives.sum()))
+
+
+def equal_error_rate(histogram: Tensor) -> float:
+    """The share of positives refused where as great a share of negatives is accepted; NaN where a class is
+    missing.
+
+    Args:
+        histogram: a sum of `auc_histogram`'s. Between two of its bins rates change evenly.
+    """
+    accepted_negatives, accepted_positives = _accepted(histogram)
+    above = accepted_negatives + accepted_positives - 1  # of accepted over refused errors; rises
+    if above.isnan().any():
+        return float("nan")
+    place = int((above >= 0).nonzero()[0])
+    if place == 0 or above[place] == 0:
+        return float(accepted_negatives[place])
+    share = -above[place - 1] / (above[place] - above[place - 1])
+    return float(torch.lerp(accepted_negatives[place - 1], accepted_negatives[place], share))
+
+
+def accepted_at(histogram: Tensor, rate: float) -> float:
+    """The share of positives accepted by a threshold that accepts at most `rate` of the negatives; NaN where
+    a class is missing.
+
+    Args:
+        histogram: a sum of `auc_histogram`'s, between whose bins thresholds lie.
+        rate: 0 to 1.
+    """
+    accepted_negatives, accepted_positives = _accepted(histogram)
+    if accepted_negatives.isnan().any() or accepted_positives.isnan().any():
+        return float("nan")
+    return float(accepted_positives[accepted_negatives <= rate].max())
+
+
+def _accepted(histogram: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of negatives and of positives above each threshold, from the highest to the lowest."""
+    counts = torch.cat([histogram.new_zeros(2, 1), histogram.flip(1)], dim=1).cumsum(1)
+    negatives, positives = counts / counts[:, -1:]
+    return negatives, positives

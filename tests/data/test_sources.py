@@ -90,6 +90,12 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
         {"scan": torch.float32, "mask": torch.int64},
         6,
     ),
+    "synthetic-faces": ({"people": 12, "images": 3, "size": 16}, IMAGE, 36),
+    "comparisons": (
+        {"of": {"source": "digits"}, "rows": 100, "measured_rows": 20},
+        {"images": torch.float32, "same": torch.float32},
+        100 + 20 + 20,
+    ),
     "synthetic-ctr": (
         {"rows": 300, "cardinality": 9},
         {"dense": torch.float32, "sparse": torch.int64, "label": torch.float32},

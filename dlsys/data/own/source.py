@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dlsys.data.dataset import Dataset, Splits
+from dlsys.data.dataset import Chosen, Splits
 from dlsys.data.features.columns import Column
 from dlsys.data.features.encoding import encode
 from dlsys.data.features.parts import PARTS, deciding, parts_of
@@ -145,7 +145,7 @@ def _splits(parts: dict[str, Given], options: OwnSource, decides: Column | None)
     for part in ("train", *shares) if rows else ():
         if len(chosen := getattr(rows, part)):
             labels = None if train.labels is None else train.labels[chosen]
-            parts[part] = Given(_Chosen(train.rows, chosen), train.classes, labels)
+            parts[part] = Given(Chosen(train.rows, chosen), train.classes, labels)
     for part, given in parts.items():
         if not len(given.rows):
             raise DataError(f"{options.source}: {part} has no rows")
@@ -156,16 +156,3 @@ def _splits(parts: dict[str, Given], options: OwnSource, decides: Column | None)
     test = parts["test"].rows if "test" in parts else None
     learnt = {"target": {"name": "label", "classes": list(train.classes)}} if train.classes else {}
     return Splits(parts["train"].rows, parts["valid"].rows, test, shape, notes, learnt)
-
-
-class _Chosen:
-    """Some rows of a data set."""
-
-    def __init__(self, rows: Dataset, chosen: np.ndarray) -> None:
-        self._rows, self._chosen = rows, chosen
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def batch(self, rows: np.ndarray) -> dict[str, Any]:
-        return self._rows.batch(self._chosen[rows])

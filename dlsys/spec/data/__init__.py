@@ -9,8 +9,17 @@ from pydantic import Discriminator, Field, Tag
 
 from dlsys.spec.data.boxes import COCO, KITTI, VOC, MaskFolder, Shapes
 from dlsys.spec.data.clicks import SyntheticCTR
+from dlsys.spec.data.comparisons import Comparisons
 from dlsys.spec.data.features import BreastCancer, Piecewise
-from dlsys.spec.data.images import CIFARFiles, Digits, IDXFiles, ImageFolder, ShapesAndTextures, Textures
+from dlsys.spec.data.images import (
+    CIFARFiles,
+    Digits,
+    IDXFiles,
+    ImageFolder,
+    ShapesAndTextures,
+    SyntheticFaces,
+    Textures,
+)
 from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
 from dlsys.spec.data.scans import Scans, SemanticKITTI
@@ -50,6 +59,8 @@ Source = Annotated[
     | Annotated[Nifti, Tag("nifti")]
     | Annotated[Scans, Tag("scans")]
     | Annotated[SemanticKITTI, Tag("semantic-kitti")]
+    | Annotated[SyntheticFaces, Tag("synthetic-faces")]
+    | Annotated[Comparisons, Tag("comparisons")]
     | Annotated[SyntheticCTR, Tag("synthetic-ctr")]
     | Annotated[GaussianRing, Tag("gaussian-ring")]
     | Annotated[Piecewise, Tag("piecewise")]
@@ -74,6 +85,7 @@ __all__ = [
     "BreastCancer",
     "CIFARFiles",
     "CSVFile",
+    "Comparisons",
     "Digits",
     "Ellipsoids",
     "GaussianRing",
@@ -93,6 +105,7 @@ __all__ = [
     "ShapesAndTextures",
     "Source",
     "SyntheticCTR",
+    "SyntheticFaces",
     "TextFile",
     "Textures",
 ]

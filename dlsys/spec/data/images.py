@@ -147,3 +147,22 @@ class ImageFolder(ImageSection, SplitSection):
     """1 for grey, 3 for RGB."""
     corrupt: Literal["error", "skip"] = "skip"
     """What an unreadable file does: stop, or be named in the log and left out."""
+
+
+class SyntheticFaces(ImageSection, SplitSection):
+    """Made-up faces: each person has a shape, features and colours of its own, and each image another pose,
+    light, smile and noise; rows `image` (3, size, size), `label`."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": IMAGES_WITH_CLASSES}
+
+    source: Literal["synthetic-faces"]
+    people: Annotated[int, Field(ge=2, le=10_000)] = 200
+    """How many, each of which is a class."""
+    images: Annotated[int, Field(ge=2, le=1000)] = 10
+    """Of each of them."""
+    size: Annotated[int, Field(ge=16, le=128)] = 32
+    """Side in pixels."""
+    varied: NonNegative = 1.0
+    """How much pose, light, smile and noise differ from image to image; 0 makes all of a person alike."""
+    data_seed: NonNegativeInt = 0
+    """Makes another data set of the same kind."""
