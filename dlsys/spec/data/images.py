@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dlsys.spec.data.section import SourceSection, SplitSection
 from dlsys.spec.rows import IMAGES_WITH_CLASSES, Rows
-from dlsys.spec.section import FileName, NonNegativeInt, Number, Positive, Section, Share
+from dlsys.spec.section import Count, FileName, Int, NonNegativeInt, Number, Positive, Section, Share
 
 
 class ChannelStatistics(Section):
@@ -32,6 +32,9 @@ class ImageSection(SourceSection):
     of `imagenet` (as pretrained weights want), or `{mean: [0.5], std: [0.25]}`. By default pixels are 0…1."""
 
 
+Digit = Annotated[Int, Field(ge=0, le=9)]
+
+
 class Digits(ImageSection, SplitSection):
     """scikit-learn's 1,797 handwritten digits, 8 × 8 pixels scaled to 0…1; rows `image`, `label`."""
 
@@ -40,6 +43,18 @@ class Digits(ImageSection, SplitSection):
     source: Literal["digits"]
     size: Annotated[int, Field(ge=8, le=64)] = 8
     """Side in pixels that images are scaled to (LeNet-5's own is 32)."""
+    classes: Annotated[tuple[Digit, ...], Field(min_length=2)] = tuple(range(10))
+    """The digits that there are, as classes in this order."""
+    per_class: Count | None = None
+    """So many rows of each class are trained on, chosen by `split_seed`; those to measure on stay. By default
+    all."""
+
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, digits: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(digits)) < len(digits):
+            raise ValueError(f"must name each digit once, got {', '.join(map(str, digits))}")
+        return digits
 
 
 class IDXFiles(ImageSection):
