@@ -2,6 +2,7 @@
 
 WORKLOADS = {
     "alexnet": "vision.alexnet",
+    "anynet": "vision.anynet",
     "char-rnn": "language.char_rnn",
     "densenet": "vision.library:densenet-121",
     "dlrm": "recommend.dlrm",
@@ -17,7 +18,7 @@ WORKLOADS = {
     "mobilenet-v3": "vision.library:mobilenet-v3",
     "nasnet": "vision.library:nasnet-a-large",
     "nin": "vision.nin",
-    "regnet": "vision.library:regnety-400mf",
+    "regnet": "vision.anynet:regnety-400mf",
     "resnet": "vision.resnet",
     "resnet-101": "vision.library:resnet-101",
     "resnet-110": "vision.resnet:110",
