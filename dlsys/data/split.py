@@ -159,6 +159,30 @@ def split_given(
     return RowSplit(train[cut.train], train[cut.valid], parts.test)
 
 
+def few_of_each(parts: RowSplit, labels: np.ndarray, count: int, *, seed: int, name: str) -> RowSplit:
+    """The split with `count` random rows of each class to train on, and all others' parts as they are.
+
+    Args:
+        labels: class of each row, int64 (rows,).
+        seed, name: as `split_rows` has them.
+
+    Raises:
+        DataError: a class has fewer.
+    """
+    order = np.random.default_rng(seed).permutation(parts.train)
+    kept = []
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        if len(of_class) < count:
+            raise DataError(
+                f"{name}: data.per_class: {count} rows of each class are wanted, and class {label} has "
+                f"{len(of_class)} to train on",
+                hint="ask for fewer, or lower data.valid and data.test",
+            )
+        kept.append(of_class[:count])
+    return parts._replace(train=np.sort(np.concatenate(kept)))
+
+
 def _spread(count: int, places: int, generator: np.random.Generator) -> np.ndarray:
     """Evenly spread numbers of 0…places − 1, from a random start (systematic sampling).
 

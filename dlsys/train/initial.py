@@ -34,17 +34,39 @@ def begin(model: nn.Module, job: TrainJob, folder: Path, *, fresh: bool) -> str:
     """
     told = take(model, job.init, folder) if job.init and fresh else ""
     names = [name for name, _ in model.named_parameters()]
+    statistics = _statistics(model)
     of_groups = [pattern for group in job.optimizer.groups for pattern in group.match]
-    for option, patterns in (("freeze", job.freeze), ("optimizer.groups", of_groups)):
+    for option, patterns, named in (
+        ("freeze", job.freeze, [*names, *statistics]),
+        ("optimizer.groups", of_groups, names),
+    ):
         for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise UsageError(f"{option}: no parameter is called {pattern!r}.{known(pattern, names)}")
+            if not any(fnmatchcase(name, pattern) for name in named):
+                raise UsageError(f"{option}: no parameter is called {pattern!r}.{known(pattern, named)}")
     for name, parameter in model.named_parameters():
         if any(fnmatchcase(name, pattern) for pattern in job.freeze):
             parameter.requires_grad_(False)
+    for name, module in statistics.items():
+        if any(fnmatchcase(name, pattern) for pattern in job.freeze):
+            module.register_forward_pre_hook(_measures)
     if job.freeze and not any(parameter.requires_grad for parameter in model.parameters()):
         raise UsageError("freeze: nothing is left to train: leave some parameters out")
     return told
+
+
+def _statistics(model: nn.Module) -> dict[str, nn.Module]:
+    """The running means and variances of norms by their names, each with its norm."""
+    return {
+        f"{prefix}{'.' * bool(prefix)}{name}": module
+        for prefix, module in model.named_modules()
+        for name, _ in module.named_buffers(recurse=False)
+        if name.startswith("running_")
+    }
+
+
+def _measures(module: nn.Module, _: object) -> None:
+    """Has a norm take its running statistics, and leave them, whatever the model does: as when measured."""
+    module.training = False
 
 
 def take(model: nn.Module, init: Init, folder: Path) -> str:

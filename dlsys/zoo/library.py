@@ -21,6 +21,9 @@ from dlsys.zoo.configured import config_options, from_config
 # What lists a library's names, and what makes one of them.
 _LISTS = {"timm": "timm:list_models", "torchvision": "torchvision.models:list_models"}
 _MAKERS = {"timm": "timm:create_model", "torchvision": "torchvision.models:get_model"}
+# They have auxiliary classifiers, if not told otherwise, whose outputs are in no loss here: they would
+# stay as they begin.
+_AUXILIARY = (Architecture("torchvision", "googlenet"), Architecture("torchvision", "inception_v3"))
 
 
 def names(library: str) -> list[str]:
@@ -45,7 +48,7 @@ def built(
     Args:
         of: what the job names.
         options: the job's; sizes that the rows decide are added where they are not said: those of outputs,
-            and timm's channels of images.
+            and timm's channels of images; auxiliary classifiers are left out where it does not ask for them.
         shape: of the rows.
         place: in the job file, of the architecture.
 
@@ -62,7 +65,8 @@ def built(
     sizes = {"num_classes": shape.classes or math.prod(shape.row.get("target", ()))}
     if of.library == "timm" and "image" in shape.row:
         sizes["in_chans"] = shape.row["image"][0]
-    return partial(_made, import_own(_MAKERS[of.library], "workload"), of), {**sizes, **options}
+    off = {"aux_logits": False} if of in _AUXILIARY else {}
+    return partial(_made, import_own(_MAKERS[of.library], "workload"), of), {**sizes, **off, **options}
 
 
 def _made(make: Callable[..., nn.Module], of: Architecture, **options: Any) -> nn.Module:

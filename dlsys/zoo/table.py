@@ -3,6 +3,7 @@
 WORKLOADS = {
     "3d-unet": "vision.unet_3d",
     "alexnet": "vision.alexnet",
+    "anynet": "vision.anynet",
     "char-rnn": "language.char_rnn",
     "deeplab-v3": "vision.deeplab_v3",
     "densenet": "vision.library:densenet-121",
@@ -23,7 +24,7 @@ WORKLOADS = {
     "mobilenet-v3": "vision.library:mobilenet-v3",
     "nasnet": "vision.library:nasnet-a-large",
     "nin": "vision.nin",
-    "regnet": "vision.library:regnety-400mf",
+    "regnet": "vision.anynet:regnety-400mf",
     "resnet": "vision.resnet",
     "resnet-101": "vision.library:resnet-101",
     "resnet-110": "vision.resnet:110",

@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 
 from dlsys.data.features.breast_cancer import breast_cancer
 from dlsys.data.images.digits import digits
+from dlsys.errors import DataError
 from dlsys.spec.data import BreastCancer, Digits
 
 
@@ -71,3 +72,30 @@ def test_breast_cancer_is_standardised_with_training_rows_only() -> None:
     assert torch.allclose(train.std(0, correction=0), torch.ones(30, dtype=torch.double), atol=1e-5)
     valid = splits.valid.batch(np.arange(len(splits.valid)))["features"]
     assert valid.mean(0).abs().max() > 0.01
+
+
+def test_digits_of_some_classes_and_few_rows() -> None:
+    whole = digits(Digits(source="digits", classes=(7, 2)), Path())
+    few = digits(Digits(source="digits", classes=(7, 2), per_class=20), Path())
+    assert whole.shape.classes == 2
+    rows = few.train.batch(np.arange(len(few.train)))
+    assert rows["label"].bincount().tolist() == [20, 20]
+    assert len(few.valid) == len(whole.valid)
+    ten = digits(Digits(source="digits"), Path())
+    every = [part.batch(np.arange(len(part))) for part in (ten.train, ten.valid, ten.test) if part]
+    of = {
+        tuple(i): label
+        for b in every
+        for i, label in zip(b["image"].flatten(1).tolist(), b["label"].tolist(), strict=True)
+    }
+    told = [of[tuple(image)] for image in rows["image"].flatten(1).tolist()]
+    assert [(7, 2)[label] for label in rows["label"].tolist()] == told
+
+
+def test_more_digits_than_there_are_and_a_class_twice_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"data\.per_class: 500 rows of each class are wanted, and class 0 has 1"
+    ):
+        digits(Digits(source="digits", per_class=500), Path())
+    with pytest.raises(ValidationError, match="must name each digit once, got 3, 3"):
+        Digits(source="digits", classes=(3, 3))

@@ -13,7 +13,7 @@ from dlsys.data import rowwise
 from dlsys.data.dataset import Splits
 from dlsys.data.files import packaged
 from dlsys.data.images.normalize import normalized
-from dlsys.data.split import split_rows, tensor_splits
+from dlsys.data.split import few_of_each, split_rows, tensor_splits
 from dlsys.spec.data import Digits
 from dlsys.spec.rows import Shape
 
@@ -22,7 +22,9 @@ def digits(options: Digits, folder: Path) -> Splits:  # noqa: ARG001
     """1,797 handwritten digits (Alpaydin and Kaynak 1998): `image` float32 (1, size, size) in
     0…1, or `canvas` a side, `label` int64."""
     rows = np.loadtxt(packaged("digits.csv.gz"), delimiter=",", dtype=np.float32)
-    label = rows[:, -1].astype(np.int64)
+    rows = rows[np.isin(rows[:, -1], options.classes)]
+    number_of = {digit: number for number, digit in enumerate(options.classes)}
+    label = np.array([number_of[digit] for digit in rows[:, -1].astype(int).tolist()], dtype=np.int64)
     image = torch.from_numpy(rows[:, :-1].reshape(-1, 1, 8, 8)) / 16
     if options.size != image.shape[-1]:
         image = functional.interpolate(
@@ -38,7 +40,9 @@ def digits(options: Digits, folder: Path) -> Splits:  # noqa: ARG001
         name="digits",
         labels=label,
     )
-    shape = Shape(row={"image": tuple(image.shape[1:]), "label": ()}, classes=10)
+    if options.per_class:
+        parts = few_of_each(parts, label, options.per_class, seed=options.split_seed, name="digits")
+    shape = Shape(row={"image": tuple(image.shape[1:]), "label": ()}, classes=len(options.classes))
     splits = tensor_splits({"image": image, "label": torch.from_numpy(label)}, parts, shape)
     return normalized(splits, options.normalize, "digits")
 

@@ -9,7 +9,17 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from dlsys.spec.data.section import SourceSection, SplitSection
 from dlsys.spec.rows import IMAGES_OF_SHAPES_AND_TEXTURES, IMAGES_WITH_CLASSES, Rows
-from dlsys.spec.section import Count, FileName, NonNegative, NonNegativeInt, Number, Positive, Section, Share
+from dlsys.spec.section import (
+    Count,
+    FileName,
+    Int,
+    NonNegative,
+    NonNegativeInt,
+    Number,
+    Positive,
+    Section,
+    Share,
+)
 
 
 class ChannelStatistics(Section):
@@ -32,6 +42,9 @@ class ImageSection(SourceSection):
     of `imagenet` (as pretrained weights want), or `{mean: [0.5], std: [0.25]}`. By default pixels are 0…1."""
 
 
+Digit = Annotated[Int, Field(ge=0, le=9)]
+
+
 class Digits(ImageSection, SplitSection):
     """scikit-learn's 1,797 handwritten digits, 8 × 8 pixels scaled to 0…1; rows `image`, `label`."""
 
@@ -40,9 +53,22 @@ class Digits(ImageSection, SplitSection):
     source: Literal["digits"]
     size: Annotated[int, Field(ge=8, le=64)] = 8
     """Side in pixels that images are scaled to (LeNet-5's own is 32)."""
+    classes: Annotated[tuple[Digit, ...], Field(min_length=2)] = tuple(range(10))
+    """The digits that there are, as classes in this order."""
+    per_class: Count | None = None
+    """So many rows of each class are trained on, chosen by `split_seed`; those to measure on stay. By default
+    all."""
+
     canvas: Annotated[int, Field(ge=8, le=256)] | None = None
     """Side of a larger black square on which each digit lies at a place of its own, the same in each
     epoch; by default there is none."""
+
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, digits: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(digits)) < len(digits):
+            raise ValueError(f"must name each digit once, got {', '.join(map(str, digits))}")
+        return digits
 
     @field_validator("canvas")
     @classmethod

@@ -213,7 +213,8 @@ class TrainJob(Section):
     init: Init | None = None
     """Weights to begin with, of another run or of a file; else they are the seed's."""
     freeze: tuple[Text, ...] = ()
-    """Patterns of parameters that stay as they are: `[backbone.*]`. They have no optimizer state."""
+    """Patterns of parameters and running statistics that stay as they are: `[backbone.*]`. They have no
+    optimizer state; a norm whose statistics stay computes with them, as when it is measured."""
     optimizer: Optimizer = Field(default_factory=SGD)
     """The update rule."""
     schedule: Schedule = Field(default_factory=Constant)

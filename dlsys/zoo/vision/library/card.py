@@ -78,7 +78,6 @@ _PUBLISHED = {
         "timm/mobilenetv3_large_100", 5_483_032, "Howard et al. 2019, arXiv:1905.02244"
     ),
     "nasnet-a-large": _Published("timm/nasnetalarge", 88_753_150, "Zoph et al. 2018, arXiv:1707.07012", 331),
-    "regnety-400mf": _Published("timm/regnety_004", 4_344_144, "Radosavovic et al. 2020, arXiv:2003.13678"),
     "resnet-34": _Published("timm/resnet34", 21_797_672, "He et al. 2015, arXiv:1512.03385"),
     "resnet-50": _Published("timm/resnet50", 25_557_032, "He et al. 2015, arXiv:1512.03385"),
     "resnet-101": _Published("timm/resnet101", 44_549_160, "He et al. 2015, arXiv:1512.03385"),
@@ -121,7 +120,6 @@ _SMALL = {
     ),
     "mobilenet-v3-small": _Small("timm/mobilenetv3_small_050", {}),
     "nasnet-small": _Small("timm/nasnetalarge", {"num_features": 192, "stem_size": 16}),
-    "regnet-small": _Small("timm/regnety_004", {"depth": 6, "wa": 60.0, "group_size": 8}),
     "resnet-34-small": _Small("timm/resnet34", {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256]}),
     "resnet-50-small": _Small("timm/resnet50", {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}),
     "resnet-101-small": _Small("timm/resnet101", {"layers": [1, 1, 2, 1], "channels": [16, 32, 64, 128]}),

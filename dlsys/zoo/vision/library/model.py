@@ -8,15 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlsys.errors import UsageError
-from dlsys.spec.libraries import Architecture, architecture
+from dlsys.spec.libraries import architecture
 from dlsys.zoo.imported import misfits_told
 from dlsys.zoo.library import built
 from dlsys.zoo.tasks.classify import Classify
 from dlsys.zoo.vision.library.card import CARD, LibraryOptions
 from dlsys.zoo.workload import Batch, Carry
-
-# They give the outputs of auxiliary classifiers too while they train, if not told otherwise.
-_AUXILIARY = (Architecture("torchvision", "googlenet"), Architecture("torchvision", "inception_v3"))
 
 
 def _fitted(_: nn.Module, inputs: tuple[Tensor], *, size: int | None, copies: int) -> tuple[Tensor]:
@@ -38,8 +35,7 @@ class Library(Classify):
     def build(self) -> nn.Module:
         of = architecture(self.options.architecture)
         assert of is not None, "the options' validator asks for one"
-        off = {"aux_logits": False} if of in _AUXILIARY else {}
-        make, arguments = built(of, {**off, **self.options.arguments}, self.shape, place="model.architecture")
+        make, arguments = built(of, self.options.arguments, self.shape, place="model.architecture")
         model = make(**arguments)
         copies = 3 if of.library == "torchvision" and self.shape.row["image"][0] == 1 else 1
         # Before its first layer, so that its weights keep the names that they have in the library's files.
