@@ -6,6 +6,8 @@ WORKLOADS = {
     "densenet": "vision.library:densenet-121",
     "dlrm": "recommend.dlrm",
     "efficientnet": "vision.library:efficientnet-b0",
+    "faster-rcnn": "vision.faster_rcnn",
+    "fpn": "vision.faster_rcnn:fpn",
     "gan": "generate.gan",
     "googlenet": "vision.library:googlenet",
     "inception-v3": "vision.library:inception-v3",
