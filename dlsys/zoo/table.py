@@ -13,6 +13,7 @@ WORKLOADS = {
     "inception-v3": "vision.library:inception-v3",
     "inception-v4": "vision.library:inception-v4",
     "lenet-5": "vision.lenet5",
+    "mask-rcnn": "vision.mask_rcnn",
     "mixture-of-experts": "foundation.mixture_of_experts",
     "mobilenet-v1": "vision.library:mobilenet-v1",
     "mobilenet-v2": "vision.library:mobilenet-v2",
