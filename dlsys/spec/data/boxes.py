@@ -8,14 +8,21 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from dlsys.spec.data.section import SplitSection
-from dlsys.spec.rows import IMAGES_WITH_BOXES, IMAGES_WITH_INSTANCES, IMAGES_WITH_MASKS, Rows
+from dlsys.spec.rows import (
+    IMAGES_WITH_BOXES,
+    IMAGES_WITH_INSTANCES,
+    IMAGES_WITH_MASKS,
+    IMAGES_WITH_PROPOSALS,
+    Rows,
+)
 from dlsys.spec.section import Bool, Count, Fraction, NonNegative, NonNegativeInt
 
 # What is asked of an image's objects.
-Wanted = Literal["boxes", "instances", "mask"]
+Wanted = Literal["boxes", "proposals", "instances", "mask"]
 KINDS = ("circle", "square", "triangle", "cross", "ring")
 _FIELDS: Mapping[str, Rows] = {
     "wanted: boxes": IMAGES_WITH_BOXES,
+    "wanted: proposals": IMAGES_WITH_PROPOSALS,
     "wanted: instances": IMAGES_WITH_INSTANCES,
     "wanted: mask": IMAGES_WITH_MASKS,
 }
@@ -27,8 +34,11 @@ class ObjectsSection(SplitSection):
     GIVES: ClassVar[Mapping[str, Rows]] = _FIELDS
 
     wanted: Wanted = "boxes"
-    """`boxes` with their classes, `instances`: a mask for each box besides, or `mask`: a class for each
-    pixel."""
+    """`boxes` with their classes, `proposals`: boxes that selective search finds besides, `instances`: a mask
+    for each box besides, or `mask`: a class for each pixel."""
+    proposals: Annotated[int, Field(ge=1, le=2000)] = 200
+    """How many boxes an image is proposed at most, under `wanted: proposals`; they are kept in the user's
+    cache."""
 
     @property
     def setting(self) -> str:
