@@ -17,11 +17,11 @@ class FastRCNNOptions(Section):
 
     channels: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (16, 32)
     """Of each stage, which halves the image's sides once more."""
-    pool: Count = 6
+    pool: Count = 5
     """Side of what a region's features are pooled to."""
     align: Bool = True
     """Whether a region's features are interpolated (RoIAlign, He et al. 2017); otherwise its edges are
-    rounded to cells, as the paper has it, which on a small image costs much."""
+    rounded to cells, as the paper has it, and boxes of a small image are placed less exactly."""
     samples: Annotated[int, Field(ge=4)] = 32
     """How many regions of a row it learns from, at most a quarter of them with an object."""
     hidden: Count = 128
