@@ -66,6 +66,7 @@ class Values(Enum):
     MASK = "int64: 1 where a token stands, 0 where a row is padded"
     RING = "float32: points of equal Gaussians on the circle that Shape.planted tells"
     BOX = "float32: left, top, right, bottom in the image's pixels; zeros where a row has fewer than others"
+    PROPOSAL = "float32: boxes that may hold an object, as BOX is; zeros where a row has fewer than others"
     BOX_CLASS = "int64 below Shape.classes; -1 where a row has fewer boxes than others"
     BOX_MASK = "bool: the pixels of each box's object; none where a row has fewer boxes than others"
     SCAN = (
@@ -109,6 +110,20 @@ IMAGES_WITH_BOXES = Rows(
     examples=(
         Shape(row={"image": (3, 64, 64), "boxes": (3, 4), "labels": (3,)}, classes=3),
         Shape(row={"image": (1, 64, 96), "boxes": (2, 4), "labels": (2,)}, classes=1),
+    ),
+)
+IMAGES_WITH_PROPOSALS = Rows(
+    words="images with boxes, and others that may hold an object",
+    fields={**IMAGES_WITH_BOXES.fields, "proposals": Values.PROPOSAL},
+    examples=(
+        Shape(
+            row={"image": (3, 64, 64), "boxes": (3, 4), "labels": (3,), "proposals": (20, 4)},
+            classes=3,
+        ),
+        Shape(
+            row={"image": (1, 64, 96), "boxes": (2, 4), "labels": (2,), "proposals": (9, 4)},
+            classes=1,
+        ),
     ),
 )
 IMAGES_WITH_INSTANCES = Rows(

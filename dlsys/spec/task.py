@@ -90,6 +90,12 @@ _COCO = {
 }
 _OF_BOXES = {name: Metric(best="max", words=words, always=not of) for name, (words, of) in _COCO.items()}
 DETECT = Task(name="detect", takes=(IMAGES_WITH_BOXES,), metrics=_OF_BOXES)
+# What detectors of two stages measure besides.
+PROPOSALS = {
+    "proposal_recall": Metric(
+        best="max", words="the share of objects whose union with a proposed region is half shared at least"
+    )
+}
 DETECT_INSTANCES = Task(
     name="detect-instances",
     takes=(IMAGES_WITH_INSTANCES,),

@@ -67,6 +67,15 @@ def batch_of(rows: Rows, shape: Shape, count: int, *, seed: int = 0) -> Batch:
                 for place in range(size[1]):
                     shade = (batch[name][:, place] + 1.0)[:, None, None, None] / (shape.classes + 1)
                     batch["image"] = torch.where(inside[:, place, None], shade, batch["image"])
+            case Values.PROPOSAL:
+                # First the objects' boxes, half a step of the size too far right, then any.
+                batch[name] = (
+                    torch.rand((count, size[1], 2, 2), generator=generator).sort(2).values.flatten(2)
+                )
+                batch[name] *= torch.tensor(shape.row["image"][:0:-1]).repeat(2)
+                shift = (batch["boxes"][..., 2] - batch["boxes"][..., 0]) / 8
+                batch[name][:, : batch["boxes"].shape[1]] = batch["boxes"] + shift[..., None]
+                batch[name][::2, -1] = 0  # every second row has one less
             case Values.BOX_MASK:
                 batch[name] = _inside(batch["boxes"], *size[-2:])
             case Values.PIXEL_CLASS:

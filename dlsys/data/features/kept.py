@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -23,12 +22,12 @@ from filelock import FileLock
 
 from dlsys.data.features.arrays import arrow_of, numpy_of
 from dlsys.data.features.encoding import Allocate, Encoded, learnt_of
+from dlsys.data.files import tidy
 from dlsys.errors import DataError
 from dlsys.paths import cache
 
 # Of what is encoded, or of the file's own form: it rises when the same file and options come to mean others.
 _VERSION = 1
-_UNUSED_DAYS = 14
 
 
 def kept(name: str, facts: Any, make: Callable[[Path, Allocate], Encoded]) -> Encoded:
@@ -49,7 +48,7 @@ def kept(name: str, facts: Any, make: Callable[[Path, Allocate], Encoded]) -> En
         if not place.exists():
             with FileLock(place.with_suffix(".lock")):
                 if not place.exists():
-                    _tidy(place.parent)
+                    tidy(place)
                     _make(place, make)
         os.utime(place)
         return _read(place)
@@ -80,15 +79,6 @@ def _folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _tidy(folder: Path) -> None:
-    """Removes what nobody has used for two weeks."""
-    for path in folder.glob("*.arrow"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _UNUSED_DAYS * 86400:
-                path.unlink()
-                path.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def _write(path: Path, table: Encoded) -> None:

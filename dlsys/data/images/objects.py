@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dlsys.data.images.proposals import proposals
 from dlsys.spec.rows import Shape
 
 # What `mask` says of a pixel that does not count.
@@ -27,6 +28,7 @@ class ObjectRow:
         area: float32 (n,) in square pixels of the original image: the object's own, not its box's.
         crowd: bool (n,): groups of objects, which nobody counted.
         masks: bool (n, H, W); None where only boxes are known.
+        proposals: float32 (k, 4): boxes that may hold an object, where they were asked for.
         scale: original pixels in one of the image's.
         number: the image's own, as its data set counts.
     """
@@ -37,6 +39,7 @@ class ObjectRow:
     area: np.ndarray
     crowd: np.ndarray
     masks: np.ndarray | None = None
+    proposals: np.ndarray | None = None
     scale: float = 1.0
     number: int = 0
 
@@ -67,16 +70,16 @@ def batched(rows: Sequence[ObjectRow], wanted: str) -> dict[str, Tensor]:
 
     Args:
         rows: of images of one size.
-        wanted: `boxes`, `instances` or `mask`.
+        wanted: `boxes`, `proposals`, `instances` or `mask`.
     """
     image = torch.from_numpy(np.stack([row.image for row in rows]))
     batch = {"image": image.permute(0, 3, 1, 2).float().div(255).contiguous()}
     if wanted == "mask":
         return {**batch, "mask": torch.from_numpy(np.stack([row.mask() for row in rows]))}
-    most = max(1, *(len(row.labels) for row in rows))
 
     def filled(name: str, blank: Any, *more: int) -> Tensor:
         values = [getattr(row, name) for row in rows]
+        most = max(1, *(len(value) for value in values))
         found = np.full((len(rows), most, *more), blank, dtype=values[0].dtype)
         for place, value in enumerate(values):
             found[place, : len(value)] = value
@@ -91,20 +94,29 @@ def batched(rows: Sequence[ObjectRow], wanted: str) -> dict[str, Tensor]:
     }
     if wanted == "instances":
         batch["masks"] = filled("masks", False, *rows[0].image.shape[:2])
+    if wanted == "proposals":
+        batch["proposals"] = filled("proposals", 0, 4)
     return {**batch, "image_id": torch.tensor([row.number for row in rows])}
 
 
 def of_classes(
-    names: Sequence[str], wanted: str, *, image: tuple[int, int, int], most: int, counts: Sequence[int]
+    names: Sequence[str],
+    wanted: str,
+    *,
+    image: tuple[int, int, int],
+    most: int,
+    counts: Sequence[int],
+    proposals: int = 0,
 ) -> tuple[Shape, dict[str, Any]]:
     """What rows of objects look like, and what was learnt from them.
 
     Args:
         names: of the classes.
-        wanted: `boxes`, `instances` or `mask`, which has the ground as a class of its own, the first.
+        wanted: `boxes`, `proposals`, `instances` or `mask`, whose first class is the ground.
         image: channels, height and width.
         most: objects of an image.
         counts: of objects of each class in the training rows.
+        proposals: of an image, where they are wanted.
     """
     size, most = image[1:], max(1, most)
     told = {"size": list(size), "channels": image[0], "values": "0 to 1"}
@@ -114,6 +126,8 @@ def of_classes(
     row = {"image": image, "boxes": (most, 4), "labels": (most,)}
     if wanted == "instances":
         row["masks"] = (most, *size)
+    if wanted == "proposals":
+        row["proposals"] = (max(1, proposals), 4)
     return Shape(row=row, classes=len(names)), {
         "image": told,
         "objects": {"classes": [*names], "counts": [*map(int, counts)]},
@@ -125,3 +139,9 @@ def counted(rows: Iterable[ObjectRow], classes: int) -> list[int]:
     labels = [row.labels[~row.crowd] for row in rows]
     counts = np.bincount(np.concatenate([np.zeros(0, dtype=np.int64), *labels]), minlength=classes)
     return [int(count) for count in counts]
+
+
+def with_proposals(rows: Sequence[ObjectRow], most: int) -> list[ObjectRow]:
+    """The same rows, with what selective search proposes of each, at most so many."""
+    found = proposals([row.image for row in rows], most)
+    return [replace(row, proposals=boxes) for row, boxes in zip(rows, found, strict=True)]

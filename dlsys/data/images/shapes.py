@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from dlsys.data.dataset import Splits
-from dlsys.data.images.objects import ObjectRow, batched, counted, of_classes
+from dlsys.data.images.objects import ObjectRow, batched, counted, of_classes, with_proposals
 from dlsys.data.split import split_rows
 from dlsys.spec.data import Shapes
 
@@ -30,6 +30,8 @@ def shapes(options: Shapes, folder: Path) -> Splits:  # noqa: ARG001
     rows = [
         _scene(options, np.random.default_rng(seed)) for seed in generator.integers(2**63, size=options.rows)
     ]
+    if options.wanted == "proposals":
+        rows = with_proposals(rows, options.proposals)
     parts = split_rows(
         options.rows, valid=options.valid, test=options.test, seed=options.split_seed, name="shapes"
     )
@@ -45,6 +47,7 @@ def shapes(options: Shapes, folder: Path) -> Splits:  # noqa: ARG001
         image=(options.channels, *size),
         most=max(len(row.labels) for row in rows),
         counts=counted(found["train"].rows, len(options.kinds)),
+        proposals=options.proposals,
     )
     return Splits(
         train=found["train"], valid=found["valid"], test=found.get("test"), shape=shape, learnt=learnt

@@ -10,7 +10,13 @@ from pydantic import Field, model_validator
 
 from dlsys.spec.data.images import ImageSection
 from dlsys.spec.data.section import SourceSection, SplitSection
-from dlsys.spec.rows import IMAGES_WITH_BOXES, IMAGES_WITH_INSTANCES, IMAGES_WITH_MASKS, Rows
+from dlsys.spec.rows import (
+    IMAGES_WITH_BOXES,
+    IMAGES_WITH_INSTANCES,
+    IMAGES_WITH_MASKS,
+    IMAGES_WITH_PROPOSALS,
+    Rows,
+)
 from dlsys.spec.section import Bool, Count, FileName, Fraction, NonNegative, NonNegativeInt, Text
 
 # A file of masks holds whole numbers of 16 bits at most.
@@ -114,7 +120,15 @@ class KITTI(ObjectFiles):
 class Shapes(AskedSection, SplitSection):
     """Rendered shapes of any colour on a noisy ground: what each is, and where, is known to the pixel."""
 
+    GIVES: ClassVar[Mapping[str, Rows]] = {**AskedSection.GIVES, "wanted: proposals": IMAGES_WITH_PROPOSALS}
+
     source: Literal["shapes"]
+    wanted: Literal["boxes", "proposals", "instances", "mask"] = "boxes"  # type: ignore[assignment]
+    """`boxes` with their classes, `proposals`: boxes that selective search finds besides, `instances`: a mask
+    for each box besides, or `mask`: a class for each pixel."""
+    proposals: Annotated[int, Field(ge=1, le=2000)] = 200
+    """How many boxes an image is proposed at most, under `wanted: proposals`; they are kept in the user's
+    cache."""
     rows: Count = 1000
     """How many images to render."""
     size: Annotated[int, Field(ge=16, le=1024)] = 64
