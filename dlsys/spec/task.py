@@ -77,6 +77,11 @@ _COCO = {
 }
 _OF_BOXES = {name: Metric(best="max", words=words, always=not of) for name, (words, of) in _COCO.items()}
 DETECT = Task(name="detect", takes=(IMAGES_WITH_BOXES,), metrics=_OF_BOXES)
+LOCATE = Task(
+    name="locate",
+    takes=(IMAGES_WITH_BOXES,),
+    metrics={"iou": Metric(best="max", words="overlap by union of the first object's box and the one said")},
+)
 DETECT_INSTANCES = Task(
     name="detect-instances",
     takes=(IMAGES_WITH_INSTANCES,),

@@ -2,9 +2,11 @@
 
 WORKLOADS = {
     "alexnet": "vision.alexnet",
+    "box-regression": "vision.box_regression",
     "char-rnn": "language.char_rnn",
     "densenet": "vision.library:densenet-121",
     "dlrm": "recommend.dlrm",
+    "efficientdet": "vision.efficientdet",
     "efficientnet": "vision.library:efficientnet-b0",
     "gan": "generate.gan",
     "googlenet": "vision.library:googlenet",
@@ -29,8 +31,10 @@ WORKLOADS = {
     "resnet-50": "vision.library:resnet-50",
     "resnet-56": "vision.resnet:56",
     "resnext": "vision.library:resnext-50",
+    "retinanet": "vision.retinanet",
     "senet": "vision.library:se-resnet-50",
     "shufflenet": "vision.library:shufflenet-v2",
+    "sliding-window-detector": "vision.sliding_window",
     "softmax-regression": "foundation.softmax_regression",
     "ssd": "vision.ssd",
     "squeezenet": "vision.library:squeezenet-1.0",
@@ -42,5 +46,8 @@ WORKLOADS = {
     "vision-library": "vision.library",
     "vit": "vision.library:vit-b-16",
     "xception": "vision.library:xception",
+    "yolo": "vision.yolo",
+    "yolo-v2": "vision.yolo_v2",
+    "yolo-v3": "vision.yolo_v3",
     "zf-net": "vision.zf_net",
 }

@@ -233,7 +233,9 @@ def test_phases_share_out_all_parameters(case: Case) -> None:
 def test_a_batchs_loss_and_gradient_are_the_mean_of_its_rows(case: Case) -> None:
     workload = workload_of(case)
     model, batch = workload.build().double(), batch_of(case, 12)
-    batch = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in batch.items()}
+    batch = {
+        name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in batch.items()
+    }
     for phase in workload.phases():
 
         def loss_and_gradient(piece: Batch, phase: Any = phase) -> Tensor:

@@ -91,12 +91,13 @@ def suppress(boxes: Tensor, threshold: float, valid: Tensor | None = None) -> Te
         bool (…, n).
     """
     count = boxes.shape[-2]
-    over = iou(boxes, boxes) > threshold
-    over &= torch.ones(count, count, dtype=torch.bool, device=boxes.device).triu(1)
+    over = (iou(boxes, boxes) > threshold).to(boxes.dtype).triu(1).mT
     valid = boxes.new_ones(boxes.shape[:-1], dtype=torch.bool) if valid is None else valid
     kept = valid
     for _ in range(count):
-        last, kept = kept, valid & ~(over & kept[..., None]).any(-2)
+        # How many that stay overlap each, as a product of matrices: quicker than to ask for any.
+        before = (over @ kept.to(over.dtype)[..., None])[..., 0]
+        last, kept = kept, valid & (before == 0)
         if torch.equal(kept, last):
             break
     return kept
@@ -120,10 +121,13 @@ def best(
         Boxes (rows, k, 4), scores (rows, k) falling, and int64 labels (rows, k), of k ≤ `most`; where a row
         has fewer, the label is -1 and the rest 0.
     """
-    _, places, classes = scores.shape
-    kept = min(candidates, places * classes)
+    classes = scores.shape[2]
     # In a fixed order where scores are equal, so that any batch gives the same.
     top, index = scores.flatten(1).sort(dim=1, descending=True, stable=True)
+    kept = min(candidates, int((top > score).sum(1).max()))
+    if not kept:
+        nothing = top[:, :0]
+        return nothing[..., None].expand(-1, -1, 4), nothing, index[:, :0]
     top, index = top[:, :kept], index[:, :kept]
     labels = index % classes
     flat = boxes.flatten(1, 2) if boxes.ndim == 4 else boxes
