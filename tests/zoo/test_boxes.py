@@ -90,6 +90,8 @@ def test_classes_do_not_suppress_each_other_and_the_best_come_first() -> None:
     assert sure[labels >= 0].tolist() == pytest.approx([0.9, 0.7, 0.6])
     assert labels[labels >= 0].tolist() == [0, 1, 1]
     torch.testing.assert_close(found[0, :3], boxes[0, [0, 2, 1]])
+    _, sure, labels = best(boxes, scores, score=0.1, overlap=0.5, candidates=10, most=10, apart=False)
+    assert sure[labels >= 0].tolist() == pytest.approx([0.9, 0.7]), "unless they are to"
 
 
 def test_offsets_and_boxes_are_each_others_inverse() -> None:

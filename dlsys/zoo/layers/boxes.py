@@ -104,18 +104,25 @@ def suppress(boxes: Tensor, threshold: float, valid: Tensor | None = None) -> Te
 
 
 def best(
-    boxes: Tensor, scores: Tensor, *, score: float, overlap: float, candidates: int, most: int
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    score: float,
+    overlap: float,
+    candidates: int,
+    most: int,
+    apart: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The detections that a net's boxes and scores amount to: those of a high score, class by class
-    suppressed.
+    """The detections that a net's boxes and scores amount to: those of a high score that none suppresses.
 
     Args:
         boxes: (rows, n, 4), or a box for each class (rows, n, classes, 4).
         scores: (rows, n, classes), from 0 to 1.
         score: the least that counts.
-        overlap: intersection over union from which the lower score of the same class goes.
+        overlap: intersection over union from which the lower score goes.
         candidates: how many of a row are looked at, those with the highest scores.
         most: detections of a row.
+        apart: whether only boxes of the same class suppress each other.
 
     Returns:
         Boxes (rows, k, 4), scores (rows, k) falling, and int64 labels (rows, k), of k ≤ `most`; where a row
@@ -135,7 +142,7 @@ def best(
     found = flat.gather(1, taken[..., None].expand(-1, -1, 4))
     # Moved apart by class, boxes of different classes never overlap.
     span = found.detach().abs().amax(dim=(1, 2), keepdim=True) * 2 + 1
-    stays = suppress(found + labels[..., None] * span, overlap, top > score)
+    stays = suppress(found + labels[..., None] * span * apart, overlap, top > score)
     order = (~stays).to(torch.uint8).sort(dim=1, stable=True).indices[:, :most]
     stays, top, labels = (t.gather(1, order) for t in (stays, top, labels))
     found = found.gather(1, order[..., None].expand(-1, -1, 4))

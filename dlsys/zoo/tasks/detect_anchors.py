@@ -40,8 +40,8 @@ class DetectAnchors(Detect):
 
     # The least intersection over union of an anchor that answers for an object, and below which it is ground.
     high, low = 0.5, 0.4
-    # What counts as a detection, and how much two of a class may overlap.
-    score, overlap = 0.02, 0.5
+    # What counts as a detection, how much two may overlap, and whether that is asked of a class alone.
+    score, overlap, apart = 0.02, 0.5, True
     candidates, most = 300, 100
 
     @abstractmethod
@@ -87,6 +87,7 @@ class DetectAnchors(Detect):
             overlap=self.overlap,
             candidates=self.candidates,
             most=self.most,
+            apart=self.apart,
         )
         return Detections(*found)
 

@@ -35,8 +35,9 @@ class SlidingWindow(DetectAnchors):
     card = CARD
     # A window that shows about half of an object is neither with nor without.
     high, low = 0.5, 0.4
-    # Windows of one object overlap less than boxes that are moved to it would.
-    overlap = 0.2
+    # Windows of one object overlap less than boxes that are moved to it would, and it has one class: what a
+    # shifted window takes it for must go too.
+    overlap, apart = 0.2, False
 
     def build(self) -> nn.Module:
         channels, *sides = self.shape.row["image"]
