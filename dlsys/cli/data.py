@@ -1,27 +1,24 @@
-"""`data show`: what the columns of a table would be taken for."""
+"""`data show`: what the columns of a table would be taken for; `data anchors`: a detector's, from boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dlsys.cli.files import File, Overrides
 from dlsys.cli.output import AsJson, give
 from dlsys.cli.report import table
-from dlsys.errors import DataError
+from dlsys.errors import DataError, UsageError
+from dlsys.spec.ready import find
 
 if TYPE_CHECKING:
     from dlsys.data.features.cells import Cells
 
 app = typer.Typer(help="What is in a data file.", no_args_is_help=True)
 _TITLES = ("column", "kind", "values", "missing", "examples", "note")
-
-
-@app.callback()
-def _data() -> None:
-    """Keeps `show` a verb of its own, with others to come."""
 
 
 @app.command()
@@ -53,6 +50,45 @@ def show(
         return
     print(f"{file}: {rows:,} rows, {len(found)} columns")
     print(table(_TITLES, [[line[title] for title in _TITLES] for line in found]))
+
+
+@app.command()
+def anchors(
+    file: File,
+    overrides: Overrides = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="How many; by default as many as the job's model has.")
+    ] = None,
+) -> None:
+    """Print the `anchors:` of a job's model that are most like the boxes of its training rows, by k-means."""
+    import numpy as np
+
+    from dlsys.data import load as load_data
+    from dlsys.data.images.anchors import likeness, representative, sizes_of
+    from dlsys.spec import load
+    from dlsys.spec.catalogue import WORKLOADS
+
+    loaded = load(find(file), overrides or ())
+    job = loaded.training
+    card = WORKLOADS.load(job.workload) if job.workload in WORKLOADS.names() else None
+    own = getattr(card.options_of(job.model), "anchors", None) if card else None
+    if count is None and own is None:
+        raise UsageError(f"{file}: its model has no anchors: say how many are wanted, with --count")
+    splits = load_data(job.data, loaded.folder)
+    if not {"image", "boxes"} <= splits.shape.row.keys():
+        raise UsageError(f"data.source: {job.data.source} gives no images with boxes")
+    sizes = sizes_of(splits.train)
+    found = np.round(representative(sizes, count or len(own or ())), 3)
+    print(f"anchors: {found.tolist()}")
+
+    def told(anchors: Any) -> str:
+        return f"{likeness(sizes, np.array(anchors)).max(1).mean():.3f}"
+
+    before = f"; with the job's own {len(own)}, {told(own)}" if own else ""
+    typer.echo(
+        f"{len(sizes):,} boxes have an IoU of {told(found)} with their best anchor on average{before}",
+        err=True,
+    )
 
 
 def _described(cells: Cells, name: str) -> Mapping[str, str]:

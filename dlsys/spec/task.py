@@ -96,6 +96,11 @@ PROPOSALS = {
         best="max", words="the share of objects whose union with a proposed region is half shared at least"
     )
 }
+LOCATE = Task(
+    name="locate",
+    takes=(IMAGES_WITH_BOXES,),
+    metrics={"iou": Metric(best="max", words="overlap by union of the first object's box and the one said")},
+)
 DETECT_INSTANCES = Task(
     name="detect-instances",
     takes=(IMAGES_WITH_INSTANCES,),

@@ -45,6 +45,35 @@ def grid(
     return cornered(torch.cat([centre, size], -1)).flatten(0, 2).to(like.dtype)
 
 
+def pyramid(
+    maps: Sequence[Tensor], image: tuple[int, int], sizes: Sequence[Sequence[tuple[float, float]]]
+) -> Tensor:
+    """The anchors of several maps one after another, each map's as `grid` has them: (anchors, 4).
+
+    Args:
+        maps: (…, rows, columns), of the type and place that the anchors are to have.
+        image: height and width of the image that each map covers, in pixels.
+        sizes: of each map, width and height of each anchor of a place, in pixels.
+    """
+    return torch.cat(
+        [
+            grid(map.shape[-2], map.shape[-1], image, pairs, map)
+            for map, pairs in zip(maps, sizes, strict=True)
+        ]
+    )
+
+
+def flat(map: Tensor, anchors: int) -> Tensor:
+    """What a map says of each anchor, in the order of `grid`: (rows, height × width × anchors, outputs).
+
+    Args:
+        map: (rows, anchors × outputs, height, width).
+        anchors: of a place.
+    """
+    rows, channels = map.shape[:2]
+    return map.permute(0, 2, 3, 1).reshape(rows, -1, channels // anchors)
+
+
 # What `match` says of an anchor that answers for no object.
 BACKGROUND, BETWEEN = -1, -2
 
@@ -52,13 +81,13 @@ BACKGROUND, BETWEEN = -1, -2
 def match(boxes: Tensor, labels: Tensor, anchors: Tensor, *, high: float, low: float | None = None) -> Tensor:
     """Which object each anchor answers for: the one that it overlaps most, if by `high` at least.
 
-    Whatever it overlaps, the best anchor of each object answers for that object; where several objects share
-    their best anchor, for the last of them.
+    Whatever it overlaps, each object has an anchor of its own besides: of all pairs of an object and an
+    anchor that are both without, those that overlap most are joined first (Liu et al. 2016).
 
     Args:
         boxes: of objects (rows, n, 4).
         labels: (rows, n); -1 where a row has fewer objects.
-        anchors: (anchors, 4).
+        anchors: (anchors, 4), more than objects.
         high: the least intersection over union of an anchor that answers.
         low: an anchor that overlaps less is background; between the two it counts for nothing. `high` unless
             given.
@@ -68,14 +97,18 @@ def match(boxes: Tensor, labels: Tensor, anchors: Tensor, *, high: float, low: f
     """
     if not boxes.shape[1]:
         return torch.full((len(boxes), len(anchors)), BACKGROUND, device=boxes.device)
-    overlap = iou(boxes, anchors)
-    overlap = torch.where((labels >= 0)[..., None], overlap, -1.0)
+    there = labels >= 0
+    overlap = torch.where(there[..., None], iou(boxes, anchors), -1.0)
     most, found = overlap.max(1)
-    found = torch.where(most >= high, found, torch.where(most < (low or high), BACKGROUND, BETWEEN))
-    favourite = overlap.argmax(2)
-    numbers = torch.arange(boxes.shape[1], device=boxes.device).expand_as(favourite)
-    # The highest number of those that want an anchor; −1 where none does.
-    wanted = torch.full_like(found, -1).scatter_reduce(
-        1, favourite, torch.where(labels >= 0, numbers, -1), "amax"
-    )
-    return torch.where(wanted >= 0, wanted, found)
+    least = high if low is None else low
+    found = torch.where(most >= high, found, torch.where(most < least, BACKGROUND, BETWEEN))
+    rows = torch.arange(len(boxes), device=boxes.device)
+    for _ in range(int(there.sum(1).max())):
+        pair = overlap.flatten(1).argmax(1)
+        number, anchor = pair // len(anchors), pair % len(anchors)
+        # A row that has fewer objects has none left to give.
+        left = overlap[rows, number, anchor] >= 0
+        found[rows, anchor] = torch.where(left, number, found[rows, anchor])
+        overlap[rows, number] = -1.0
+        overlap[rows, :, anchor] = -1.0
+    return found

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
 
 # Channels of a group, at least.
 _GROUP = 8
@@ -29,3 +32,26 @@ def convolution(
 def groups(channels: int) -> int:
     """Groups for a norm of so many channels: as many as divide them into 8 or more each."""
     return next((count for count in range(max(1, channels // _GROUP), 0, -1) if channels % count == 0), 1)
+
+
+class Stages(nn.ModuleList):
+    """A small convolutional net, each of whose stages halves height and width (rounding up).
+
+    From images (rows, channels[0], height, width) to the maps of all stages, the largest first.
+
+    Args:
+        channels: the image's, and of each stage.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(
+            nn.Sequential(convolution(inputs, outputs, stride=2), convolution(outputs, outputs))
+            for inputs, outputs in pairwise(channels)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self:
+            x = stage(x)
+            maps.append(x)
+        return maps

@@ -91,39 +91,50 @@ def suppress(boxes: Tensor, threshold: float, valid: Tensor | None = None) -> Te
         bool (…, n).
     """
     count = boxes.shape[-2]
-    over = iou(boxes, boxes) > threshold
-    over &= torch.ones(count, count, dtype=torch.bool, device=boxes.device).triu(1)
+    over = (iou(boxes, boxes) > threshold).to(boxes.dtype).triu(1).mT
     valid = boxes.new_ones(boxes.shape[:-1], dtype=torch.bool) if valid is None else valid
     kept = valid
     for _ in range(count):
-        last, kept = kept, valid & ~(over & kept[..., None]).any(-2)
+        # How many that stay overlap each, as a product of matrices: quicker than to ask for any.
+        before = (over @ kept.to(over.dtype)[..., None])[..., 0]
+        last, kept = kept, valid & (before == 0)
         if torch.equal(kept, last):
             break
     return kept
 
 
 def best(
-    boxes: Tensor, scores: Tensor, *, score: float, overlap: float, candidates: int, most: int
+    boxes: Tensor,
+    scores: Tensor,
+    *,
+    score: float,
+    overlap: float,
+    candidates: int,
+    most: int,
+    apart: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The detections that a net's boxes and scores amount to: those of a high score, class by class
-    suppressed.
+    """The detections that a net's boxes and scores amount to: those of a high score that none suppresses.
 
     Args:
         boxes: (rows, n, 4), or a box for each class (rows, n, classes, 4).
         scores: (rows, n, classes), from 0 to 1.
         score: the least that counts.
-        overlap: intersection over union from which the lower score of the same class goes.
+        overlap: intersection over union from which the lower score goes.
         candidates: how many of a row are looked at, those with the highest scores.
         most: detections of a row.
+        apart: whether only boxes of the same class suppress each other.
 
     Returns:
         Boxes (rows, k, 4), scores (rows, k) falling, and int64 labels (rows, k), of k ≤ `most`; where a row
         has fewer, the label is -1 and the rest 0.
     """
-    _, places, classes = scores.shape
-    kept = min(candidates, places * classes)
+    classes = scores.shape[2]
     # In a fixed order where scores are equal, so that any batch gives the same.
     top, index = scores.flatten(1).sort(dim=1, descending=True, stable=True)
+    kept = min(candidates, int((top > score).sum(1).max()))
+    if not kept:
+        nothing = top[:, :0]
+        return nothing[..., None].expand(-1, -1, 4), nothing, index[:, :0]
     top, index = top[:, :kept], index[:, :kept]
     labels = index % classes
     flat = boxes.flatten(1, 2) if boxes.ndim == 4 else boxes
@@ -131,7 +142,7 @@ def best(
     found = flat.gather(1, taken[..., None].expand(-1, -1, 4))
     # Moved apart by class, boxes of different classes never overlap.
     span = found.detach().abs().amax(dim=(1, 2), keepdim=True) * 2 + 1
-    stays = suppress(found + labels[..., None] * span, overlap, top > score)
+    stays = suppress(found + labels[..., None] * span * apart, overlap, top > score)
     order = (~stays).to(torch.uint8).sort(dim=1, stable=True).indices[:, :most]
     stays, top, labels = (t.gather(1, order) for t in (stays, top, labels))
     found = found.gather(1, order[..., None].expand(-1, -1, 4))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import math
+
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -22,3 +25,19 @@ def sigmoid_focal(
     wrong = probability + answers - 2 * probability * answers
     loss = entropy * wrong**gamma
     return loss if alpha is None else loss * (alpha * answers + (1 - alpha) * (1 - answers))
+
+
+def begin_rare(layer: nn.Conv2d, questions: slice, *, each: int, probability: float = 0.01) -> None:
+    """Lets a layer's answers begin as rarely yes, whatever it is given, so that the many that are no do not
+    sweep the first steps away (section 4.1).
+
+    Args:
+        layer: with a bias; its outputs are groups of `each`.
+        questions: which outputs of a group are logits of yes-or-no questions.
+        each: outputs of a group.
+        probability: of a yes.
+    """
+    assert layer.bias is not None
+    with torch.no_grad():
+        layer.weight.view(-1, each, *layer.weight.shape[1:])[:, questions].normal_(std=0.01)
+        layer.bias.view(-1, each)[:, questions] = -math.log((1 - probability) / probability)

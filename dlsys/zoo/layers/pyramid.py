@@ -17,20 +17,21 @@ class FeaturePyramid(nn.Module):
     """From the maps of several stages to as many maps of the same sizes and of `width` channels each.
 
     A map is the stage's own, made as wide, plus the next one's enlarged; a last convolution smooths each.
-    Group norms, which the paper has none of, bring them all to one scale (Wu and He 2018).
 
     Args:
         inputs: channels of the maps, the largest map first.
         width: channels of each result.
+        norm: whether group norms (Wu and He 2018), which the paper has none of, bring them all to one scale.
     """
 
-    def __init__(self, inputs: Sequence[int], width: int) -> None:
+    def __init__(self, inputs: Sequence[int], width: int, *, norm: bool = True) -> None:
         super().__init__()
         self.sideways = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in inputs)
-        self.smooth = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(groups(width), width))
-            for _ in inputs
-        )
+        self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in inputs)
+        if norm:
+            self.smooth = nn.ModuleList(
+                nn.Sequential(smooth, nn.GroupNorm(groups(width), width)) for smooth in self.smooth
+            )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         found: list[Tensor] = []

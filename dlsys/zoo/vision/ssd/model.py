@@ -7,16 +7,14 @@ hard negative mining are the paper's.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dlsys.errors import UsageError
 from dlsys.zoo.layers import anchors
-from dlsys.zoo.layers.blocks import convolution
-from dlsys.zoo.tasks.detect_anchors import Answers, DetectAnchors
+from dlsys.zoo.layers.blocks import Stages
+from dlsys.zoo.tasks.detect_anchors import Answers, DetectAnchors, hard_negatives
 from dlsys.zoo.vision.ssd.card import CARD, SSDOptions
 
 
@@ -38,13 +36,7 @@ class SSD(DetectAnchors):
 
     def class_loss(self, logits: Tensor, answers: Tensor) -> Tensor:
         losses = F.cross_entropy(logits.mT, answers.clamp(min=-1) + 1, reduction="none")
-        positive = answers >= 0
-        # The rank of each ground's loss among its row's: those that are wrong by most learn, so many to each
-        # object.
-        ground = losses.detach().masked_fill(positive, -1.0)
-        rank = ground.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        most = (self.options.negatives * positive.sum(1, keepdim=True)).clamp(min=self.options.negatives)
-        return torch.where(positive | (rank < most), losses, 0.0)
+        return torch.where(hard_negatives(losses, answers >= 0, self.options.negatives), losses, 0.0)
 
     def scores(self, logits: Tensor) -> Tensor:
         return logits.softmax(2)[..., 1:]
@@ -56,32 +48,24 @@ class SSDNet(nn.Module):
     def __init__(self, channels: int, classes: int, options: SSDOptions) -> None:
         super().__init__()
         widths = (channels, *options.channels)
-        self.stages = nn.ModuleList(
-            nn.Sequential(convolution(inputs, outputs, stride=2), convolution(outputs, outputs))
-            for inputs, outputs in pairwise(widths)
-        )
+        self.stages = Stages(widths)
         # Of each level, the sizes of its anchors as shares of the image's shorter side.
         between = [(a * b) ** 0.5 for a, b in zip(options.sizes, [*options.sizes[1:], 1.0], strict=True)]
         self.shapes = [
             anchors.shapes(pair, options.ratios) for pair in zip(options.sizes, between, strict=True)
         ]
-        self.outputs = classes + 1 + 4
+        outputs = classes + 1 + 4
         self.heads = nn.ModuleList(
-            nn.Conv2d(width, len(shapes) * self.outputs, 3, padding=1)
+            nn.Conv2d(width, len(shapes) * outputs, 3, padding=1)
             for width, shapes in zip(widths[-options.levels :], self.shapes, strict=True)
         )
 
     def forward(self, image: Tensor) -> Answers:
-        found, places, x = [], [], image
         size = (image.shape[2], image.shape[3])
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        for x, head, shapes in zip(maps[-len(self.heads) :], self.heads, self.shapes, strict=True):
-            rows, columns = x.shape[-2:]
-            found.append(head(x).permute(0, 2, 3, 1).reshape(len(x), -1, self.outputs))
-            pixels = [(width * min(size), height * min(size)) for width, height in shapes]
-            places.append(anchors.grid(rows, columns, size, pixels, image))
-        answers = torch.cat(found, 1)
-        return Answers(answers[..., 4:], answers[..., :4], torch.cat(places))
+        maps = self.stages(image)[-len(self.heads) :]
+        heads = zip(maps, self.heads, self.shapes, strict=True)
+        answers = torch.cat([anchors.flat(head(x), len(shapes)) for x, head, shapes in heads], 1)
+        pixels = [
+            [(width * min(size), height * min(size)) for width, height in level] for level in self.shapes
+        ]
+        return Answers(answers[..., 4:], answers[..., :4], anchors.pyramid(maps, size, pixels))
