@@ -69,7 +69,7 @@ def augment(
             hint="take data-augmentation out of regularize, or train on images",
         )
     if transforms:
-        with _own_numbers() as seed:
+        with own_numbers() as seed:
             rows = []
             for row, number in zip(image, key.tolist(), strict=True):
                 seed(number % 2**63)
@@ -100,7 +100,7 @@ def _shifted(image: Tensor, key: Tensor, most: int) -> Tensor:
 
 
 @contextmanager
-def _own_numbers() -> Iterator[Callable[[int], None]]:
+def own_numbers() -> Iterator[Callable[[int], None]]:
     """Gives what seeds the generators that others draw from; afterwards they are as they were before.
 
     Of torch only the CPU's: seeding them all would begin a GPU's dropout anew.

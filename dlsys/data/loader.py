@@ -133,12 +133,16 @@ class Loader:
         own, size, micro = self._place
         micros = []
         for share in shares(rows, self.order.batch_size, own if rank is None else rank, size, micro):
-            batch = self.dataset.batch(share.rows)
-            batch["key"] = self._keys(epoch, share.rows)
-            for transform in self._transforms:
-                batch = transform(batch)
-            micros.append(MicroBatch(batch, share.real / len(rows), share.real))
+            micros.append(MicroBatch(self.rows(epoch, share.rows), share.real / len(rows), share.real))
         return StepBatch(micros, len(rows))
+
+    def rows(self, epoch: int, numbers: np.ndarray) -> Batch:
+        """Rows with their keys of an epoch, as transforms leave them."""
+        batch = self.dataset.batch(numbers)
+        batch["key"] = self._keys(epoch, numbers)
+        for transform in self._transforms:
+            batch = transform(batch)
+        return batch
 
     def _moved(self, batch: StepBatch) -> StepBatch:
         """The batch on the worker's device, in the types that it computes in."""
