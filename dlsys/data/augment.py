@@ -78,7 +78,7 @@ def augment(
             hint="say what moves images by data-augmentation's own options",
         )
     if transforms:
-        with _own_numbers() as seed:
+        with own_numbers() as seed:
             rows = []
             for row, number in zip(image, key.tolist(), strict=True):
                 seed(number % 2**63)
@@ -95,7 +95,7 @@ def augment(
 
 
 @contextmanager
-def _own_numbers() -> Iterator[Callable[[int], None]]:
+def own_numbers() -> Iterator[Callable[[int], None]]:
     """Gives what seeds the generators that others draw from; afterwards they are as they were before.
 
     Of torch only the CPU's: seeding them all would begin a GPU's dropout anew.

@@ -143,11 +143,13 @@ class Loader:
         own, size, micro = self._place
         micros = []
         for share in shares(rows, self.order.batch_size, own if rank is None else rank, size, micro):
-            batch = self._varied(epoch, share.rows)
-            if self._scale is not None:
-                batch = self._scale(batch)
-            micros.append(MicroBatch(batch, share.real / len(rows), share.real))
+            micros.append(MicroBatch(self.rows(epoch, share.rows), share.real / len(rows), share.real))
         return StepBatch(micros, len(rows))
+
+    def rows(self, epoch: int, numbers: np.ndarray) -> Batch:
+        """Rows with their keys of an epoch, as a model gets them but for the device."""
+        batch = self._varied(epoch, numbers)
+        return self._scale(batch) if self._scale else batch
 
     def _varied(self, epoch: int, rows: np.ndarray) -> Batch:
         batch = self._fetched(epoch, rows)

@@ -3,7 +3,7 @@
 Processes are forked, once, before there is a model. So they have the rows of any source as they are, without
 pickling or loading them again, share their memory with training, and are there within milliseconds, where a
 fresh interpreter imports torch for seconds. What goes wrong where one forks beside threads is kept out: they
-compute with one thread, and touch neither devices, process groups nor Ray.
+compute with one thread, touch neither devices, process groups nor Ray, and have imported what a batch needs.
 
 `torch.utils.data.DataLoader` forks processes for each split, and anew while training goes on; where /dev/shm
 is too small for a batch it hangs; and an error loses its hint.
@@ -17,9 +17,10 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -31,6 +32,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
+from dlsys.data.augment import own_numbers
 from dlsys.data.loader import Loader, StepBatch
 from dlsys.data.parcel import Parcel, pack, unpack
 from dlsys.errors import DlsysError, UsageError, WorkerDiedError
@@ -40,6 +42,9 @@ from dlsys.own.frames import picklable
 _PR_SET_PDEATHSIG = 1
 # Batches ahead for each process: one that is ready, and one in the making.
 _AHEAD = 2
+# Seconds in which a process makes its first row, besides ten times what it took here; and how many may try.
+_PATIENCE = 10.0
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,12 @@ class _Maker:
     came: int = 0
     early: dict[int, StepBatch | Exception] = field(default_factory=dict)
     unwanted: set[int] = field(default_factory=set)
+
+    def end(self) -> None:
+        self.process.kill()  # it holds nothing that is worth a tidy end
+        self.process.join()
+        self.process.close()
+        self.pipe.close()  # last, so that it does not complain
 
 
 @contextmanager
@@ -103,25 +114,64 @@ def made_by(loaders: Mapping[str, Loader], *, workers: int, prefetch: int) -> It
         makers.end()
 
 
+def _try(loaders: Mapping[str, Loader]) -> None:
+    """Makes a row of each split: imports what that takes, and meets the locks that it waits for."""
+    for loader in loaders.values():
+        with suppress(Exception):  # is raised at the step that it belongs to
+            loader.rows(0, np.zeros(1, dtype=np.int64))
+
+
 class _Makers:
     def __init__(self, loaders: Mapping[str, Loader], count: int, ahead: int) -> None:
-        self._ahead = ahead
+        self._loaders, self._ahead = loaders, ahead
         self._makers: list[_Maker] = []
         self._turn = 0
-        context = multiprocessing.get_context("fork")
+        began = time.monotonic()
+        # What another thread is importing when a process is forked, that process would wait for for ever.
+        with own_numbers():
+            _try(loaders)
+        self._patience = _PATIENCE + 10 * (time.monotonic() - began)
         try:
             for _ in range(count):
-                ours, theirs = context.Pipe()
-                elder = [maker.pipe for maker in self._makers]
-                process = context.Process(
-                    target=_serve, args=(theirs, [*elder, ours], loaders, os.getpid()), name="dlsys-maker"
-                )
-                process.start()
-                theirs.close()
-                self._makers.append(_Maker(process, ours))
+                self._makers.append(self._start())
+            for place in range(count):
+                self._await(place)
         except BaseException:
             self.end()
             raise
+
+    def _start(self) -> _Maker:
+        context = multiprocessing.get_context("fork")
+        ours, theirs = context.Pipe()
+        others = [ours, *(maker.pipe for maker in self._makers)]
+        given = (theirs, others, self._loaders, os.getpid())
+        process = context.Process(target=_serve, args=given, name="dlsys-maker")
+        process.start()
+        theirs.close()
+        return _Maker(process, ours)
+
+    def _await(self, place: int) -> None:
+        """Waits until a process has made a row. One that was forked while another thread held a lock that it
+        needs (a generator's of random numbers) never will, and gives place to a new one.
+
+        Raises:
+            WorkerDiedError: it has died, or none of several answers.
+        """
+        for _ in range(_TRIES):
+            maker = self._makers[place]
+            if maker.pipe.poll(self._patience):
+                try:
+                    maker.pipe.recv()
+                except (EOFError, OSError):
+                    _tell_death(maker)
+                return
+            self._makers[place] = self._start()
+            maker.end()
+        raise WorkerDiedError(
+            f"a process that makes batches (data.workers) has made none in {self._patience:.0f} s, "
+            f"{_TRIES} times",
+            hint="A thread of this process may hold what a row needs; data.workers: 0 makes them here.",
+        )
 
     def batches(self, split: str, place: tuple[int, int], epoch: int, steps: range) -> Iterator[StepBatch]:
         """As `dlsys.data.loader.Ahead`. Several may go on by turns: an evaluation within an epoch."""
@@ -179,11 +229,7 @@ class _Makers:
 
     def end(self) -> None:
         for maker in self._makers:
-            maker.process.kill()  # they hold nothing that is worth a tidy end
-        for maker in self._makers:
-            maker.process.join()
-            maker.process.close()
-            maker.pipe.close()  # last, so that none complains of it
+            maker.end()
         self._makers.clear()
 
 
@@ -213,6 +259,9 @@ def _serve(pipe: Connection, others: list[Connection], loaders: Mapping[str, Loa
     gc.freeze()  # what was training's is never collected here: its finalizers may wait for threads not forked
     torch.set_num_threads(1)
     placed: dict[tuple[str, tuple[int, int]], Loader] = {}
+    _seed(0, _Asked("", (0, 1), 0, 0))
+    _try(loaders)
+    pipe.send(None)
     while True:
         try:
             asked: _Asked = pipe.recv()

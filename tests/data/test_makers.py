@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import pytest
 import torch
 from harness import assert_equal, job, train, with_workers
 
-from dlsys.data import TensorDataset
+from dlsys.data import TensorDataset, makers
 from dlsys.data.augment import augment
 from dlsys.data.images.normalize import Scaling
 from dlsys.data.loader import Loader, MicroBatch, StepBatch
@@ -231,6 +232,37 @@ def test_a_daemonic_process_is_refused() -> None:
     process.start()
     assert ours.recv().startswith("data.workers: dlsys runs in a daemonic process")
     process.join()
+
+
+class Locked(TensorDataset):
+    """Waits, in the first process that is forked alone, for a lock that another thread held at that time."""
+
+    def __init__(self, forked: Path) -> None:
+        super().__init__(IMAGES.fields)
+        self.here, self.forked = os.getpid(), forked
+
+    def batch(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        if os.getpid() != self.here and not self.forked.exists():
+            self.forked.touch()
+            threading.Event().wait()
+        return super().batch(rows)
+
+
+def test_a_process_that_was_forked_beside_a_lock_gives_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(makers, "_PATIENCE", 0.5)
+    loader = plain(Locked(tmp_path / "forked"))
+    with making(loader, 1):
+        assert all(map(same, loader.epoch(0), plain(IMAGES).epoch(0)))
+    assert (tmp_path / "forked").exists()
+
+
+def test_making_a_row_beforehand_draws_no_numbers_of_trainings() -> None:
+    before = torch.get_rng_state(), random.getstate()
+    with making(plain(Drawing(IMAGES.fields))):
+        assert torch.equal(torch.get_rng_state(), before[0])
+        assert random.getstate() == before[1]
 
 
 class Drawing(TensorDataset):
