@@ -186,12 +186,14 @@ def test_a_checkpoint_knows_its_hooks(tmp_path: Path) -> None:
 
 def test_the_documents_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-    blocks = dict(re.findall(r"^```(python|yaml)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    blocks = re.findall(r"^```(?:python|yaml)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks if "norm/" in block]
+    (example,) = [block for block in blocks if "my_hooks:" in block]
     (tmp_path / "artifacts").mkdir()
-    (tmp_path / "my_hooks.py").write_text(blocks["python"])
+    (tmp_path / "my_hooks.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = train(job(blocks["yaml"]), tmp_path)
+    found = train(job(example), tmp_path)
     assert {name for name in found.points if name.startswith("norm/")} == {
         f"norm/{name}" for name in found.weights
     }

@@ -136,7 +136,7 @@ def test_a_job_says_the_loss_and_no_metrics() -> None:
         job(TEXT, "loss.name=mse")
     with pytest.raises(SpecError, match="metrics: unet has metrics of its own"):
         job(TEXT, "metrics.f1=F1Score")
-    with pytest.raises(SpecError, match="resnet learns by cross-entropy or focal, got 'dice'"):
+    with pytest.raises(SpecError, match="resnet learns by cross-entropy or focal or hinge, got 'dice'"):
         job(TEXT, "loss.name=dice", "workload=resnet", "model=null", "data={source: digits}")
     with pytest.raises(UsageError, match=r"loss.name: dice is of a mask, and these rows have features"):
         loss_function(spec.Dice(name="dice"), Shape(row={"features": (3,), "label": ()}, classes=3), {})
