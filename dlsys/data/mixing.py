@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import special
 from torch import Tensor
 from torch.nn import functional
 
@@ -45,6 +44,8 @@ def mixed(batch: Batch, other: Batch, options: DataAugmentation, classes: int) -
             f"data-augmentation: mixup and cutmix are of images with classes, and these rows have: {fields}",
             hint="leave them out",
         )
+    from scipy import special  # a tenth of a second to import, and few runs mix
+
     image, key = batch["image"], batch["key"]
     drawn = rowwise.uniform(key, 4, stream=_MIX).double().cpu()
     cut = (

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from dlsys.data.loader import Loader
-from dlsys.zoo.average_precision import Detections, Objects
-from dlsys.zoo.drawing import outlined
 from dlsys.zoo.workload import Sample, Workload
 
 if TYPE_CHECKING:  # a run that leaves no pictures needs neither
@@ -59,6 +57,9 @@ def varied_rows(loader: Loader) -> Tensor:
     image = batch["image"].clamp(0, 1)
     if "boxes" not in batch or image.shape[1] not in (1, 3):
         return image
+    from dlsys.zoo.average_precision import Detections, Objects
+    from dlsys.zoo.drawing import outlined
+
     nothing = Detections(batch["boxes"][:, :0], batch["boxes"][:, :0, 0], batch["labels"][:, :0])
     return outlined(image, nothing, 1.0, truth=Objects.of(batch))
 

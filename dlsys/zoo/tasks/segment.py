@@ -12,7 +12,6 @@ from dlsys.errors import UsageError
 from dlsys.spec.rows import Shape
 from dlsys.spec.task import SEGMENT
 from dlsys.zoo.confusion import TABLE, counted
-from dlsys.zoo.drawing import beside
 from dlsys.zoo.objective import cross_entropy
 from dlsys.zoo.workload import Batch, Carry, Loss, Sample, Workload, rows_of
 
@@ -60,6 +59,8 @@ class Segment(Workload):
         return {"loss": float(sums["loss"]) / float(sums["rows"]), **overlaps(sums[TABLE])}
 
     def pictures(self, model: nn.Module, batch: Batch, images: Tensor) -> Mapping[str, Sample]:
+        from dlsys.zoo.drawing import beside  # every run imports this file, and few draw
+
         outputs, _ = self.forward(model, batch, None)
         truth, found = batch["mask"], outputs.argmax(1)
         if images.dim() == 5:
