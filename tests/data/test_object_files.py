@@ -180,6 +180,12 @@ def spoil(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
         (spoil("annotations", 0, "image_id", value=5), r"annotations\[0\].image_id: 5 is not in the file"),
         (spoil("annotations", 0, "category_id", value=5), r"annotations\[0\].category_id: 5 is not in"),
         (spoil("annotations", 0, "bbox", value=[1, 2]), r"annotations\[0\].bbox: \[1, 2\] is not \[left"),
+        (
+            spoil("annotations", 0, "bbox", value=[1, 2, float("nan"), 4]),
+            r"annotations\[0\].bbox: \[1, 2, nan",
+        ),
+        (spoil("annotations", 0, "area", value="large"), r"annotations\[0\].area: 'large' is no number"),
+        (spoil("annotations", 0, "area", value=None), r"annotations\[0\].area: None is no number"),
         (spoil("annotations", 0, "segmentation", value=[]), r"annotations\[0\].segmentation: is not there"),
         (spoil("annotations", 0, "segmentation", value=[["a"]]), "image 100: is neither polygons nor run"),
         (spoil("images", 0, "file_name", value="../x.png"), r"image 100: '../x.png' leads out of"),

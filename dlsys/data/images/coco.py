@@ -107,10 +107,12 @@ class _Annotations:
                         f"{self._path}: annotations[{place}].{name}: {entry[name]} is not in the file"
                     )
             box = entry["bbox"]
-            if len(box) != 4 or not all(isinstance(number, int | float) for number in box):
+            if len(box) != 4 or not all(map(_is_number, box)):
                 raise DataError(
                     f"{self._path}: annotations[{place}].bbox: {box!r} is not [left, top, width, height]"
                 )
+            if not _is_number(entry.get("area", 0)):
+                raise DataError(f"{self._path}: annotations[{place}].area: {entry['area']!r} is no number")
             if self._masks and not entry.get("segmentation"):
                 raise DataError(
                     f"{self._path}: annotations[{place}].segmentation: is not there: say wanted: boxes"
@@ -143,6 +145,11 @@ class _Annotations:
             outlines=[entry["segmentation"] for entry in objects] if self._masks else (),
             where=where,
         )
+
+
+def _is_number(value: Any) -> bool:
+    # JSON has no infinity and no NaN, but Python reads them; beyond this, float32 has none.
+    return isinstance(value, int | float) and abs(value) < 1e30
 
 
 _WORDS = {int: "whole number", str: "text", list: "list"}
