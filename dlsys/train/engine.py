@@ -281,7 +281,8 @@ def _loaders(parts: Parts, splits: sources.Splits, batch_size: int) -> dict[str,
         varied = partial(augment, options=augmentation, transforms=own_transforms(augmentation))
     mix: Callable[[Batch, Batch], Batch] | None = None
     if augmentation and (augmentation.mixup or augmentation.cutmix):
-        if not isinstance(workload, Classify | PlainModel):
+        entropy = isinstance(workload, Classify) and type(workload).learns_by is Classify.learns_by
+        if not (entropy or isinstance(workload, PlainModel)):
             raise UsageError(
                 f"regularize: mixup and cutmix share out labels of classes, and {job.workload} has a loss of "
                 "its own that knows nothing of shares: leave them out"

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from harness import QUICK, job, train
 from PIL import Image
 from torch import Tensor, nn
 
+from dlsys.errors import UsageError
 from dlsys.zoo.tasks.classify import Classify
 
 
@@ -36,3 +38,26 @@ def test_text_images_and_tables_are_files(tmp_path: Path) -> None:
     assert [row["class"] for row in rows] == [str(place) for place in range(10)]
     assert [float(row["bias"]) for row in rows] == found.weights["1.bias"].tolist()
     assert not (folder / "none.csv").exists()
+
+
+def test_varied_images_are_shown(tmp_path: Path) -> None:
+    """Sixteen of eight pixels a side, in rows of four."""
+    train(job(QUICK, "regularize=[{name: data-augmentation, rotate: 30, mixup: 0.4}]"), tmp_path)
+    with Image.open(tmp_path / "artifacts" / "augmented.png") as picture:
+        assert picture.size == (4 * 9, 4 * 9)
+        assert picture.getextrema()[1] > 200
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["workload=hog-svm", "data={source: digits, size: 16}"], "hog-svm has a loss of its own that knows"),
+        (["loss={name: hinge}"], "mixup: gives rows shares of two classes, which cross-entropy without"),
+        (["loss={name: cross-entropy, class_weights: balanced}"], "mixup: gives rows shares of two classes"),
+    ],
+)
+def test_shares_of_classes_need_a_loss_that_knows_them(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(job(QUICK, "regularize=[{name: data-augmentation, mixup: 0.4}]", *overrides), tmp_path)
