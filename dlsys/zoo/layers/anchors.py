@@ -13,8 +13,7 @@ from dlsys.zoo.layers.boxes import cornered, iou
 
 def shapes(sizes: Sequence[float], ratios: Sequence[float]) -> list[tuple[float, float]]:
     """Widths and heights of the anchors of a place, as SSD has them (Liu et al. 2016): every size as a square
-    of the
-    first ratio, and the first size in every other ratio: sizes + ratios − 1 of them.
+    of the first ratio, and the first size in every other ratio: sizes + ratios − 1 of them.
 
     Args:
         sizes: square roots of areas, in pixels.

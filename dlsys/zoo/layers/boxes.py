@@ -45,7 +45,7 @@ def cornered(boxes: Tensor) -> Tensor:
 # Offsets are divided by these, so that those of matched anchors have a deviation near 1 (SSD's).
 _SCALE = (0.1, 0.1, 0.2, 0.2)
 # Widths and heights grow by e³ at most: more than that an untrained net says, and it would overflow.
-_MOST = 3.0
+MOST_GROWN = 3.0
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
     given = centred(anchors)
     place, size = (offsets * offsets.new_tensor(_SCALE)).tensor_split(2, -1)
     centre = given[..., :2] + place * given[..., 2:]
-    return cornered(torch.cat([centre, given[..., 2:] * size.clamp(max=_MOST).exp()], -1))
+    return cornered(torch.cat([centre, given[..., 2:] * size.clamp(max=MOST_GROWN).exp()], -1))
 
 
 def clip(boxes: Tensor, height: int, width: int) -> Tensor:

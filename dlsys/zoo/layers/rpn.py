@@ -54,15 +54,11 @@ class RegionProposals(nn.Module):
         self.outputs = nn.Conv2d(width, 5 * len(shapes[0]), 1)
 
     def forward(self, maps: Sequence[Tensor], image: Tensor) -> Anchored:
-        found, places = [], []
-        height, width = image.shape[-2:]
-        for x, shapes in zip(maps, self.shapes, strict=True):
-            answers = self.outputs(self.shared(x))
-            found.append(answers.permute(0, 2, 3, 1).reshape(len(x), -1, 5))
-            pixels = [(w * min(height, width), h * min(height, width)) for w, h in shapes]
-            places.append(anchors.grid(x.shape[2], x.shape[3], (height, width), pixels, image))
-        answers = torch.cat(found, 1)
-        return Anchored(answers[..., 4], answers[..., :4], torch.cat(places))
+        size = (image.shape[2], image.shape[3])
+        said = [anchors.flat(self.outputs(self.shared(x)), len(self.shapes[0])) for x in maps]
+        pixels = [[(w * min(size), h * min(size)) for w, h in shapes] for shapes in self.shapes]
+        answers = torch.cat(said, 1)
+        return Anchored(answers[..., 4], answers[..., :4], anchors.pyramid(maps, size, pixels))
 
 
 @torch.no_grad()

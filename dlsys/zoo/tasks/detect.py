@@ -14,8 +14,6 @@ from dlsys.zoo.average_precision import Detections, Objects, coco_results, figur
 from dlsys.zoo.drawing import outlined
 from dlsys.zoo.workload import Batch, Carry, Sample, Workload, rows_of
 
-_PICTURES = 16
-
 
 class Detect(Workload):
     """Boxes of objects of `shape.classes` classes in `image` float32 (rows, channels, height, width).
@@ -63,4 +61,4 @@ class Detect(Workload):
     def pictures(self, model: nn.Module, batch: Batch, images: Tensor) -> Mapping[str, Sample]:
         outputs, _ = self.forward(model, batch, None)
         found = self.detections(outputs, batch)
-        return {"detections": outlined(images[:_PICTURES], found, self.shown, truth=Objects.of(batch))}
+        return {"detections": outlined(images, found, self.shown, truth=Objects.of(batch))}

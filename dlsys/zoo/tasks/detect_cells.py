@@ -12,12 +12,9 @@ from torch import Tensor
 
 from dlsys.zoo.average_precision import Detections
 from dlsys.zoo.layers import anchors
-from dlsys.zoo.layers.boxes import best, centred, clip, cornered, iou
+from dlsys.zoo.layers.boxes import MOST_GROWN, best, centred, clip, cornered, iou
 from dlsys.zoo.tasks.detect import Detect
 from dlsys.zoo.workload import Batch, Loss
-
-# Widths and heights grow by e³ at most: more than that an untrained net says, and it would overflow.
-_MOST = 3.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,9 @@ class Cells:
         """What is said as boxes (rows, anchors, 4), in pixels."""
         given = centred(self.anchors)
         centre = given[:, :2] + (self.said[..., :2].sigmoid() - 0.5) * self.cells
-        return cornered(torch.cat([centre, given[:, 2:] * self.said[..., 2:4].clamp(max=_MOST).exp()], -1))
+        return cornered(
+            torch.cat([centre, given[:, 2:] * self.said[..., 2:4].clamp(max=MOST_GROWN).exp()], -1)
+        )
 
     def told(self, boxes: Tensor) -> Tensor:
         """Boxes (rows, anchors, 4) as they should be said: the first two after their sigmoid."""

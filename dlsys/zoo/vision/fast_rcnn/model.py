@@ -7,11 +7,9 @@ VGG-16, with group norms.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 
-from dlsys.zoo.layers.blocks import convolution
+from dlsys.zoo.layers.blocks import Stages
 from dlsys.zoo.layers.regions import Head, Proposals, Regions, Truth, learnt_from, told
 from dlsys.zoo.layers.roi import roi_align, roi_pool
 from dlsys.zoo.tasks.detect_regions import DetectProposed, Outputs
@@ -34,18 +32,13 @@ class FastRCNNNet(nn.Module):
     def __init__(self, channels: int, classes: int, options: FastRCNNOptions) -> None:
         super().__init__()
         self.options = options
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(convolution(inputs, outputs, stride=2), convolution(outputs, outputs))
-                for inputs, outputs in pairwise((channels, *options.channels))
-            )
-        )
+        self.stages = Stages((channels, *options.channels))
         self.stride = 2 ** len(options.channels)
         self.features = roi_align if options.align else roi_pool
         self.head = Head(options.channels[-1] * options.pool**2, options.hidden, classes)
 
     def forward(self, image: Tensor, proposed: Proposals, truth: Truth | None = None) -> Outputs:
-        x, learnt = self.stages(image), None
+        x, learnt = self.stages(image)[-1], None
         if truth is not None:
             chosen = learnt_from(proposed, truth, count=self.options.samples)
             learnt = self.regions(x, chosen)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from dlsys.data import rowwise
 from dlsys.zoo.average_precision import Detections
 from dlsys.zoo.layers import anchors, rpn
-from dlsys.zoo.layers.blocks import convolution
+from dlsys.zoo.layers.blocks import Stages
 from dlsys.zoo.layers.pyramid import FeaturePyramid, level_of
 from dlsys.zoo.layers.regions import Head, Proposals, Regions, Truth, learnt_from, told
 from dlsys.zoo.layers.roi import roi_align
@@ -67,11 +66,7 @@ class FasterRCNNNet(nn.Module):
     def __init__(self, channels: int, classes: int, options: FasterRCNNOptions) -> None:
         super().__init__()
         self.options = options
-        widths = (channels, *options.channels)
-        self.stages = nn.ModuleList(
-            nn.Sequential(convolution(inputs, outputs, stride=2), convolution(outputs, outputs))
-            for inputs, outputs in pairwise(widths)
-        )
+        self.stages = Stages((channels, *options.channels))
         if options.pyramid:
             self.levels, self.width = len(options.sizes), options.width
             self.pyramid = FeaturePyramid(options.channels[-self.levels :], options.width)
@@ -100,11 +95,7 @@ class FasterRCNNNet(nn.Module):
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """Those that regions are looked at in, the largest first."""
-        found, x = [], image
-        for stage in self.stages:
-            x = stage(x)
-            found.append(x)
-        last = found[-self.levels :]
+        last: list[Tensor] = self.stages(image)[-self.levels :]
         return self.pyramid(last) if self.options.pyramid else last
 
     def features(self, maps: Sequence[Tensor], boxes: Tensor, image: Tensor, side: int) -> Tensor:

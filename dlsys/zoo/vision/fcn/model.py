@@ -7,12 +7,10 @@ interpolation, which the paper's transposed convolutions begin as.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dlsys.zoo.layers.blocks import convolution
+from dlsys.zoo.layers.blocks import Stages, convolution
 from dlsys.zoo.tasks.segment import Segment
 from dlsys.zoo.vision.fcn.card import CARD, FCNOptions
 
@@ -32,10 +30,7 @@ class FCNNet(nn.Module):
 
     def __init__(self, channels: int, classes: int, options: FCNOptions) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(
-            nn.Sequential(convolution(inputs, outputs, stride=2), convolution(outputs, outputs))
-            for inputs, outputs in pairwise((channels, *options.channels))
-        )
+        self.stages = Stages((channels, *options.channels))
         # In place of dense layers: the same weights at each place of the map.
         self.dense = nn.Sequential(
             convolution(options.channels[-1], options.dense), convolution(options.dense, options.dense, 1)
@@ -44,11 +39,8 @@ class FCNNet(nn.Module):
         self.scores = nn.ModuleList(nn.Conv2d(width, classes, 1) for width in widths)
 
     def forward(self, image: Tensor) -> Tensor:
-        maps, x = [], image
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        maps[-1] = self.dense(x)
+        maps = self.stages(image)
+        maps[-1] = self.dense(maps[-1])
         found = None
         for x, score in zip(reversed(maps), reversed(self.scores), strict=False):
             said = score(x)

@@ -8,12 +8,10 @@ its features.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
-from dlsys.zoo.layers.blocks import convolution
+from dlsys.zoo.layers.blocks import Stages
 from dlsys.zoo.layers.regions import Head, Proposals, Regions, Truth, learnt_from, told
 from dlsys.zoo.layers.roi import roi_align
 from dlsys.zoo.tasks.detect_regions import DetectProposed, Outputs
@@ -36,12 +34,7 @@ class RCNNNet(nn.Module):
     def __init__(self, channels: int, classes: int, options: RCNNOptions) -> None:
         super().__init__()
         self.options = options
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(convolution(inputs, outputs, stride=2), convolution(outputs, outputs))
-                for inputs, outputs in pairwise((channels, *options.channels))
-            )
-        )
+        self.stages = Stages((channels, *options.channels))
         side = options.side
         for _ in options.channels:
             side = -(-side // 2)
@@ -61,5 +54,5 @@ class RCNNNet(nn.Module):
         # What lies outside of the image is its edge, over again.
         seen = torch.cat([boxes[..., :2] - around, boxes[..., 2:] + around], -1)
         crops = roi_align(image, seen, self.options.side, 1.0)
-        features = self.stages(crops.flatten(0, 1)).unflatten(0, boxes.shape[:2])
+        features = self.stages(crops.flatten(0, 1))[-1].unflatten(0, boxes.shape[:2])
         return Regions(boxes, proposed.valid, *self.head(features))
