@@ -25,13 +25,7 @@ from dlsys.zoo.vision.resnet.model import Block
 _Layer = TypeVar("_Layer", bound=nn.Module)
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def build(name: str, options: dict[str, Any], *image: int) -> nn.Module:

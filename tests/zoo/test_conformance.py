@@ -52,13 +52,7 @@ CASES = list(cases())
 each = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # these models are too small to share out
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def workload_of(case: Case) -> Workload:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from harness import job, train, with_workers
+from test_building_blocks import build
 from torch import Tensor, nn
 
-from dlsys.spec.rows import Shape
-from dlsys.zoo.load import load_workload
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
-def build(name: str, options: dict[str, Any], *image: int) -> nn.Module:
-    return load_workload(name, options, Shape(row={"image": image, "label": ()}, classes=10)).build()
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def deep(
