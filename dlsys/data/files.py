@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +11,6 @@ from dlsys.errors import DataError
 
 # So many of a list's items a message shows.
 SHOWN = 10
-# What was made of data, and can be made again, is kept so long from its last use on.
-_UNUSED_DAYS = 14
 
 
 def read_bytes(path: str, folder: Path) -> bytes:
@@ -101,10 +97,17 @@ def _leads_into(link: Path, root: Path) -> bool:
         return False
 
 
-def tidy(place: Path) -> None:
-    """Removes files beside `place` of the same ending that nobody has used for two weeks, and their locks."""
-    for path in place.parent.glob(f"*{place.suffix}"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _UNUSED_DAYS * 86400:
-                path.unlink()
-                path.with_suffix(".lock").unlink(missing_ok=True)
+def folder_of(path: str, folder: Path) -> Path:
+    """A folder that a job names, without links.
+
+    Args:
+        path: as the job file says it.
+        folder: where a relative path starts.
+
+    Raises:
+        DataError: there is none.
+    """
+    root = (folder / path).resolve()
+    if not root.is_dir():
+        raise DataError(f"{path}: no such folder (looked for {root})")
+    return root

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -18,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 
 from dlsys.data.features.arrays import arrow_of, numpy_of
 from dlsys.data.features.encoding import Allocate, Encoded, learnt_of
-from dlsys.data.files import tidy
+from dlsys.data.once import made_once
 from dlsys.errors import DataError
 from dlsys.paths import cache
 
@@ -44,13 +42,7 @@ def kept(name: str, facts: Any, make: Callable[[Path, Allocate], Encoded]) -> En
     digest = hashlib.sha256(json.dumps([_VERSION, facts], sort_keys=True).encode()).hexdigest()
     place = cache() / "tables" / f"{digest[:32]}.arrow"
     try:
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not place.exists():
-            with FileLock(place.with_suffix(".lock")):
-                if not place.exists():
-                    tidy(place)
-                    _make(place, make)
-        os.utime(place)
+        made_once(place, lambda: _make(place, make))
         return _read(place)
     except OSError as error:
         raise DataError(

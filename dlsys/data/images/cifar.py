@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ import numpy as np
 
 from dlsys.data.dataset import Splits
 from dlsys.data.files import read_bytes
-from dlsys.data.images.byte_images import ByteImages
+from dlsys.data.images.byte_images import ByteImages, byte_splits
 from dlsys.data.images.normalize import normalized
-from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.spec.data import CIFARFiles
 from dlsys.spec.rows import Shape
@@ -94,7 +93,7 @@ def cifar_files(options: CIFARFiles, folder: Path) -> Splits:
         )
     kind = version.labels[options.labels]
 
-    def part(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def part(names: Sequence[str]) -> ByteImages:
         read = [
             _binary(f"{options.path}/{name}.bin", folder, version, options.labels)
             if binary
@@ -102,32 +101,15 @@ def cifar_files(options: CIFARFiles, folder: Path) -> Splits:
             for name in names
         ]
         images, labels = (np.concatenate(parts) for parts in zip(*read, strict=True))
-        return images.reshape(-1, *_IMAGE), labels
+        return ByteImages(images.reshape(-1, *_IMAGE), labels)
 
-    train_images, train_labels = part(version.train)
-    test_images, test_labels = part((version.test,))
+    train, test = part(version.train), part((version.test,))
     names = _names(options.path, folder, kind, version.names, binary)
-    parts = split_rows(
-        len(train_labels),
-        valid=options.valid,
-        test=0,
-        seed=options.split_seed,
-        name=options.path,
-        labels=train_labels,
-    )
-    splits = Splits(
-        train=ByteImages(train_images[parts.train], train_labels[parts.train]),
-        valid=ByteImages(train_images[parts.valid], train_labels[parts.valid]),
-        test=ByteImages(test_images, test_labels),
-        shape=Shape(row={"image": _IMAGE, "label": ()}, classes=kind.classes),
-        learnt={
-            "target": {
-                "name": "label",
-                "classes": names,
-                "counts": np.bincount(train_labels[parts.train], minlength=kind.classes).tolist(),
-            }
-        },
-    )
+    shape = Shape(row={"image": _IMAGE, "label": ()}, classes=kind.classes)
+    splits = byte_splits(train, test, options, shape)
+    assert isinstance(splits.train, ByteImages)
+    counts = np.bincount(splits.train.labels, minlength=kind.classes).tolist()
+    splits = replace(splits, learnt={"target": {"name": "label", "classes": names, "counts": counts}})
     return normalized(splits, options.normalize, options.path)
 
 

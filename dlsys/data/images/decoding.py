@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,16 @@ class Form:
     size: int
     channels: int
     resize: str = "crop"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The same as JSON, for `Splits.learnt`; `of` reads it."""
+        return {"size": self.size, "channels": self.channels, "resize": self.resize, "values": "0 to 1"}
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Form:
+        """Of what `told` gave, in this version or an earlier one."""
+        return cls(told["size"], told["channels"], told.get("resize", "crop"))
 
     def decode(self, path: Path) -> np.ndarray:
         """An image as a square: uint8 (size, size, C).
@@ -122,6 +133,11 @@ def decoded(paths: Sequence[Path], form: Form, root: Path | None) -> Tensor:
                 f"{path.relative_to(root) if root else path}: cannot be decoded: {error}",
                 hint=f"mend the file or move it out of {root}" if root else "",
             ) from error
+    return as_floats(pixels)
+
+
+def as_floats(pixels: np.ndarray) -> Tensor:
+    """Images uint8 (N, H, W, C) as float32 (N, C, H, W) in 0…1."""
     # Channels go first while they are bytes, a quarter of what they are as floats.
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(255)
 

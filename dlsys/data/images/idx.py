@@ -12,9 +12,8 @@ import numpy as np
 
 from dlsys.data.dataset import Splits
 from dlsys.data.files import read_bytes
-from dlsys.data.images.byte_images import ByteImages
+from dlsys.data.images.byte_images import ByteImages, byte_splits
 from dlsys.data.images.normalize import normalized
-from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.spec.data import IDXFiles
 from dlsys.spec.rows import Shape
@@ -37,23 +36,15 @@ def idx_files(options: IDXFiles, folder: Path) -> Splits:
             f"{options.path}: training images have {_by(train_images.shape[1:])} pixels, "
             f"test images {_by(test_images.shape[1:])}"
         )
-    parts = split_rows(
-        len(train_labels),
-        valid=options.valid,
-        test=0,
-        seed=options.split_seed,
-        name=options.path,
-        labels=train_labels,
+    shape = Shape(
+        row={"image": (1, *train_images.shape[1:]), "label": ()},
+        classes=int(max(train_labels.max(), test_labels.max())) + 1,
     )
-    splits = Splits(
-        train=ByteImages(train_images[parts.train, None], train_labels[parts.train]),
-        valid=ByteImages(train_images[parts.valid, None], train_labels[parts.valid]),
-        test=ByteImages(test_images[:, None], test_labels),
-        shape=Shape(
-            row={"image": (1, *train_images.shape[1:]), "label": ()},
-            classes=int(max(train_labels.max(), test_labels.max())) + 1,
-        ),
+    train, test = (
+        ByteImages(train_images[:, None], train_labels),
+        ByteImages(test_images[:, None], test_labels),
     )
+    splits = byte_splits(train, test, options, shape)
     return normalized(splits, options.normalize, options.path)
 
 

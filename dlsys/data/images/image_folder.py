@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dlsys.data.dataset import Splits
-from dlsys.data.files import entries, listed
+from dlsys.data.files import entries, folder_of, listed
 from dlsys.data.images.decoding import SUFFIXES, Form, damage, decoded
 from dlsys.data.images.normalize import Scaling, normalized
 from dlsys.data.split import split_rows
@@ -62,8 +62,7 @@ def images_of(learnt: Mapping[str, Any], paths: Sequence[Path]) -> Tensor:
         DataError: one cannot be decoded.
     """
     told = learnt["image"]
-    form = Form(told["size"], told["channels"], told.get("resize", "crop"))
-    image = decoded(paths, form, None)
+    image = decoded(paths, Form.of(told), None)
     if "mean" not in told:
         return image
     return Scaling(tuple(told["mean"]), tuple(told["std"]))({"image": image})["image"]
@@ -80,9 +79,7 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
         DataError: no images, an unknown folder, a link out of the folder, or (with `corrupt:
             error`) an unreadable file.
     """
-    root = (folder / options.path).resolve()
-    if not root.is_dir():
-        raise DataError(f"{options.path}: no such folder (looked for {root})")
+    root = folder_of(options.path, folder)
     given = _given_parts(root, options.path)
     base = root / "train" if given else root
     classes = _folders(base, root)
@@ -90,8 +87,9 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
         raise DataError(f"{options.path}: no class folders in {base}")
 
     skipped: list[str] = []
+    form = Form(options.size, options.channels, options.resize)
     found = {
-        part: _scan(root / part if given else root, root, classes, options, skipped)
+        part: _scan(root / part if given else root, root, classes, form, options.corrupt, skipped)
         for part in given or ("train",)
     }
     for number, name in enumerate(classes):
@@ -120,12 +118,7 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
         ),
         notes=(f"Left out {len(skipped)} unreadable images: {listed(skipped, ', ')}.",) if skipped else (),
         learnt={
-            "image": {
-                "size": options.size,
-                "channels": options.channels,
-                "resize": options.resize,
-                "values": "0 to 1",
-            },
+            "image": form.told,
             "target": {
                 "name": "label",
                 "classes": classes,
@@ -156,7 +149,7 @@ def _folders(folder: Path, root: Path) -> list[str]:
 
 
 def _scan(
-    part: Path, root: Path, classes: list[str], options: ImageFolder, skipped: list[str]
+    part: Path, root: Path, classes: list[str], form: Form, corrupt: str, skipped: list[str]
 ) -> _ImageFiles:
     """The readable images under a part's class folders; adds the others' names to `skipped`."""
     paths: list[Path] = []
@@ -174,7 +167,7 @@ def _scan(
             if path.suffix.lower() not in SUFFIXES:
                 continue
             problem = damage(path)
-            if problem and options.corrupt == "error":
+            if problem and corrupt == "error":
                 raise DataError(
                     f"{where}: cannot be read: {problem}", hint="mend the file, or say corrupt: skip"
                 )
@@ -183,5 +176,4 @@ def _scan(
                 continue
             paths.append(path)
             labels.append(classes.index(name))
-    form = Form(options.size, options.channels, options.resize)
     return _ImageFiles(paths, np.array(labels, dtype=np.int64), root, form)

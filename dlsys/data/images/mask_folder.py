@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dlsys.data.dataset import Splits
-from dlsys.data.files import entries, listed
+from dlsys.data.files import entries, folder_of, listed
 from dlsys.data.images.decoding import SUFFIXES, Form, decoded, size_of
 from dlsys.data.images.normalize import normalized
 from dlsys.data.images.objects import UNCOUNTED
@@ -106,9 +106,7 @@ def mask_folder(options: MaskFolder, folder: Path) -> Splits:
         DataError: no images; an image without a mask; a list that names what is not there; a link out of the
             folder.
     """
-    root = (folder / options.path).resolve()
-    if not root.is_dir():
-        raise DataError(f"{options.path}: no such folder (looked for {root})")
+    root = folder_of(options.path, folder)
     of_voc = (root / "SegmentationClass").is_dir()
     names = options.classes or (_VOC if of_voc else ("ground", "object"))
     values = np.full(2**16, _UNKNOWN, dtype=np.int64)
@@ -139,12 +137,7 @@ def mask_folder(options: MaskFolder, folder: Path) -> Splits:
         test=found.get("test"),
         shape=Shape(row={"image": (options.channels, *size), "mask": size}, classes=len(names)),
         learnt={
-            "image": {
-                "size": options.size,
-                "channels": options.channels,
-                "resize": options.resize,
-                "values": "0 to 1",
-            },
+            "image": form.told,
             "pixels": {"classes": list(names)},
         },
     )

@@ -17,7 +17,7 @@ from dlsys.data.files import listed
 from dlsys.data.images.decoding import FORMATS, damage, shown, size_seen
 from dlsys.data.images.masks import decoded
 from dlsys.data.images.normalize import normalized
-from dlsys.data.images.objects import ObjectRow, batched, of_classes
+from dlsys.data.images.objects import ObjectRow, batched, counted, of_classes
 from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.spec.data.boxes import ObjectFiles
@@ -150,10 +150,9 @@ def object_splits(
             part: [everything[row] for row in rows] for part, rows in cut._asdict().items() if len(rows)
         }
     most = max(len(scene.labels) for scenes in found.values() for scene in scenes)
-    labels = [scene.labels[~scene.crowd] for scene in found["train"]]
-    counts = np.bincount(np.concatenate(labels), minlength=len(classes))
+    counts = counted(found["train"], len(classes))
     shape, learnt = of_classes(
-        classes, wanted, image=(options.channels, *options.sides), most=most, counts=counts.tolist()
+        classes, wanted, image=(options.channels, *options.sides), most=most, counts=counts
     )
     learnt["image"]["resize"] = options.resize
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dlsys.data.images.decoding import as_floats
 from dlsys.data.images.proposals import proposals
 from dlsys.spec.rows import Shape
 
@@ -72,8 +73,7 @@ def batched(rows: Sequence[ObjectRow], wanted: str) -> dict[str, Tensor]:
         rows: of images of one size.
         wanted: `boxes`, `proposals`, `instances` or `mask`.
     """
-    image = torch.from_numpy(np.stack([row.image for row in rows]))
-    batch = {"image": image.permute(0, 3, 1, 2).float().div(255).contiguous()}
+    batch = {"image": as_floats(np.stack([row.image for row in rows]))}
     if wanted == "mask":
         return {**batch, "mask": torch.from_numpy(np.stack([row.mask() for row in rows]))}
 
@@ -134,7 +134,16 @@ def of_classes(
     }
 
 
-def counted(rows: Iterable[ObjectRow], classes: int) -> list[int]:
+class Labelled(Protocol):
+    """What is known of an image's objects, wherever its pixels are."""
+
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def crowd(self) -> np.ndarray: ...
+
+
+def counted(rows: Iterable[Labelled], classes: int) -> list[int]:
     """How many objects of each class there are, crowds aside."""
     labels = [row.labels[~row.crowd] for row in rows]
     counts = np.bincount(np.concatenate([np.zeros(0, dtype=np.int64), *labels]), minlength=classes)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
-from dlsys.data.files import tidy
 from dlsys.data.images.selective_search import selective_search
+from dlsys.data.once import made_once
 from dlsys.errors import DataError
 from dlsys.paths import cache
 
@@ -30,13 +28,7 @@ def proposals(images: Sequence[np.ndarray], most: int) -> list[np.ndarray]:
         digest.update(image.tobytes())
     place = cache() / "proposals" / f"{digest.hexdigest()[:32]}.npz"
     try:
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not place.exists():
-            with FileLock(place.with_suffix(".lock")):
-                if not place.exists():
-                    tidy(place)
-                    _make(place, images, most)
-        os.utime(place)
+        made_once(place, lambda: _make(place, images, most))
         with np.load(place) as found:
             return np.split(found["boxes"], found["ends"][:-1])
     except OSError as error:

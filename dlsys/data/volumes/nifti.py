@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dlsys.data.dataset import Splits
-from dlsys.data.files import entries, listed
+from dlsys.data.files import entries, folder_of, listed
 from dlsys.data.split import split_rows
 from dlsys.errors import DataError
 from dlsys.spec.data import Nifti
@@ -100,7 +100,7 @@ def nifti(options: Nifti, folder: Path) -> Splits:
         DataError: nibabel is missing; no volumes; a file without its labels, damaged, or of another size than
             they are; volumes of several spacings or numbers of channels; classes that nothing names.
     """
-    root = (folder / options.path).resolve()
+    root = folder_of(options.path, folder)
     pairs = _pairs(root, options.path)
     classes = _classes(root, options)
     volumes = [_headers(image, label, root, options) for image, label in pairs]
@@ -143,8 +143,6 @@ def nifti(options: Nifti, folder: Path) -> Splits:
 
 def _pairs(root: Path, name: str) -> list[tuple[Path, Path]]:
     """The images, by name, each with its labels."""
-    if not root.is_dir():
-        raise DataError(f"{name}: no such folder (looked for {root})")
     for images, labels in _LAYOUTS:
         if not (root / images).is_dir():
             continue
