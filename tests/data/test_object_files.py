@@ -13,6 +13,7 @@ import pytest
 import torch
 from objects_on_disk import CATEGORIES, as_coco, as_kitti, as_voc, scenes
 from PIL import Image
+from pydantic import ValidationError
 
 from dlsys.data import Splits, load
 from dlsys.data.images.objects import ObjectRow
@@ -249,6 +250,13 @@ def test_what_is_wrong_with_kitti_is_told(
     (tmp_path / "training/label_2/000002.txt").write_text(line)
     with pytest.raises(DataError, match=message):
         load(KITTI(source="kitti", path="training"), tmp_path)
+
+
+def test_a_folder_without_its_annotations_is_told() -> None:
+    with pytest.raises(
+        ValidationError, match="test_images: is the folder of test_annotations, which is not said"
+    ):
+        COCO(source="coco", annotations="a.json", images="b", test_images="c")
 
 
 def test_categories_must_agree(tmp_path: Path, rows: list[ObjectRow]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path as FilePath
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -79,10 +78,12 @@ class COCO(ObjectFiles, AskedSection):
     test_images: FileName = ""
     """Their folder, where it is another one."""
 
-    def unlike(self, folder: FilePath) -> Iterator[tuple[str, str]]:
+    @model_validator(mode="after")
+    def _folders_belong_to_annotations(self) -> COCO:
         for part in ("valid", "test"):
             if getattr(self, f"{part}_images") and not getattr(self, f"{part}_annotations"):
-                yield f"{part}_images", f"is the folder of {part}_annotations, which is not said"
+                raise ValueError(f"{part}_images: is the folder of {part}_annotations, which is not said")
+        return self
 
 
 class VOC(ObjectFiles):
