@@ -55,7 +55,7 @@ def varied_rows(loader: Loader) -> Tensor:
     """Some training images as they were varied in the first epoch, with their boxes: (N, C, H, W) in 0…1."""
     batch, _ = loader.first(_ROWS)
     image = batch["image"].clamp(0, 1)
-    if "boxes" not in batch or image.shape[1] not in (1, 3):
+    if "boxes" not in batch:
         return image
     from dlsys.zoo.average_precision import Detections, Objects
     from dlsys.zoo.drawing import outlined
@@ -84,6 +84,8 @@ def _grid(images: Tensor) -> Image.Image:
     """Images (N, C, H, W) in 0…1 as one picture, in about a square."""
     from PIL import Image
 
+    if images.shape[1] not in (1, 3):  # more than a picture has: what they have in common
+        images = images.mean(1, keepdim=True)
     count, channels, height, width = images.shape
     columns = max(1, int(count**0.5))
     rows = -(-count // columns)

@@ -31,7 +31,7 @@ def outlined(images: Tensor, found: Detections, least: float, *, truth: Objects)
     white.
 
     Args:
-        images: float (N, 1 or 3, H, W) in 0…1.
+        images: float (N, C, H, W) in 0…1.
         found: of these images, or of more.
         least: the score from which a detection is drawn.
         truth: what there is in them.
@@ -92,7 +92,10 @@ def beside(images: Tensor, truth: Tensor, found: Tensor) -> Tensor:
 
 
 def enlarged(image: Tensor) -> tuple[Image.Image, float]:
-    """An image (1 or 3, H, W) in 0…1 as a picture large enough to read, and how many times larger it is."""
+    """An image (C, H, W) in 0…1 as a picture large enough to read, and how many times larger it is; in grey
+    where it is not of three channels."""
+    if image.shape[0] != 3:
+        image = image.mean(0, keepdim=True)
     factor = max(1, round(_SIDE / max(image.shape[-2:])))
     pixels = F.interpolate(image[None].float().cpu(), scale_factor=factor)[0].clamp(0, 1)
     array = (pixels * 255).byte().permute(1, 2, 0).expand(-1, -1, 3).numpy()

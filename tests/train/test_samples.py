@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from harness import QUICK, job, train
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import Dataset, TensorDataset
 
 from dlsys.errors import UsageError
+from dlsys.zoo.average_precision import Detections, Objects
+from dlsys.zoo.drawing import outlined
 from dlsys.zoo.tasks.classify import Classify
 
 
@@ -61,3 +65,20 @@ def test_shares_of_classes_need_a_loss_that_knows_them(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         train(job(QUICK, "regularize=[{name: data-augmentation, mixup: 0.4}]", *overrides), tmp_path)
+
+
+def four_channels(rows: int) -> Dataset:
+    numbers = np.arange(rows)
+    images = np.repeat((numbers % 2).astype(np.float32), 4 * 16 * 16).reshape(rows, 4, 16, 16)
+    return TensorDataset(torch.from_numpy(images), torch.from_numpy(numbers % 2))
+
+
+def test_images_of_any_number_of_channels_are_shown(tmp_path: Path) -> None:
+    data = f"data={{source: '{__name__}:four_channels', rows: 80, fields: [image, label]}}"
+    train(job(QUICK, data, "regularize=[{name: data-augmentation, flip: true}]"), tmp_path)
+    with Image.open(tmp_path / "artifacts" / "augmented.png") as picture:
+        assert (picture.mode, picture.size) == ("L", (4 * 17, 4 * 17))
+    image = torch.rand(2, 5, 8, 8)
+    there = Objects.of({"boxes": torch.zeros(2, 1, 4), "labels": torch.zeros(2, 1), "key": torch.arange(2)})
+    nothing = Detections(torch.zeros(2, 0, 4), torch.zeros(2, 0), torch.zeros(2, 0))
+    assert outlined(image, nothing, 0.5, truth=there).shape[1] == 3
