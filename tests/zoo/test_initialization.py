@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from built import build
 from harness import job, train, with_workers
-from test_building_blocks import build
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.usefixtures("seeded")
