@@ -117,7 +117,8 @@ SOURCES = Registry(
     "data source",
     {
         "digits": "dlsys.data.images.digits:digits",
-        "breast_cancer": "dlsys.data.features.breast_cancer:breast_cancer",
+        "breast_cancer": "dlsys.data.features.bundled:breast_cancer",
+        "iris": "dlsys.data.features.bundled:iris",
         "pydoc": "dlsys.data.text.pydoc:pydoc",
         "text": "dlsys.data.text.text_file:text_file",
         "texts": "dlsys.data.text.labelled:labelled_texts",

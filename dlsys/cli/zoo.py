@@ -108,6 +108,7 @@ def _of_card(card: Card) -> dict[str, Any]:
         "takes": [rows.words for rows in card.rows],
         "sources_that_fit": fitting(card.rows),
         "metrics": {metric: about.words for metric, about in card.metrics.items()},
+        **({"learns": {name: about.words for name, about in card.learns.items()}} if card.learns else {}),
         "presets": list(card.presets),
         "strategies": list(card.strategies),
         "same_on_any_number_of_workers": _sameness(card),

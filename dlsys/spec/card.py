@@ -48,14 +48,17 @@ _UNITS = {"column": "outputs", "row": "inputs", "gather": "outputs", "groups": "
 
 # Strategies that ask nothing of a model.
 DATA_PARALLEL = ("single", "ddp", "ring", "ps", "fsdp", "zero")
+# Those under which every worker holds the whole model, and can solve for it.
+SOLVING = ("single", "ddp", "ring")
 
 # What a model may have that a strategy or a regularizer must know of:
 # `dropout`: dropout layers that a regularizer can set;
 # `carried-state`: state that goes on from batch to batch;
 # `phases`: several optimizers, each with a loss of its own;
 # `running-statistics`: buffers that training changes;
-# `sequential`: its blocks, each on what the one before gives, are the whole model.
-Trait = Literal["dropout", "carried-state", "phases", "running-statistics", "sequential"]
+# `sequential`: its blocks, each on what the one before gives, are the whole model;
+# `solved`: it learns from sums over rows, without gradients.
+Trait = Literal["dropout", "carried-state", "phases", "running-statistics", "sequential", "solved"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,7 @@ class Card:
         task: what it is for, and what is measured.
         takes: the rows that it learns from; by default all that its task takes.
         extra: what it measures besides its task's metrics.
+        learns: what its steps tell besides the loss, as `train/…`.
         presets: named sizes: options each, which a job file's own go over (`model: {preset: "50"}`).
         preset: the one that this name stands for by itself, as `resnet-20` does; empty for none.
         published: trainable numbers by preset as the source says, on rows of the shape `at`.
@@ -113,6 +117,7 @@ class Card:
     task: Task
     takes: tuple[Rows, ...] = ()
     extra: Mapping[str, Metric] = field(default_factory=dict)
+    learns: Mapping[str, Metric] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     preset: str = ""
     published: Mapping[str, int] = field(default_factory=dict)
@@ -140,6 +145,8 @@ class Card:
     @property
     def strategies(self) -> tuple[str, ...]:
         """The strategies that it runs under."""
+        if "solved" in self.traits:
+            return tuple(name for name in SOLVING if name not in self.without)
         further = {"pipeline": "sequential" in self.traits, "tensor": self.tensor_plan, "moe": self.experts}
         names = (*DATA_PARALLEL, *(name for name, runs in further.items() if runs))
         # DeepSpeed has one optimizer.

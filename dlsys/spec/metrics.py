@@ -35,7 +35,7 @@ def metric_exists(job: Job, path: Path, name: str, splits: tuple[str, ...]) -> I
             yield path, f"{show(name)} {wrong}"
         return
     known = [
-        f"{split}/{metric}" for split in splits for metric in (job.LEARNS if split == "train" else found)
+        f"{split}/{metric}" for split in splits for metric in (job.learns if split == "train" else found)
     ]
     if name not in known:
         near = did_you_mean(name, known)

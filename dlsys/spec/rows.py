@@ -95,6 +95,11 @@ class Rows:
         return wanted.fields.items() <= self.fields.items()
 
 
+IMAGES = Rows(
+    words="images",
+    fields={"image": Values.UNIT},
+    examples=(Shape(row={"image": (1, 8, 8)}), Shape(row={"image": (3, 16, 13)})),
+)
 IMAGES_WITH_CLASSES = Rows(
     words="images with classes",
     fields={"image": Values.UNIT, "label": Values.CLASS},
@@ -167,6 +172,11 @@ COMPARISONS = Rows(
         Shape(row={"images": (3, 1, 8, 8), "same": (2,)}),
         Shape(row={"images": (6, 3, 16, 13), "same": (5,)}),
     ),
+)
+FEATURES = Rows(
+    words="numbers",
+    fields={"features": Values.NUMBER},
+    examples=(Shape(row={"features": (7,)}),),
 )
 FEATURES_WITH_CLASSES = Rows(
     words="numbers with classes",

@@ -12,8 +12,10 @@ from typing import Literal
 from dlsys.spec.rows import (
     CLICKS,
     COMPARISONS,
+    FEATURES,
     FEATURES_WITH_CLASSES,
     FEATURES_WITH_TARGETS,
+    IMAGES,
     IMAGES_WITH_BOXES,
     IMAGES_WITH_CLASSES,
     IMAGES_WITH_INSTANCES,
@@ -133,6 +135,19 @@ REGRESS = Task(
     name="regress",
     takes=(FEATURES_WITH_TARGETS,),
     metrics={"r2": Metric(best="max", words="the share of the targets' variance that is explained")},
+)
+CLUSTER = Task(
+    name="cluster",
+    takes=(FEATURES, IMAGES),
+    metrics={},
+    of_fields={
+        "label": {
+            "ari": Metric(
+                best="max", words="the adjusted Rand index of clusters and classes: 0 by chance, 1 at best"
+            ),
+            "nmi": Metric(best="max", words="their mutual information, over the mean of their entropies"),
+        }
+    },
 )
 NEXT_TOKEN = Task(
     name="next-token",

@@ -23,9 +23,11 @@ from dlsys.data.mixing import mixed
 from dlsys.data.order import Order
 from dlsys.errors import UsageError
 from dlsys.registry import STRATEGIES, did_you_mean
+from dlsys.spec import yaml
 from dlsys.spec.data import Source
 from dlsys.spec.fingerprint import fingerprint, refuse_changes
 from dlsys.spec.names import wrong_name
+from dlsys.spec.train import solved_rules
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.regularizer import DataAugmentation
 from dlsys.spec.train.rules import total_steps
@@ -47,7 +49,9 @@ from dlsys.train.world import World
 from dlsys.zoo.confusion import table_of
 from dlsys.zoo.imported import PlainModel
 from dlsys.zoo.load import workload_of
+from dlsys.zoo.solved import Solved
 from dlsys.zoo.tasks.classify import Classify
+from dlsys.zoo.workload import Workload
 
 # The file among a run's artifacts that says what was learnt from its data.
 LEARNT = "data.json"
@@ -95,6 +99,7 @@ def run_worker(job: TrainJob, world: World, around: Surroundings) -> Result:
         for note in splits.notes:
             around.recorder.note(note)
     workload = workload_of(job, splits.shape, splits.learnt)
+    _check_solved(job, workload)
     modes = workload.modes
     _check_metrics(job, modes)
     regularizers = Regularizers(job.regularize)
@@ -258,6 +263,14 @@ def _check_metrics(job: TrainJob, modes: dict[str, Literal["max", "min"]]) -> No
             raise UsageError(
                 f"{path}: {job.workload} measures no {metric!r} ({name}).{near} Known: {', '.join(modes)}"
             )
+
+
+def _check_solved(job: TrainJob, workload: Workload) -> None:
+    """What a user's own workload that learns without gradients leaves no use for; of the catalogue's, it is
+    checked with the file."""
+    if isinstance(workload, Solved) and job.card is None:
+        for path, wrong in solved_rules.leaves_out(job):
+            raise UsageError(f"{yaml.dotted(path)}: {wrong}")
 
 
 def _batch_size(job: TrainJob, splits: sources.Splits) -> int:

@@ -48,7 +48,7 @@ class Difference:
 
     Attributes:
         loss: the largest relative difference of a step's loss.
-        norm: the same of the gradient's norm.
+        norm: the same of the gradient's norm; None where there is none.
         weight: the largest absolute difference of a parameter.
         tensor: the parameter that has it.
         first_step: the first step whose loss or norm is out of tolerance; None if none is.
@@ -56,7 +56,7 @@ class Difference:
     """
 
     loss: float
-    norm: float
+    norm: float | None
     weight: float
     tensor: str
     first_step: int | None
@@ -74,7 +74,8 @@ def compare(reference: Trace, other: Trace) -> Difference:
         problems.append(f"logged {len(other.losses)} steps, not {len(reference.losses)}")
     losses = _relative(reference.losses, other.losses)
     norms = _relative(reference.norms, other.norms)
-    loss, norm = max(losses.values(), default=0.0), max(norms.values(), default=0.0)
+    loss = max(losses.values(), default=0.0)
+    norm = max(norms.values(), default=None)  # what is solved for has no gradient
     bad_loss = [step for step, value in losses.items() if not value <= LOSS_TOLERANCE]
     bad_norm = [step for step, value in norms.items() if not value <= NORM_TOLERANCE]
     if bad_loss:

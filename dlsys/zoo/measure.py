@@ -24,6 +24,7 @@ from dlsys.errors import DlsysError
 from dlsys.plan.facts import Facts
 from dlsys.spec.train.job import TrainJob
 from dlsys.zoo.load import workload_of
+from dlsys.zoo.solved import Solved
 from dlsys.zoo.workload import Batch, Workload
 
 # What a row costs is the difference between a batch of twice as many and this one.
@@ -109,7 +110,10 @@ class _Counts:
 
 
 def _count(workload: Workload, model: nn.Module, batch: Batch) -> _Counts:
-    """What a batch costs: forward alone, a whole step, and the most that a phase holds for backward."""
+    """What a batch costs: forward alone, a whole step, and the most that a phase holds for backward.
+
+    Of a step that is solved, what is done for each row: solving itself does not depend on their number.
+    """
     model.train()
     with _counter() as forward, _FusedAttention(), torch.no_grad():
         workload.forward(model, batch, None)
@@ -124,6 +128,10 @@ def _count(workload: Workload, model: nn.Module, batch: Batch) -> _Counts:
             held = max(held, kept.bytes)
             loss.value.backward()  # type: ignore[no-untyped-call]
             model.zero_grad(set_to_none=True)
+        if isinstance(workload, Solved):
+            with torch.no_grad():
+                for part in workload.parts():
+                    part.statistics(model, batch)
     return _Counts(forward.get_total_flops(), step.get_total_flops(), held)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 
-from dlsys.data.features.breast_cancer import breast_cancer
+from dlsys.data.features.bundled import breast_cancer, iris
 from dlsys.data.images.digits import digits
 from dlsys.errors import DataError
-from dlsys.spec.data import BreastCancer, Digits
+from dlsys.spec.data import BreastCancer, Digits, Iris
 
 
 def test_digits_are_scikit_learns() -> None:
@@ -72,6 +72,17 @@ def test_breast_cancer_is_standardised_with_training_rows_only() -> None:
     assert torch.allclose(train.std(0, correction=0), torch.ones(30, dtype=torch.double), atol=1e-5)
     valid = splits.valid.batch(np.arange(len(splits.valid)))["features"]
     assert valid.mean(0).abs().max() > 0.01
+
+
+def test_iris_has_each_of_scikit_learns_rows_once() -> None:
+    """Two flowers of the same measures among them."""
+    splits = iris(Iris(source="iris", standardize=False, valid=0.2, test=0.2), Path())
+    parts = [part for part in (splits.train, splits.valid, splits.test) if part]
+    batches = [part.batch(np.arange(len(part))) for part in parts]
+    ours = torch.cat([torch.cat([b["features"], b["label"][:, None]], 1) for b in batches]).tolist()
+    data, label = load_iris(return_X_y=True)
+    theirs = torch.from_numpy(np.column_stack([data, label])).float().tolist()
+    assert sorted(ours) == sorted(theirs)
 
 
 def test_digits_of_some_classes_and_few_rows() -> None:

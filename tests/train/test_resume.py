@@ -34,6 +34,17 @@ checkpoint: {every: 5 steps}
 tracking: {log_every: 1}
 """
 VARIED = "'torchvision.transforms.v2:RandAugment'"
+CLUSTERS = """
+kind: train
+name: test
+workload: k-means
+model: {clusters: 4, starts: 2, update: mini-batch}
+data: {source: digits}
+batch_size: 200
+stop: {steps: 14}
+checkpoint: {every: 5 steps}
+tracking: {log_every: 1}
+"""
 CASES = {
     "plateau": (QUICK, ["schedule.name=performance-schedule", "evaluate='2 steps'", "stop.steps=20"]),
     "dropout": (LENET, ["model.dropout=0.5", "optimizer.name=adam", "optimizer.lr=0.01"]),
@@ -49,6 +60,7 @@ CASES = {
     ),
     "carried-state": (CHARS, []),
     "two-phases": (GAN, []),
+    "solved": (CLUSTERS, []),
 }
 
 

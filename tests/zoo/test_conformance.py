@@ -19,6 +19,7 @@ from dlsys.spec.data.fit import fitting
 from dlsys.spec.rows import Rows, Shape
 from dlsys.zoo import example
 from dlsys.zoo.load import load_workload
+from dlsys.zoo.solved import Solved
 from dlsys.zoo.workload import Batch, Workload, rows_of
 
 
@@ -49,7 +50,11 @@ def cases() -> Iterator[Case]:
 
 
 CASES = list(cases())
+SOLVED = [case for case in CASES if "solved" in WORKLOADS.load(case.name).traits]
+DESCENDED = [case for case in CASES if case not in SOLVED]
 each = pytest.mark.parametrize("case", CASES, ids=str)
+each_descended = pytest.mark.parametrize("case", DESCENDED, ids=str)
+each_solved = pytest.mark.parametrize("case", SOLVED, ids=str)
 
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -125,6 +130,7 @@ def test_the_card_has_the_models_blocks_and_traits(case: Case) -> None:
     assert set(card.blocks) <= {name for name, _ in model.named_modules()}
     assert ("dropout" in card.traits) == any(isinstance(m, nn.Dropout) for m in model.modules())
     assert ("phases" in card.traits) == (len(workload.phases()) > 1)
+    assert ("solved" in card.traits) == isinstance(workload, Solved) == (not workload.phases())
     _, carry = workload.forward(model, batch_of(case, 2), None)
     assert ("carried-state" in card.traits) == (carry is not None)
 
@@ -195,7 +201,7 @@ def test_weights_survive_a_file(case: Case) -> None:
     assert torch.equal(*losses)
 
 
-@each
+@each_descended
 def test_each_phase_learns_a_batch_by_heart(case: Case) -> None:
     workload = workload_of(case)
     model = workload.build()
@@ -215,7 +221,7 @@ def test_each_phase_learns_a_batch_by_heart(case: Case) -> None:
         assert losses[-1] < case.tiny.learned < losses[0]
 
 
-@each
+@each_descended
 def test_phases_share_out_all_parameters(case: Case) -> None:
     workload = workload_of(case)
     names = [name for name, _ in workload.build().named_parameters()]
@@ -223,7 +229,7 @@ def test_phases_share_out_all_parameters(case: Case) -> None:
     assert sorted(name for owned in owners for name in owned) == sorted(names)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if exact(case)], ids=str)
+@pytest.mark.parametrize("case", [case for case in DESCENDED if exact(case)], ids=str)
 def test_a_batchs_loss_and_gradient_are_the_mean_of_its_rows(case: Case) -> None:
     workload = workload_of(case)
     model, batch = workload.build().double(), batch_of(case, 12)
@@ -247,7 +253,7 @@ def test_a_batchs_loss_and_gradient_are_the_mean_of_its_rows(case: Case) -> None
 SHARES = {(0, 5): 5 / 12, (5, 12): 7 / 12}
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not exact(case)], ids=str)
+@pytest.mark.parametrize("case", [case for case in DESCENDED if not exact(case)], ids=str)
 def test_what_counts_as_inexact_is(case: Case) -> None:
     """Batch norm, say: the loss of a batch is not the mean of its parts'."""
     workload, batch = workload_of(case), batch_of(case, 12)
@@ -256,3 +262,54 @@ def test_what_counts_as_inexact_is(case: Case) -> None:
     whole = phase.loss(model, batch, None)[0].value
     parts = sum(phase.loss(model, part(batch, *e), None)[0].value * share for e, share in SHARES.items())
     assert abs(float((whole - parts).detach())) > 1e-6
+
+
+def solved(case: Case) -> Solved:
+    workload = workload_of(case)
+    assert isinstance(workload, Solved)
+    return workload
+
+
+@torch.no_grad()
+def solve(workload: Solved, model: nn.Module, pieces: list[Batch]) -> list[float]:
+    """Makes a step of the pieces of a batch; each of its parts' loss before it."""
+    losses = []
+    for part_of_step in workload.parts():
+        found = [part_of_step.statistics(model, piece) for piece in pieces]
+        sums = {
+            name: torch.cat([f[name] for f in found])
+            if name in workload.gathered
+            else torch.stack([f[name] for f in found]).sum(0)
+            for name in found[0]
+        }
+        part_of_step.solve(model, sums)
+        losses.append(float(sums["loss"]) / sum(map(rows_of, pieces)))
+    return losses
+
+
+@each_solved
+def test_nothing_of_it_has_a_gradient(case: Case) -> None:
+    assert not any(parameter.requires_grad for parameter in workload_of(case).build().parameters())
+
+
+@each_solved
+def test_a_step_learns_a_batch_by_heart(case: Case) -> None:
+    workload = solved(case)
+    model, batch = workload.build(), batch_of(case, 16)
+    losses = [solve(workload, model, [batch]) for _ in range(30)]
+    for place in range(len(losses[0])):
+        assert losses[-1][place] < case.tiny.learned < losses[0][place]
+
+
+@each_solved
+def test_sums_of_parts_solve_for_what_a_whole_batch_does(case: Case) -> None:
+    """So any number of workers and micro-batches comes to the same model."""
+    workload = solved(case)
+    batch = batch_of(case, 24)
+    pieces = [part(batch, 13, 24), part(batch, 0, 12), part(batch, 12, 13)]
+    whole, apart = workload.build(), workload.build()
+    apart.load_state_dict(whole.state_dict())
+    for _ in range(20):
+        assert solve(workload, whole, [batch]) == pytest.approx(solve(workload, apart, pieces), rel=1e-5)
+    torch.testing.assert_close(apart.state_dict(), whole.state_dict(), rtol=1e-5, atol=1e-6)
+    assert any(bool(weight.any()) for weight in whole.parameters())

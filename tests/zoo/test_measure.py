@@ -20,6 +20,7 @@ from dlsys.zoo.example import batch_of
 from dlsys.zoo.imported import PlainModel
 from dlsys.zoo.load import load_workload
 from dlsys.zoo.measure import count, measure
+from dlsys.zoo.solved import Solved
 from dlsys.zoo.tasks.svm import LinearSVM
 from dlsys.zoo.workload import Batch, Workload
 
@@ -69,8 +70,8 @@ def hold_against_a_run(workload: Workload, rows: Rows, shape: Shape) -> None:
     real = forward_flops(workload, model, large) - forward_flops(workload, model, small)
     assert found.flops == pytest.approx(real / ROWS, rel=0.01)
     # Backward computes as much for the weights, and as much again for what the layer below gave.
-    # Features that nobody learns are computed once.
-    least = 1 if isinstance(workload, LinearSVM) else 2
+    # Features that nobody learns are computed once, and what is solved for has no backward.
+    least = 1 if isinstance(workload, LinearSVM | Solved) else 2
     assert least * found.flops <= found.step_flops <= 4 * found.flops
     held(workload, model, small)  # what is allocated once stays out
     memory = held(workload, model, large) - held(workload, model, small)

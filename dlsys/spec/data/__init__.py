@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from dlsys.spec.data.boxes import COCO, KITTI, VOC, MaskFolder, Shapes
 from dlsys.spec.data.clicks import SyntheticCTR
 from dlsys.spec.data.comparisons import Comparisons
-from dlsys.spec.data.features import BreastCancer, Piecewise
+from dlsys.spec.data.features import BreastCancer, Iris, Piecewise
 from dlsys.spec.data.images import (
     CIFARFiles,
     Digits,
@@ -38,6 +38,7 @@ def _told_apart(schema: dict[str, Any]) -> None:
 Source = Annotated[
     Annotated[Digits, Tag("digits")]
     | Annotated[BreastCancer, Tag("breast_cancer")]
+    | Annotated[Iris, Tag("iris")]
     | Annotated[Pydoc, Tag("pydoc")]
     | Annotated[TextFile, Tag("text")]
     | Annotated[LabelledTexts, Tag("texts")]
@@ -91,6 +92,7 @@ __all__ = [
     "GaussianRing",
     "IDXFiles",
     "ImageFolder",
+    "Iris",
     "JSONLines",
     "LabelledTexts",
     "MaskFolder",

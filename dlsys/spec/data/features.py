@@ -7,15 +7,30 @@ from typing import ClassVar, Literal
 
 from dlsys.spec.data.section import SplitSection
 from dlsys.spec.rows import FEATURES_WITH_CLASSES, FEATURES_WITH_TARGETS, Rows
-from dlsys.spec.section import Count, NonNegative, NonNegativeInt
+from dlsys.spec.section import Bool, Count, NonNegative, NonNegativeInt
 
 
-class BreastCancer(SplitSection):
+class BundledTable(SplitSection):
+    """A table that scikit-learn brings along."""
+
+    standardize: Bool = True
+    """Whether each number is brought to a mean of 0 and a deviation of 1, as training rows have them."""
+
+
+class BreastCancer(BundledTable):
     """scikit-learn's breast cancer table: 569 rows, 30 features, 2 classes."""
 
     GIVES: ClassVar[Mapping[str, Rows]] = {"": FEATURES_WITH_CLASSES}
 
     source: Literal["breast_cancer"]
+
+
+class Iris(BundledTable):
+    """scikit-learn's iris table: 150 rows, 4 features, 3 classes."""
+
+    GIVES: ClassVar[Mapping[str, Rows]] = {"": FEATURES_WITH_CLASSES}
+
+    source: Literal["iris"]
 
 
 class Piecewise(SplitSection):

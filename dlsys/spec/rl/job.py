@@ -179,7 +179,8 @@ class RLJob(Section):
         "seed",
     )
     ENGINE: ClassVar[str] = "dlsys.rl.engine:run_agent"
-    LEARNS: ClassVar[tuple[str, ...]] = ("return", "length")
+    # What is measured while it trains, as `train/…`.
+    learns: ClassVar[tuple[str, ...]] = ("return", "length")
 
     kind: Literal["rl"]
     """What sort of file this is."""

@@ -185,8 +185,6 @@ class TrainJob(Section):
     )
     # What trains it: a function of the job, the worker's world and its surroundings.
     ENGINE: ClassVar[str] = "dlsys.train.engine:run_worker"
-    # What is measured while it trains, as `train/…`.
-    LEARNS: ClassVar[tuple[str, ...]] = ("loss",)
 
     kind: Literal["train"]
     """What sort of file this is."""
@@ -267,6 +265,11 @@ class TrainJob(Section):
     def card(self) -> Card | None:
         """The card of a catalogue workload; None for the user's own."""
         return WORKLOADS.load(self.workload) if self.workload in WORKLOADS else None
+
+    @property
+    def learns(self) -> tuple[str, ...]:
+        """What is measured while it trains, as `train/…`."""
+        return ("loss", *(self.card.learns if self.card else ()))
 
     @property
     def learner(self) -> str:

@@ -19,7 +19,7 @@ from dlsys.spec.names import wrong_name
 from dlsys.spec.own_code import misnamed_options, own_code
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, init_is_one, stop_is_given
 from dlsys.spec.section import show
-from dlsys.spec.train import strategy_rules
+from dlsys.spec.train import solved_rules, strategy_rules
 from dlsys.spec.train.average import SWA
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.objective import FOR_CLASSES, FOR_PIXELS, FOR_TARGETS, CrossEntropy, OwnLoss
@@ -348,6 +348,12 @@ def _data_suits_workload(job: TrainJob) -> Found:
 @_RULES.on("workload", "strategy", "resources")
 def _strategy_suits_workload(job: TrainJob) -> Found:
     yield from strategy_rules.suits_workload(job, job.card)
+
+
+@_RULES.on("workload", *solved_rules.SECTIONS)
+def _what_is_solved_has_no_gradient(job: TrainJob) -> Found:
+    if job.card and "solved" in job.card.traits:
+        yield from solved_rules.leaves_out(job)
 
 
 @_RULES.on("workload", "strategy", "resources", "model")

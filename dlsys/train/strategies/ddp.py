@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dlsys.errors import UsageError
 from dlsys.spec.train.strategy import DDP
+from dlsys.train.collectives.mean import add_up
 from dlsys.train.strategies.base import Parts, State
 from dlsys.train.strategies.phase import TrainedPhase
 from dlsys.train.strategies.single import SingleStrategy
@@ -115,6 +116,10 @@ class DDPStrategy(SingleStrategy):
         # Of an average now and then, each step sends its share.
         steps = options.local_sgd.every if options.local_sgd else 1
         self._traffic.add(sent=2 * (size - 1) / size * sent / steps)
+
+    def add_up(self, tensor: Tensor) -> None:
+        if self._parts.world.size > 1:
+            add_up(tensor, self._group, self._traffic)
 
     def backward(self, module: nn.Module, loss: Tensor) -> None:
         try:

@@ -58,6 +58,15 @@ class RingStrategy(SingleStrategy):
             with self._traffic.waiting():
                 trained.module.finish()
 
+    def add_up(self, tensor: Tensor) -> None:
+        if self._lane is None:
+            return
+        there = tensor.cpu()
+        with self._traffic.waiting():
+            self._lane.submit(there).result()
+        if there is not tensor:
+            tensor.copy_(there)
+
     def finish(self) -> None:
         # Running statistics are rank 0's on all workers, as under ddp.
         with self._traffic.waiting():

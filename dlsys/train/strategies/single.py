@@ -21,7 +21,9 @@ from dlsys.train.strategies.base import Parts, State, StepResult, Strategy
 from dlsys.train.strategies.blocks import checkpoint_activations
 from dlsys.train.strategies.model import check_model, compile_in_place
 from dlsys.train.strategies.phase import TrainedPhase
+from dlsys.train.strategies.solve import solve_step
 from dlsys.train.traffic import Traffic
+from dlsys.zoo.solved import Solved
 from dlsys.zoo.workload import Carry, nothing_of
 
 
@@ -84,6 +86,9 @@ class SingleStrategy(Strategy):
     def reduce(self, trained: TrainedPhase) -> None:
         """Makes `.grad` the mean gradient over the global batch, where backward did not."""
 
+    def add_up(self, tensor: Tensor) -> None:
+        """Replaces a tensor by its sum over all workers, in place; for steps that are solved."""
+
     def finish(self) -> None:
         """What a step does once every phase is updated."""
 
@@ -118,6 +123,10 @@ class SingleStrategy(Strategy):
             self._model.train()
             self.show_averages(False)
         with self._traffic.step():
+            workload = self._parts.workload
+            if isinstance(workload, Solved):
+                world = self._parts.world
+                return solve_step(workload, self._model, batch, step, world=world, add_up=self.add_up)
             return self._step(batch, step, hyper)
 
     def _step(self, batch: StepBatch, step: int, hyper: Mapping[str, float | None]) -> StepResult:
