@@ -18,7 +18,6 @@ from dlsys.zoo.load import load_workload
 from dlsys.zoo.vision.library.card import CARD
 
 SMALL = sorted(preset for preset in CARD.presets if preset.endswith("-small"))
-LARGE = {"inception-v3-small", "inception-v4-small", "nasnet-small"}
 
 
 def images(channels: int, side: int) -> Shape:
@@ -33,9 +32,7 @@ def test_every_name_has_a_small_preset() -> None:
     assert sorted(f"{name}-small" for name in names if name != CARD.name) == SMALL
 
 
-@pytest.mark.parametrize(
-    "preset", [pytest.param(name, marks=pytest.mark.quality if name in LARGE else ()) for name in SMALL]
-)
+@pytest.mark.parametrize("preset", SMALL)
 @pytest.mark.parametrize("shape", [images(3, 32), images(1, 8)], ids=["3x32x32", "1x8x8"])
 def test_a_small_preset_learns(preset: str, shape: Shape) -> None:
     workload = load_workload(CARD.name, {"preset": preset}, shape)

@@ -59,17 +59,13 @@ class _Small(NamedTuple):
 
 # Counts are those of torchvision's tables of weights (`meta["num_params"]`), where it has the network. Of the
 # others, Xception's is of its paper's table 3; SE-ResNet-50 has the 2.5 million more than ResNet-50 that its
-# paper tells, MobileNet v1 the paper's 4.2 million, and NASNet, with its 196,668 running statistics, the
-# paper's 88.9; Inception v4's is of timm's table of results (42.68 million). Inception v3 and GoogLeNet are
-# without their auxiliary classifiers: torchvision's table leaves out GoogLeNet's, and counts 3,326,696 of
-# Inception v3's in.
+# paper tells, and MobileNet v1 the paper's 4.2 million. GoogLeNet is without its auxiliary classifiers, which
+# torchvision's table leaves out.
 _PUBLISHED = {
     "densenet-121": _Published("timm/densenet121", 7_978_856, "Huang et al. 2017, arXiv:1608.06993"),
     "efficientnet-b0": _Published("timm/efficientnet_b0", 5_288_548, "Tan and Le 2019, arXiv:1905.11946"),
     # torchvision's: with batch norm, and 3 × 3 where the paper has 5 × 5 (pytorch/vision issue 906).
     "googlenet": _Published("torchvision/googlenet", 6_624_904, "Szegedy et al. 2015, arXiv:1409.4842"),
-    "inception-v3": _Published("timm/inception_v3", 23_834_568, "Szegedy et al. 2016, arXiv:1512.00567", 299),
-    "inception-v4": _Published("timm/inception_v4", 42_679_816, "Szegedy et al. 2017, arXiv:1602.07261", 299),
     "mobilenet-v1": _Published("timm/mobilenetv1_100", 4_231_976, "Howard et al. 2017, arXiv:1704.04861"),
     "mobilenet-v2": _Published(
         "torchvision/mobilenet_v2", 3_504_872, "Sandler et al. 2018, arXiv:1801.04381"
@@ -77,7 +73,6 @@ _PUBLISHED = {
     "mobilenet-v3": _Published(
         "timm/mobilenetv3_large_100", 5_483_032, "Howard et al. 2019, arXiv:1905.02244"
     ),
-    "nasnet-a-large": _Published("timm/nasnetalarge", 88_753_150, "Zoph et al. 2018, arXiv:1707.07012", 331),
     "resnet-34": _Published("timm/resnet34", 21_797_672, "He et al. 2015, arXiv:1512.03385"),
     "resnet-50": _Published("timm/resnet50", 25_557_032, "He et al. 2015, arXiv:1512.03385"),
     "resnet-101": _Published("timm/resnet101", 44_549_160, "He et al. 2015, arXiv:1512.03385"),
@@ -109,9 +104,6 @@ _SMALL = {
     # B0's blocks cannot be said; timm has these five for its tests, two of them EfficientNetV2's fused ones.
     "efficientnet-small": _Small("timm/test_efficientnet", {}),
     "googlenet-small": _Small("torchvision/googlenet", {}),
-    # The smallest side that leaves a pixel.
-    "inception-v3-small": _Small("timm/inception_v3", {}, size=75),
-    "inception-v4-small": _Small("timm/inception_v4", {}, size=75),
     "mobilenet-v1-small": _Small("timm/mobilenetv1_100", {"depth_multiplier": 0.3}),
     # t, c, n and s of its paper's table 2.
     "mobilenet-v2-small": _Small(
@@ -119,7 +111,6 @@ _SMALL = {
         {"inverted_residual_setting": [[1, 16, 1, 1], [6, 24, 1, 1], [6, 32, 2, 2], [6, 64, 2, 2]]},
     ),
     "mobilenet-v3-small": _Small("timm/mobilenetv3_small_050", {}),
-    "nasnet-small": _Small("timm/nasnetalarge", {"num_features": 192, "stem_size": 16}),
     "resnet-34-small": _Small("timm/resnet34", {"layers": [1, 1, 1, 1], "channels": [32, 64, 128, 256]}),
     "resnet-50-small": _Small("timm/resnet50", {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}),
     "resnet-101-small": _Small("timm/resnet101", {"layers": [1, 1, 2, 1], "channels": [16, 32, 64, 128]}),

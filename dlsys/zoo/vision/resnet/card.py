@@ -8,7 +8,7 @@ from pydantic import field_validator
 
 from dlsys.spec.card import Card, Tiny
 from dlsys.spec.rows import IMAGES_WITH_CLASSES, Shape
-from dlsys.spec.section import Count, Section
+from dlsys.spec.section import Bool, Count, Section
 from dlsys.spec.task import CLASSIFY
 
 
@@ -19,6 +19,9 @@ class ResNetOptions(Section):
     """Layers with weights, 6n + 2: 8, 14, 20, 32, …"""
     width: Count = 16
     """Maps of the first stage; each of the next two has twice as many."""
+    residual: Bool = True
+    """Whether each block adds what it was given; without it this is the paper's plain net, which gets harder
+    to train with every layer."""
     norm: Literal["batch", "group"] = "batch"
     """`group` computes the same under any number of workers; `batch` does not."""
 

@@ -27,9 +27,10 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Block(nn.Module):
-    """relu(x + f(x)): (rows, inputs, h, w) to (rows, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
+    """relu(x + f(x)), or relu(f(x)) of a plain net: (rows, inputs, h, w) to (rows, outputs, ⌈h/stride⌉,
+    ⌈w/stride⌉)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, norm: str) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, norm: str, residual: bool) -> None:
         super().__init__()
         self.conv1 = _convolution(inputs, outputs, stride)
         self.norm1 = _norm(norm, outputs)
@@ -37,11 +38,15 @@ class Block(nn.Module):
         self.norm2 = _norm(norm, outputs)
         self.relu = nn.ReLU()
         self.stride = stride
+        self.residual = residual
         self.new_maps = outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
         inner: Tensor = self.relu(self.norm1(self.conv1(x)))
         inner = self.norm2(self.conv2(inner))
+        if not self.residual:
+            plain: Tensor = self.relu(inner)
+            return plain
         shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_maps))
         outer: Tensor = self.relu(inner + shortcut)
         return outer
@@ -72,8 +77,8 @@ class ResNet(Classify):
         return model
 
     def _stage(self, inputs: int, outputs: int, stride: int) -> nn.Sequential:
-        blocks, norm = (self.options.depth - 2) // 6, self.options.norm
+        blocks, how = (self.options.depth - 2) // 6, (self.options.norm, self.options.residual)
         return nn.Sequential(
-            Block(inputs, outputs, stride, norm),
-            *(Block(outputs, outputs, 1, norm) for _ in range(blocks - 1)),
+            Block(inputs, outputs, stride, *how),
+            *(Block(outputs, outputs, 1, *how) for _ in range(blocks - 1)),
         )
