@@ -43,7 +43,7 @@ def run_agent(job: RLJob, world: World, around: Surroundings) -> Result:
             if saved := around.store.latest():
                 loop.resume(saved)
             elif job.init and isinstance(agent, Networked):
-                around.recorder.note(take(agent.network, job.init, around.folder))
+                around.recorder.note(take(agent.network, job.init, around.folder)[1])
             return loop.run()
     finally:
         agent.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -11,10 +11,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from dlsys.data.files import listed
 from dlsys.errors import UsageError
 from dlsys.paths import RunPaths
 from dlsys.registry import known
-from dlsys.spec.train.job import Init, TrainJob
+from dlsys.spec.train.initial import (
+    ConstantWeights,
+    IdentityWeights,
+    Init,
+    KaimingWeights,
+    LayerWeights,
+    NormalWeights,
+    OrthogonalWeights,
+    TruncatedNormalWeights,
+    UniformWeights,
+    XavierWeights,
+)
+from dlsys.spec.train.job import TrainJob
 from dlsys.train.checkpoint.export import best_or_latest
 
 
@@ -32,7 +45,14 @@ def begin(model: nn.Module, job: TrainJob, folder: Path, *, fresh: bool) -> str:
     Raises:
         UsageError: the weights are not there or do not fit; a pattern matches no parameter.
     """
-    told = take(model, job.init, folder) if job.init and fresh else ""
+    told = ""
+    if job.init and fresh:
+        taken: set[str] = set()
+        sentences = []
+        if job.init.run or job.init.file:
+            taken, sentence = take(model, job.init, folder)
+            sentences.append(sentence)
+        told = "; ".join([*sentences, *draw(model, job.init.layers, taken)])
     names = [name for name, _ in model.named_parameters()]
     statistics = _statistics(model)
     of_groups = [pattern for group in job.optimizer.groups for pattern in group.match]
@@ -69,8 +89,86 @@ def _measures(module: nn.Module, _: object) -> None:
     module.training = False
 
 
-def take(model: nn.Module, init: Init, folder: Path) -> str:
-    """Gives a model the weights that a job begins with; as `begin`."""
+@torch.no_grad()
+def draw(model: nn.Module, layers: Sequence[LayerWeights], taken: Collection[str]) -> Iterator[str]:
+    """Gives parameters the numbers that a job says they begin with, from torch's global generator.
+
+    Args:
+        model: as `begin`.
+        layers: what is said; of several that match a parameter, the first counts.
+        taken: names of parameters that have others already, which they keep.
+
+    Returns:
+        A sentence for each of `layers`.
+
+    Raises:
+        UsageError: one matches no parameter, none that is left, or one of a shape that it cannot be for.
+    """
+    named = dict(model.named_parameters())
+    done = set(taken)
+    for place, told in enumerate(layers):
+        where = f"init.layers[{place}]"
+        for pattern in told.match:
+            if not any(fnmatchcase(name, pattern) for name in named):
+                raise UsageError(f"{where}: no parameter is called {pattern!r}.{known(pattern, named)}")
+        matched = [name for name in named if any(fnmatchcase(name, pattern) for pattern in told.match)]
+        drawn = [name for name in matched if name not in done]
+        if not drawn:
+            raise UsageError(
+                f"{where}: what it matches has its weights already, from init.run, init.file or a rule "
+                f"before: {listed(matched, ', ')}",
+                hint="leave it out, put it first, or name the weights under init.leave",
+            )
+        for name in drawn:
+            _fill(named[name], told, f"{where}: {told.name} of {name}")
+        done.update(drawn)
+        yield f"{told.name} begins {listed([_figures(name, named[name]) for name in drawn], ', ')}"
+
+
+def _figures(name: str, weight: Tensor) -> str:
+    return f"{name} (mean {weight.mean():.2g}, std {weight.std(correction=0):.2g})"
+
+
+def _fill(weight: Tensor, told: LayerWeights, what: str) -> None:
+    match told:
+        case ConstantWeights():
+            nn.init.constant_(weight, told.value)
+        case NormalWeights():
+            nn.init.normal_(weight, told.mean, told.std)
+        case TruncatedNormalWeights():
+            nn.init.trunc_normal_(weight, std=told.std, a=-2 * told.std, b=2 * told.std)
+        case UniformWeights():
+            nn.init.uniform_(weight, -told.bound, told.bound)
+        case XavierWeights():
+            _require(weight, 2, what)
+            fill = nn.init.xavier_normal_ if told.name == "xavier-normal" else nn.init.xavier_uniform_
+            fill(weight, told.gain)
+        case KaimingWeights():
+            _require(weight, 2, what)
+            draws = nn.init.kaiming_normal_ if told.name == "kaiming-normal" else nn.init.kaiming_uniform_
+            draws(weight, mode=told.mode, nonlinearity=told.nonlinearity)
+        case OrthogonalWeights():
+            _require(weight, 2, what)
+            nn.init.orthogonal_(weight, told.gain)
+        case IdentityWeights():
+            _require(weight, 2, what)
+            (nn.init.eye_ if weight.ndim == 2 else nn.init.dirac_)(weight)
+
+
+def _require(weight: Tensor, dims: int, what: str) -> None:
+    if weight.ndim < dims:
+        raise UsageError(
+            f"{what}: it has the shape {tuple(weight.shape)}, and {dims} dimensions or more are wanted",
+            hint="match weights alone, as `conv*.weight` does",
+        )
+
+
+def take(model: nn.Module, init: Init, folder: Path) -> tuple[set[str], str]:
+    """Gives a model the weights of another run or of a file; as `begin`.
+
+    Returns:
+        Names of what was taken, and a sentence about it.
+    """
     given, name = _weights(init, folder)
     own = model.state_dict()
     taken: dict[str, Tensor] = {}
@@ -93,7 +191,7 @@ def take(model: nn.Module, init: Init, folder: Path) -> str:
     model.load_state_dict(taken, strict=False)
     new = sorted(own.keys() - taken.keys())
     anew = f"; begun anew: {', '.join(new[:5])}{' …' if len(new) > 5 else ''}" if new else ""
-    return f"begins with {len(taken)} tensors of {name}{anew}"
+    return set(taken), f"begins with {len(taken)} tensors of {name}{anew}"
 
 
 def _weights(init: Init, folder: Path) -> tuple[Mapping[str, Tensor], str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import QUICK, Trained, job, train, with_workers
+from harness import QUICK, Trained, assert_equal, job, train, with_workers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -161,3 +161,115 @@ def test_patience_is_kept_over_a_resume(tmp_path: Path) -> None:
     assert (rest.result.reason, rest.result.position.epoch) == ("patience", 4)
     more = train(job(QUICK, *text, "stop.patience=5"), tmp_path)
     assert (more.result.reason, more.result.position.epoch) == ("patience", 6)
+
+
+RULES = """init={layers: [
+  {match: [head.bias], name: constant, value: 0.5},
+  {match: ["*.bias"], name: uniform, bound: 0.1},
+  {match: ["body.*"], name: kaiming-normal, mode: fan_out},
+  {match: ["head.*"], name: orthogonal, gain: 2},
+]}"""
+
+
+def begun(tmp_path: Path, *overrides: str) -> Trained:
+    """What training begins with: after a step of next to nothing."""
+    still = ("optimizer={name: sgd, lr: 1.0e-30}", "stop.steps=1")
+    return train(job(QUICK, f"workload={__name__}:Net", *still, *overrides), tmp_path)
+
+
+def test_layers_begin_as_the_job_says_by_their_names(tmp_path: Path) -> None:
+    found = begun(tmp_path, RULES)
+    weights = found.weights
+    assert (weights["head.bias"] == 0.5).all()
+    assert 0.05 < weights["body.1.bias"].abs().max() <= 0.1
+    # 16 outputs: the variance is 2 / 16, and not 2 / 64.
+    assert weights["body.1.weight"].std() == pytest.approx((2 / 16) ** 0.5, rel=0.1)
+    head = weights["head.weight"]
+    torch.testing.assert_close(head @ head.T, 4 * torch.eye(10), atol=1e-5, rtol=0)
+    (note,) = [note for note in found.notes if "begins" in note]
+    assert "constant begins head.bias (mean 0.5, std 0); uniform begins body.1.bias (mean" in note
+    assert "orthogonal begins head.weight (mean" in note
+
+
+@pytest.mark.parametrize(
+    ("told", "mean", "low", "high"),
+    [
+        ("name: normal, mean: 1, std: 0.2", 1.0, 0.18, 0.22),
+        ("name: trunc-normal, std: 0.2", 0.0, 0.16, 0.19),  # 0.88 of it is left
+        ("name: xavier-normal", 0.0, 0.14, 0.18),  # (2 / (64 + 16)) ** 0.5
+        ("name: xavier-uniform, gain: 2", 0.0, 0.30, 0.34),
+        ("name: kaiming-uniform, nonlinearity: tanh", 0.0, 0.19, 0.23),  # 5 / 3 / 64 ** 0.5
+        ("name: identity", 1 / 64, 0.12, 0.13),
+    ],
+)
+def test_numbers_have_the_deviation_that_their_name_says(
+    told: str, mean: float, low: float, high: float, tmp_path: Path
+) -> None:
+    weight = begun(tmp_path, f"init={{layers: [{{match: [body.1.weight], {told}}}]}}").weights[
+        "body.1.weight"
+    ]
+    assert low < weight.std(correction=0) < high
+    assert weight.mean() == pytest.approx(mean, abs=0.03)
+
+
+def test_the_seed_decides_what_is_drawn_and_no_strategy(tmp_path: Path) -> None:
+    one = begun(tmp_path / "one", RULES)
+    other = begun(tmp_path / "other", RULES, "seed=1")
+    assert not torch.equal(one.weights["body.1.weight"], other.weights["body.1.weight"])
+    changes = (f"workload={__name__}:Net", RULES, "optimizer={name: sgd, lr: 1.0e-30}", "stop.steps=1")
+    two = job(QUICK, *changes, "strategy.name=fsdp", "resources.workers=2")
+    assert_equal(with_workers(two, tmp_path / "two").weights, one.weights)
+
+
+def test_a_resumed_run_draws_nothing(tmp_path: Path) -> None:
+    text = (*MINE, RULES, "checkpoint.every=3 steps")
+    whole = train(job(QUICK, *text), tmp_path / "whole")
+    train(job(QUICK, *text), tmp_path / "half", stop_after=6)
+    rest = train(job(QUICK, *text), tmp_path / "half")
+    assert_equal(rest.weights, whole.weights)
+    assert not any("begins" in note for note in rest.notes)
+
+
+def test_weights_of_a_file_stay_and_the_rest_is_drawn(before: tuple[Path, Trained], tmp_path: Path) -> None:
+    torch.save(before[1].weights, tmp_path / "w.pt")
+    rule = "layers: [{match: ['*.weight'], name: constant, value: 3}]"
+    found = begun(tmp_path, f"init={{file: w.pt, leave: ['head.*'], {rule}}}").weights
+    assert torch.equal(found["body.1.weight"], before[1].weights["body.1.weight"])
+    assert (found["head.weight"] == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("init", "said"),
+    [
+        (
+            "layers: [{match: [hed.*], name: normal}]",
+            r"init.layers\[0\]: no parameter is called 'hed.\*'. Known",
+        ),
+        (
+            "layers: [{match: ['*'], name: normal}, {match: [head.bias], name: constant}]",
+            r"init.layers\[1\]: what it matches has its weights already.*: head.bias",
+        ),
+        (
+            "file: w.pt, layers: [{match: ['head.*'], name: normal}]",
+            r"init.layers\[0\]: what it matches has its weights already.*: head.weight, head.bias",
+        ),
+        (
+            "layers: [{match: ['head.*'], name: orthogonal}]",
+            r"init.layers\[0\]: orthogonal of head.bias: it has the shape \(10,\), and 2 dimensions or more",
+        ),
+    ],
+)
+def test_a_rule_that_cannot_be_kept_is_told(
+    init: str, said: str, before: tuple[Path, Trained], tmp_path: Path
+) -> None:
+    torch.save(before[1].weights, tmp_path / "w.pt")
+    with pytest.raises(UsageError, match=said):
+        begun(tmp_path, f"init={{{init}}}")
+
+
+def test_what_belongs_to_a_file_wants_one() -> None:
+    rule = "layers: [{match: ['*.weight'], name: normal}]"
+    with pytest.raises(
+        SpecError, match=r"init\.leave: is of a run or a file, and none is named: leave it out"
+    ):
+        job(QUICK, f"init={{leave: ['head.*'], {rule}}}")

@@ -22,7 +22,8 @@ from dlsys.spec.section import (
     Section,
     Text,
 )
-from dlsys.spec.train.job import Checkpoint, Failure, Init, Store, TrainJob, amounts
+from dlsys.spec.train.initial import Init
+from dlsys.spec.train.job import Checkpoint, Failure, Store, TrainJob, amounts
 from dlsys.spec.yaml import Path
 
 # What is measured of evaluation episodes, each with the value that is the best; of lengths nobody knows it.

@@ -17,7 +17,6 @@ from dlsys.spec.section import (
     Count,
     Every,
     EveryOrTime,
-    FileName,
     Interval,
     Name,
     NonNegative,
@@ -29,25 +28,13 @@ from dlsys.spec.section import (
     Text,
 )
 from dlsys.spec.train.average import Average
+from dlsys.spec.train.initial import TrainInit
 from dlsys.spec.train.objective import Objective, OwnLoss
 from dlsys.spec.train.optimizer import SGD, Optimizer
 from dlsys.spec.train.regularizer import Regularizer
 from dlsys.spec.train.schedule import Constant, Performance, Schedule
 from dlsys.spec.train.strategy import PS, Pipeline, Strategy
 from dlsys.spec.yaml import Path
-
-
-class Init(Section):
-    """The weights that training begins with."""
-
-    run: Text = ""
-    """The beginning of a run's id: its best checkpoint, or the last where it has no best one."""
-    file: FileName = ""
-    """Or a file: `.safetensors`, or a `state_dict` that torch saved."""
-    rename: dict[Text, Text] = Field(default_factory=dict)
-    """Other beginnings for names: `{backbone.: ""}`."""
-    leave: tuple[Text, ...] = ()
-    """Patterns of names that are not taken, such as a head's: `[fc.*]`."""
 
 
 class Gradient(Section):
@@ -208,8 +195,8 @@ class TrainJob(Section):
     `{f1: {name: F1Score, average: macro}}`."""
     batch_size: Count | Literal["all"]
     """Rows in one update over ALL workers: it never changes meaning with their number."""
-    init: Init | None = None
-    """Weights to begin with, of another run or of a file; else they are the seed's."""
+    init: TrainInit | None = None
+    """Weights to begin with, of another run, of a file, or drawn by layer; else the workload's own."""
     freeze: tuple[Text, ...] = ()
     """Patterns of parameters and running statistics that stay as they are: `[backbone.*]`. They have no
     optimizer state; a norm whose statistics stay computes with them, as when it is measured."""

@@ -110,6 +110,11 @@ def _stop_is_given(job: TrainJob) -> Found:
 
 @_RULES.on("init")
 def _init_is_one(job: TrainJob) -> Found:
+    if job.init and job.init.layers and not (job.init.run or job.init.file):
+        for option in ("rename", "leave"):
+            if getattr(job.init, option):
+                yield ("init", option), "is of a run or a file, and none is named: leave it out"
+        return
     yield from init_is_one(job.init)
 
 
