@@ -149,6 +149,14 @@ IMAGES_WITH_MASKS = Rows(
         Shape(row={"image": (1, 32, 48), "mask": (32, 48)}, classes=2),
     ),
 )
+CLIPS_WITH_CLASSES = Rows(
+    words="clips with classes",
+    fields={"clip": Values.UNIT, "label": Values.CLASS},
+    examples=(
+        Shape(row={"clip": (5, 1, 8, 8), "label": ()}, classes=4),
+        Shape(row={"clip": (3, 3, 9, 12), "label": ()}, classes=3),
+    ),
+)
 VOLUMES_WITH_MASKS = Rows(
     words="volumes with a class for each voxel",
     fields={"volume": Values.NUMBER, "mask": Values.PIXEL_CLASS},

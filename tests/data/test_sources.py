@@ -25,6 +25,7 @@ from dlsys.spec.data import SECTIONS, Source
 from dlsys.spec.data.own import OWN
 
 IMAGE = {"image": torch.float32, "label": torch.int64}
+CLIP = {"clip": torch.float32, "label": torch.int64}
 TEXT = {"tokens": torch.int64, "targets": torch.int64}
 OBJECTS = {"image": torch.float32, "boxes": torch.float32, "labels": torch.int64}
 # What sources of objects tell besides.
@@ -58,6 +59,8 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     "idx": ({"path": "mnist"}, IMAGE, 30 + 10),
     "cifar": ({"path": "cifar"}, IMAGE, 5 * 8 + 10),
     "image-folder": ({"path": "pictures", "size": 8, "valid": 0.2}, IMAGE, 20),
+    "frame-folders": ({"path": "clips", "size": 8, "frames": 3, "valid": 0.2}, CLIP, 10),
+    "moving-shapes": ({"rows": 40, "size": 12, "frames": 3}, CLIP, 40),
     "textures": ({"rows": 200, "size": 16}, IMAGE, 200),
     "shapes-and-textures": ({"rows": 200, "size": 16}, {**IMAGE, "texture": torch.int64}, 200),
     "mask-folder": (
@@ -139,6 +142,11 @@ def write_files(folder: Path) -> None:
         for i in range(10):
             pixels = generator.integers(256, size=(9, 11, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "pictures" / name / f"{i}.png")
+        for i in range(5):
+            (folder / "clips" / name / str(i)).mkdir(parents=True)
+            for frame in range(4):
+                pixels = generator.integers(256, size=(8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / "clips" / name / str(i) / f"{frame}.png")
     write_masks(folder, generator)
 
 

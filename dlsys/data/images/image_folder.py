@@ -80,9 +80,9 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
             error`) an unreadable file.
     """
     root = folder_of(options.path, folder)
-    given = _given_parts(root, options.path)
+    given = given_parts(root, options.path)
     base = root / "train" if given else root
-    classes = _folders(base, root)
+    classes = folders(base, root)
     if not classes:
         raise DataError(f"{options.path}: no class folders in {base}")
 
@@ -129,9 +129,9 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
     return normalized(splits, options.normalize, options.path)
 
 
-def _given_parts(root: Path, name: str) -> list[str]:
+def given_parts(root: Path, name: str) -> list[str]:
     """Which of train, valid and test are folders of their own; empty where none is."""
-    inside = _folders(root, root)
+    inside = folders(root, root)
     given = [part for part in _PARTS if part in inside]
     if given and "train" not in given:
         raise DataError(f"{name}: has a folder {given[0]!r}, but none named 'train'")
@@ -144,7 +144,7 @@ def _given_parts(root: Path, name: str) -> list[str]:
     return given
 
 
-def _folders(folder: Path, root: Path) -> list[str]:
+def folders(folder: Path, root: Path) -> list[str]:
     return [entry.name for entry in entries(folder, root) if entry.is_dir()]
 
 
@@ -154,7 +154,7 @@ def _scan(
     """The readable images under a part's class folders; adds the others' names to `skipped`."""
     paths: list[Path] = []
     labels: list[int] = []
-    for name in _folders(part, root):
+    for name in folders(part, root):
         if name not in classes:
             raise DataError(
                 f"{(part / name).relative_to(root)}: class {name!r} is not in 'train'."

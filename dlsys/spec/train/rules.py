@@ -9,9 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlsys.spec.catalogue import WORKLOADS
-from dlsys.spec.data import OwnSource
 from dlsys.spec.data.fit import misfit
-from dlsys.spec.data.section import SplitBy
 from dlsys.spec.explain import explain
 from dlsys.spec.libraries import architecture, missing
 from dlsys.spec.metrics import metric_exists
@@ -19,7 +17,7 @@ from dlsys.spec.names import wrong_name
 from dlsys.spec.own_code import misnamed_options, own_code
 from dlsys.spec.rules import Found, Rules, experiment_is_plain, init_is_one, stop_is_given
 from dlsys.spec.section import show
-from dlsys.spec.train import solved_rules, strategy_rules
+from dlsys.spec.train import data_rules, solved_rules, strategy_rules
 from dlsys.spec.train.average import SWA
 from dlsys.spec.train.job import TrainJob
 from dlsys.spec.train.objective import FOR_CLASSES, FOR_PIXELS, FOR_TARGETS, CrossEntropy, OwnLoss
@@ -213,13 +211,8 @@ def _own_transforms_exist(job: TrainJob) -> Found:
 
 
 @_RULES.on("data")
-def _ahead_for_all(job: TrainJob) -> Found:
-    if 0 < job.data.prefetch < job.data.workers:
-        yield (
-            ("data", "prefetch"),
-            f"{job.data.prefetch} ahead would leave some of {job.data.workers} data.workers idle: make it "
-            f"{job.data.workers} or more, or leave it out",
-        )
+def _data_is_sound(job: TrainJob) -> Found:
+    yield from data_rules.sound(job)
 
 
 @_RULES.on("regularize")
@@ -228,37 +221,6 @@ def _no_doubles(job: TrainJob) -> Found:
     for index, name in enumerate(names):
         if name in names[:index]:
             yield ("regularize", index), f"{name} stands twice: keep one"
-
-
-@_RULES.on("data")
-def _splits_leave_rows(job: TrainJob) -> Found:
-    valid, test = getattr(job.data, "valid", 0.0), getattr(job.data, "test", 0.0)
-    if valid + test >= 1:
-        yield (
-            ("data", "valid"),
-            f"valid + test must leave rows to train on, but got {valid:g} + {test:g}",
-        )
-    path = getattr(job.data, "path", None)
-    if path is not None and (not path or "\0" in path):
-        yield ("data", "path"), "must be a path"
-
-
-@_RULES.on("data")
-def _split_by_one(job: TrainJob) -> Found:
-    by: SplitBy | None = getattr(job.data, "split_by", None)
-    if by is None:
-        return
-    if len(by.ways) != 1:
-        got = ", ".join(by.ways) or "none"
-        yield ("data", "split_by"), f"say one of group, time, strata and part, or valid and test: got {got}"
-    elif by.files and isinstance(job.data, OwnSource):
-        yield (
-            ("data", "split_by"),
-            "an own function has no other files: return a mapping with train, valid and test from it",
-        )
-    for part, path in by.files.items():
-        if "\0" in path:
-            yield ("data", "split_by", part), "must be a path"
 
 
 @_RULES.on("tracking")
@@ -291,13 +253,6 @@ def _options_suit_workload(job: TrainJob) -> Found:
         else:
             if library and (wrong := missing(library)):
                 yield ("workload",), f"{job.workload} {wrong}"
-
-
-@_RULES.on("data")
-def _own_source_exists(job: TrainJob) -> Found:
-    if isinstance(job.data, OwnSource):
-        wrong = list(own_code(job.data.place, ("data", "source")))
-        yield from wrong or misnamed_options(job.data.place, job.data.options, job.data.given, ("data",))
 
 
 @_RULES.on("loss")
