@@ -33,7 +33,8 @@ def moved(batch: Batch, options: DataAugmentation) -> Batch:
 
     Args:
         batch: `image` (N, C, H, W) and `key` (N,); what else there is of `boxes` (N, n, 4) with `labels`,
-            `area`, `masks` (N, n, H, W), `mask` (N, H, W) and `keypoints` (N, n, k, 3) follows.
+            `area`, `masks` (N, n, H, W), `mask` (N, H, W) and `keypoints` (N, n, k, 3), of which
+            `mirror` (N, k) tells what each is in a mirror, follows.
     """
     key = batch["key"]
     if options.flip:
@@ -72,7 +73,10 @@ def flipped(batch: Batch, chosen: Tensor, *, upright: bool = False) -> Batch:
     if "keypoints" in batch:
         points = batch["keypoints"]
         mirrored = points.clone()
-        mirrored[..., side] = length - points[..., side]
+        mirrored[..., side] = torch.where(points[..., 2] > 0, length - points[..., side], 0.0)
+        if "mirror" in batch:  # a left hand is a right one in a mirror, upside down too
+            joints = batch["mirror"][:, None, :, None].expand_as(mirrored)
+            mirrored = mirrored.gather(2, joints)
         found["keypoints"] = torch.where(_like(chosen, points), mirrored, points)
     return found
 
@@ -186,7 +190,7 @@ def _followed(found: Batch, before: Batch, go: Callable[[Tensor], Tensor]) -> Ba
         places = go(points[..., :2])
         inside = (places >= 0).all(-1) & (places[..., 0] < width) & (places[..., 1] < height)
         seen = torch.where(inside, points[..., 2], torch.zeros_like(points[..., 2]))
-        found["keypoints"] = torch.cat([places * inside[..., None], seen[..., None]], -1)
+        found["keypoints"] = torch.cat([places * (seen > 0)[..., None], seen[..., None]], -1)
     if "boxes" not in before:
         return found
     boxes = before["boxes"]

@@ -23,6 +23,7 @@ class Shape:
         cardinalities: values of each categorical column, in order.
         vocabulary: the tokens of a text, in the order of their ids.
         planted: what a generator hid in its rows, for a workload to measure what was found of it.
+        limbs: pairs of the joints of `keypoints` that belong together.
     """
 
     row: Mapping[str, tuple[int, ...]]
@@ -30,6 +31,7 @@ class Shape:
     cardinalities: tuple[int, ...] = ()
     vocabulary: tuple[str, ...] = ()
     planted: Mapping[str, float] = field(default_factory=dict)
+    limbs: tuple[tuple[int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON, which `of_json` reads."""
@@ -39,6 +41,7 @@ class Shape:
             "cardinalities": list(map(int, self.cardinalities)),
             "vocabulary": list(self.vocabulary),
             "planted": {name: float(value) for name, value in self.planted.items()},
+            **({"limbs": [list(limb) for limb in self.limbs]} if self.limbs else {}),
         }
 
     @classmethod
@@ -50,6 +53,7 @@ class Shape:
             cardinalities=tuple(plain["cardinalities"]),
             vocabulary=tuple(plain["vocabulary"]),
             planted=plain["planted"],
+            limbs=tuple((start, end) for start, end in plain.get("limbs", ())),
         )
 
 
@@ -72,6 +76,12 @@ class Values(Enum):
     SCAN = (
         "float32: x, y, z in metres, strength in 0…1 and range of each return; zeros where nothing returned"
     )
+    JOINT = (
+        "float32: x, y in the image's pixels and 2 for a joint that is seen, 1 for one that is hidden, three "
+        "zeros for one that nobody has marked, and for the joints of people whom other rows have more of"
+    )
+    MIRRORED = "int64: which joint each is in a mirror, the same in all rows"
+    ANGLE = "float32: radians"
     PIXEL_CLASS = "int64 below Shape.classes; -1 where a pixel does not count"
 
 
@@ -156,6 +166,20 @@ CLIPS_WITH_CLASSES = Rows(
         Shape(row={"clip": (5, 1, 8, 8), "label": ()}, classes=4),
         Shape(row={"clip": (3, 3, 9, 12), "label": ()}, classes=3),
     ),
+)
+_LIMBS = ((0, 1), (1, 2), (1, 3))
+IMAGES_WITH_POSES = Rows(
+    words="images with people's joints",
+    fields={"image": Values.UNIT, "keypoints": Values.JOINT, "mirror": Values.MIRRORED},
+    examples=(
+        Shape(row={"image": (3, 32, 32), "keypoints": (2, 4, 3), "mirror": (4,)}, limbs=_LIMBS),
+        Shape(row={"image": (1, 32, 48), "keypoints": (3, 4, 3), "mirror": (4,)}, limbs=_LIMBS),
+    ),
+)
+CLIPS_WITH_ANGLES = Rows(
+    words="clips with angles",
+    fields={"clip": Values.UNIT, "angles": Values.ANGLE},
+    examples=(Shape(row={"clip": (5, 1, 16, 16), "angles": (5, 3)}),),
 )
 VOLUMES_WITH_MASKS = Rows(
     words="volumes with a class for each voxel",

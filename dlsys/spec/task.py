@@ -11,6 +11,7 @@ from typing import Literal
 
 from dlsys.spec.rows import (
     CLICKS,
+    CLIPS_WITH_ANGLES,
     CLIPS_WITH_CLASSES,
     COMPARISONS,
     FEATURES,
@@ -21,6 +22,7 @@ from dlsys.spec.rows import (
     IMAGES_WITH_CLASSES,
     IMAGES_WITH_INSTANCES,
     IMAGES_WITH_MASKS,
+    IMAGES_WITH_POSES,
     POINTS,
     SCANS_WITH_MASKS,
     TEXT,
@@ -131,6 +133,24 @@ SEGMENT = Task(
             always=False,
         ),
     },
+)
+POSE = Task(
+    name="pose",
+    takes=(IMAGES_WITH_POSES,),
+    metrics={
+        "pck": Metric(
+            best="max",
+            words="the share of marked joints found, in the right person, within a tenth of that person's "
+            "longer side",
+        ),
+        "limbs": Metric(best="max", words="the share of limbs both of whose joints are found so"),
+        "extra_people": Metric(best="min", words="people found of whom there are none, for each image"),
+    },
+)
+KINEMATICS = Task(
+    name="kinematics",
+    takes=(CLIPS_WITH_ANGLES,),
+    metrics={"angle_error": Metric(best="min", words="the mean difference of angles, in degrees")},
 )
 REGRESS = Task(
     name="regress",

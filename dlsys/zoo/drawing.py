@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -60,6 +62,32 @@ def outlined(images: Tensor, found: Detections, least: float, *, truth: Objects)
                 corner = (left, max(0.0, top - _LINE))
                 draw.rectangle(draw.textbbox(corner, text), fill=colour)
                 draw.text(corner, text, fill="black")
+        sheets.append(torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255)
+    return torch.stack(sheets)
+
+
+def joined(images: Tensor, people: Sequence[Tensor], limbs: Sequence[tuple[int, int]]) -> Tensor:
+    """Images with the limbs and joints of those who were found in them, each person in a colour.
+
+    Args:
+        images: float (N, C, H, W) in 0…1.
+        people: of each image (or of more), (n, joints, 3) of x, y in its pixels and a score; 0 is not found.
+
+    Returns:
+        float32 (N, 3, H′, W′) in 0…1, enlarged.
+    """
+    sheets = []
+    for image, found in zip(images, people, strict=False):
+        picture, factor = enlarged(image)
+        draw = ImageDraw.Draw(picture)
+        for number, person in enumerate(found.tolist()):
+            colour = COLOURS[number % len(COLOURS)]
+            ends = [(x * factor, y * factor) if score > 0 else None for x, y, score in person]
+            for start, end in ((ends[a], ends[b]) for a, b in limbs):
+                if start and end:
+                    draw.line([start, end], fill=colour, width=3)
+            for x, y in (end for end in ends if end):
+                draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill="white", outline=colour)
         sheets.append(torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255)
     return torch.stack(sheets)
 

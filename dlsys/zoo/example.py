@@ -84,6 +84,19 @@ def batch_of(rows: Rows, shape: Shape, count: int, *, seed: int = 0) -> Batch:
                 share = torch.special.ndtr(seen) if "volume" in batch else seen
                 batch[name] = (share * shape.classes).long().clamp(max=shape.classes - 1)
                 batch[name][..., 0] = -1
+            case Values.JOINT:
+                height, width = shape.row["image"][-2:]
+                places = torch.rand((*size[:-1], 2), generator=generator) * torch.tensor([width, height])
+                batch[name] = torch.cat([places, torch.full((*size[:-1], 1), 2.0)], -1)
+                batch[name][::2, -1] = 0  # every second row has one person less
+                batch[name][1::2, 0, -1] = 0  # and of the other's first, one joint is not marked
+                _mark(batch["image"], batch[name])
+            case Values.MIRRORED:
+                batch[name] = torch.arange(size[1]).expand(size).contiguous()
+            case Values.ANGLE:
+                # Told by how bright a clip is, so that there is something to find.
+                shade = batch["clip"].mean((2, 3, 4))
+                batch[name] = (shade - shade.mean())[..., None].expand(size) * torch.arange(1, size[-1] + 1)
             case Values.SCAN:
                 batch[name] = torch.randn(size, generator=generator)
                 batch[name][:, 3].uniform_(0, 1, generator=generator)
@@ -95,6 +108,16 @@ def batch_of(rows: Rows, shape: Shape, count: int, *, seed: int = 0) -> Batch:
                 noise = torch.randn(size, generator=generator)
                 batch[name] = centre + shape.planted["sigma"] / 5 * noise
     return {**batch, "key": rowwise.keys(seed, 0, np.arange(count))}
+
+
+def _mark(image: Tensor, joints: Tensor) -> None:
+    """Makes the pixels of joints (rows, people, joints, 3) bright, the more the later a joint comes."""
+    for place in range(joints.shape[2]):
+        for row, (x, y, seen) in (
+            (r, p) for r, people in enumerate(joints[:, :, place]) for p in people.tolist()
+        ):
+            if seen:
+                image[row, :, int(y), int(x)] = (place + 1) / joints.shape[2]
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:

@@ -61,6 +61,11 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     "image-folder": ({"path": "pictures", "size": 8, "valid": 0.2}, IMAGE, 20),
     "frame-folders": ({"path": "clips", "size": 8, "frames": 3, "valid": 0.2}, CLIP, 10),
     "moving-shapes": ({"rows": 40, "size": 12, "frames": 3}, CLIP, 40),
+    "stick-figures": (
+        {"rows": 20, "size": 32},
+        {"image": torch.float32, "keypoints": torch.float32, "mirror": torch.int64},
+        20,
+    ),
     "textures": ({"rows": 200, "size": 16}, IMAGE, 200),
     "shapes-and-textures": ({"rows": 200, "size": 16}, {**IMAGE, "texture": torch.int64}, 200),
     "mask-folder": (

@@ -23,6 +23,7 @@ from dlsys.spec.data.images import (
 )
 from dlsys.spec.data.own import OWN, OwnSource, tag_of
 from dlsys.spec.data.points import GaussianRing
+from dlsys.spec.data.poses import StickFigures
 from dlsys.spec.data.scans import Scans, SemanticKITTI
 from dlsys.spec.data.section import SourceSection
 from dlsys.spec.data.tables import ArrowFile, CSVFile, JSONLines, ParquetFile
@@ -58,6 +59,7 @@ Source = Annotated[
     | Annotated[ShapesAndTextures, Tag("shapes-and-textures")]
     | Annotated[FrameFolders, Tag("frame-folders")]
     | Annotated[MovingShapes, Tag("moving-shapes")]
+    | Annotated[StickFigures, Tag("stick-figures")]
     | Annotated[MaskFolder, Tag("mask-folder")]
     | Annotated[Ellipsoids, Tag("ellipsoids")]
     | Annotated[Nifti, Tag("nifti")]
@@ -111,6 +113,7 @@ __all__ = [
     "Shapes",
     "ShapesAndTextures",
     "Source",
+    "StickFigures",
     "SyntheticCTR",
     "SyntheticFaces",
     "TextFile",
