@@ -1,4 +1,5 @@
-"""`data show`: what the columns of a table would be taken for; `data anchors`: a detector's, from boxes."""
+"""`data show`: what the columns of a table would be taken for; `data anchors`: a detector's, from boxes;
+`data merge`: the boxes of several people as one set."""
 
 from __future__ import annotations
 
@@ -89,6 +90,30 @@ def anchors(
         f"{len(sizes):,} boxes have an IoU of {told(found)} with their best anchor on average{before}",
         err=True,
     )
+
+
+@app.command()
+def merge(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Annotations of the same images, in COCO's format.")
+    ],
+    to: Annotated[Path, typer.Option(help="The file that is written, in the same format.")],
+) -> None:
+    """Make one set of boxes of those that several people drew, who count by how well they agree."""
+    import json
+
+    from dlsys.data.images.crowd import merged_files
+
+    if len(files) < 2:
+        raise UsageError(f"{files[0]}: is of one person alone: name those of others too")
+    told, people = merged_files(files)
+    to.write_text(json.dumps(told))
+    rows = [
+        [str(file), f"{count:,}", f"{quality:.3f}"]
+        for file, (count, quality) in zip(files, people, strict=True)
+    ]
+    print(table(("file", "boxes", "agreement"), rows))
+    typer.echo(f"{to}: {len(told['annotations']):,} boxes in {len(told['images']):,} images", err=True)
 
 
 def _described(cells: Cells, name: str) -> Mapping[str, str]:

@@ -35,7 +35,7 @@ def coco(options: COCO, folder: Path) -> Splits:
         path = getattr(options, f"{before}annotations")
         images = getattr(options, f"{before}images") or options.images
         if path:
-            found = _Annotations(path, folder, (folder / images).resolve(), options.wanted != "boxes")
+            found = Annotations(path, folder, (folder / images).resolve(), options.wanted != "boxes")
             classes = classes or found.classes
             if found.classes != classes:
                 raise DataError(
@@ -56,8 +56,17 @@ def _named(classes: Mapping[int, str]) -> str:
     return ", ".join(f"{number} {name}" for number, name in classes.items())
 
 
-class _Annotations:
+class Annotations:
     """A file of annotations.
+
+    Args:
+        path: the file, as messages say it.
+        folder: where relative paths start.
+        images: the images' folder.
+        masks: whether objects need outlines.
+
+    Raises:
+        DataError: as `coco`.
 
     Attributes:
         classes: names by id, in the order of ids.
@@ -93,15 +102,17 @@ class _Annotations:
             raise DataError(f"{self._path}: {key}: two entries have the same id")
         return entries
 
-    def scenes(self) -> list[Scene]:
-        """Every image, in the order of ids."""
-        images = self._entries("images", id=int, file_name=str)
-        known = {image["id"] for image in images}
-        numbers = {number: place for place, number in enumerate(self.classes)}
+    def images(self) -> list[dict[str, Any]]:
+        """The entries of images, in the order of ids."""
+        return sorted(self._entries("images", id=int, file_name=str), key=itemgetter("id"))
+
+    def objects(self) -> Mapping[int, list[dict[str, Any]]]:
+        """The annotations of each image, by its id, but for those without width or height."""
+        known = {image["id"] for image in self.images()}
         objects = defaultdict(list)
         wanted = {"id": int, "image_id": int, "category_id": int, "bbox": list}
         for place, entry in enumerate(self._entries("annotations", **wanted)):
-            for name, there in (("image_id", known), ("category_id", numbers)):
+            for name, there in (("image_id", known), ("category_id", self.classes)):
                 if entry[name] not in there:
                     raise DataError(
                         f"{self._path}: annotations[{place}].{name}: {entry[name]} is not in the file"
@@ -119,8 +130,13 @@ class _Annotations:
                 )
             if min(box[2:]) > 0:
                 objects[entry["image_id"]].append(entry)
-        images.sort(key=itemgetter("id"))
-        return [self._scene(image, objects[image["id"]], numbers) for image in images]
+        return objects
+
+    def scenes(self) -> list[Scene]:
+        """Every image, in the order of ids."""
+        numbers = {number: place for place, number in enumerate(self.classes)}
+        objects = self.objects()
+        return [self._scene(image, objects.get(image["id"], []), numbers) for image in self.images()]
 
     def _scene(
         self, image: dict[str, Any], objects: list[dict[str, Any]], numbers: Mapping[int, int]
