@@ -134,6 +134,8 @@ SOURCES = Registry(
         "shapes": "dlsys.data.images.shapes:shapes",
         "textures": "dlsys.data.images.textures:textures",
         "shapes-and-textures": "dlsys.data.images.shapes_and_textures:shapes_and_textures",
+        "frame-folders": "dlsys.data.clips.frame_folders:frame_folders",
+        "moving-shapes": "dlsys.data.clips.moving_shapes:moving_shapes",
         "mask-folder": "dlsys.data.images.mask_folder:mask_folder",
         "ellipsoids": "dlsys.data.volumes.ellipsoids:ellipsoids",
         "nifti": "dlsys.data.volumes.nifti:nifti",

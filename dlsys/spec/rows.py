@@ -159,6 +159,15 @@ IMAGES_OF_SHAPES_AND_TEXTURES = Rows(
     fields={"image": Values.UNIT, "label": Values.CLASS, "texture": Values.CLASS},
     examples=(Shape(row={"image": (1, 16, 16), "label": (), "texture": ()}, classes=4),),
 )
+CLIPS_WITH_CLASSES = Rows(
+    words="clips with classes",
+    # Frames first, in the order in which they were taken: (frames, channels, height, width).
+    fields={"clip": Values.UNIT, "label": Values.CLASS},
+    examples=(
+        Shape(row={"clip": (4, 1, 16, 16), "label": ()}, classes=4),
+        Shape(row={"clip": (3, 3, 16, 21), "label": ()}, classes=3),
+    ),
+)
 COMPARISONS = Rows(
     words="images to be compared",
     # A row's first image is held against its others; `same` tells which of these are of its class.

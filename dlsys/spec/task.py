@@ -11,6 +11,7 @@ from typing import Literal
 
 from dlsys.spec.rows import (
     CLICKS,
+    CLIPS_WITH_CLASSES,
     COMPARISONS,
     FEATURES_WITH_CLASSES,
     FEATURES_WITH_TARGETS,
@@ -60,7 +61,7 @@ class Task:
 
 CLASSIFY = Task(
     name="classify",
-    takes=(IMAGES_WITH_CLASSES, FEATURES_WITH_CLASSES),
+    takes=(IMAGES_WITH_CLASSES, FEATURES_WITH_CLASSES, CLIPS_WITH_CLASSES),
     metrics={"accuracy": Metric(best="max", words="the share of rows whose class is the most likely one")},
     of_fields={
         "texture": {

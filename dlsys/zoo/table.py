@@ -2,6 +2,7 @@
 
 WORKLOADS = {
     "3d-unet": "vision.unet_3d",
+    "action-recognition": "vision.action_recognition",
     "alexnet": "vision.alexnet",
     "anynet": "vision.anynet",
     "box-regression": "vision.box_regression",

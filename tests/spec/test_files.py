@@ -14,6 +14,7 @@ from dlsys.spec.load import Loaded, load, load_any
 SOURCES = {
     "csv": "{source: csv, path: here, target: y}",
     "image-folder": "{source: image-folder, path: here}",
+    "frame-folders": "{source: frame-folders, path: here}",
     "idx": "{source: idx, path: here}",
     "mask-folder": "{source: mask-folder, path: here}",
     "nifti": "{source: nifti, path: here}",
@@ -23,6 +24,7 @@ SOURCES = {
 }
 WORKLOADS = {
     "csv": "softmax-regression",
+    "frame-folders": "action-recognition",
     "mask-folder": "unet",
     "nifti": "v-net",
     "semantic-kitti": "squeezeseg-v2",

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag
 
 from dlsys.spec.data.boxes import COCO, KITTI, VOC, MaskFolder, Shapes
 from dlsys.spec.data.clicks import SyntheticCTR
+from dlsys.spec.data.clips import FrameFolders, MovingShapes
 from dlsys.spec.data.comparisons import Comparisons
 from dlsys.spec.data.features import BreastCancer, Piecewise
 from dlsys.spec.data.images import (
@@ -54,6 +55,8 @@ Source = Annotated[
     | Annotated[Shapes, Tag("shapes")]
     | Annotated[Textures, Tag("textures")]
     | Annotated[ShapesAndTextures, Tag("shapes-and-textures")]
+    | Annotated[FrameFolders, Tag("frame-folders")]
+    | Annotated[MovingShapes, Tag("moving-shapes")]
     | Annotated[MaskFolder, Tag("mask-folder")]
     | Annotated[Ellipsoids, Tag("ellipsoids")]
     | Annotated[Nifti, Tag("nifti")]
@@ -88,12 +91,14 @@ __all__ = [
     "Comparisons",
     "Digits",
     "Ellipsoids",
+    "FrameFolders",
     "GaussianRing",
     "IDXFiles",
     "ImageFolder",
     "JSONLines",
     "LabelledTexts",
     "MaskFolder",
+    "MovingShapes",
     "Nifti",
     "OwnSource",
     "ParquetFile",
