@@ -21,7 +21,7 @@ def built(options: dict[str, Any], *, clip: tuple[int, ...] = (8, 3, 32, 32), cl
 
 @pytest.mark.parametrize(("preset", "theirs"), [("r3d-18", "r3d_18"), ("r2plus1d-18", "r2plus1d_18")])
 def test_torchvisions_weights_compute_the_same(preset: str, theirs: str) -> None:
-    """Its nets with a different size: their numbers are counted against what is published elsewhere."""
+    """How many there are is held against its documentation with all cards (`test_conformance.py`)."""
     make = import_own(f"torchvision.models.video:{theirs}", "workload")
     with torch.device("meta"):
         wanted = make(num_classes=4)

@@ -43,7 +43,7 @@ class _Clips:
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Raises DataError for a frame that can't be decoded, naming it."""
         frames = decoded([path for row in rows for path in self.clips[row]], self.form, self.root)
-        clip = frames.unflatten(0, (len(rows), len(self.clips[0])))
+        clip = frames.reshape(len(rows), -1, *frames.shape[1:])
         return {"clip": clip, "label": torch.from_numpy(self.labels[rows])}
 
 

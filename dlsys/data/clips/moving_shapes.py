@@ -33,7 +33,7 @@ def moving_shapes(options: MovingShapes, folder: Path) -> Splits:  # noqa: ARG00
     clip = np.stack(
         [
             _clip(options, kind, np.random.default_rng(seed))
-            for kind, seed in zip(label, generator.integers(2**63, size=options.rows), strict=True)
+            for kind, seed in zip(label.tolist(), generator.integers(2**63, size=options.rows), strict=True)
         ]
     )
     parts = split_rows(
@@ -72,8 +72,8 @@ def _clip(options: MovingShapes, motion: int, generator: np.random.Generator) ->
     frames = np.empty((options.frames, channels, size, size))
     for frame, place in zip(frames, places, strict=True):
         # Of a pixel's distances to the shape, which repeats itself beyond the sides, the shortest one.
-        x, y = ((centre - along + size / 2) % size - size / 2 for along in place)
-        mask = drawn(kind, *np.meshgrid(x, y), side, angle)
+        x, y = np.meshgrid(*((centre - along + size / 2) % size - size / 2 for along in place))
+        mask = drawn(kind, x, y, side, angle)
         frame[:] = np.where(mask, colour[:, None, None], ground[:, None, None])
     frames += options.noise * generator.standard_normal(frames.shape)
     return frames.clip(0, 1).astype(np.float32)
