@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,15 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dlsys.data import Splits
+from dlsys.data.augment import augment
 from dlsys.data.clips.frame_folders import frame_folders, numbered
 from dlsys.data.clips.moving_shapes import moving_shapes
+from dlsys.data.loader import Loader
+from dlsys.data.makers import made_by
+from dlsys.data.order import Order
 from dlsys.errors import DataError
 from dlsys.spec.data import FrameFolders, MovingShapes
+from dlsys.spec.train.regularizer import DataAugmentation
 
 
 def moving(**options: object) -> Splits:
@@ -151,6 +157,19 @@ def test_a_clip_with_a_damaged_frame(videos: Path) -> None:
     splits = read(videos)
     assert splits.notes == ("Left out 1 clips with unreadable frames: walk/clip4/frame_2.png.",)
     assert "walk/clip4/frame_2.png: cannot be read" in refused(videos, corrupt="error")
+
+
+def test_other_processes_decode_the_very_same_clips(videos: Path) -> None:
+    told = DataAugmentation(name="data-augmentation", flip=True, brightness=0.2, noise=0.1)
+    rows = read(videos, frames=5).train
+    loader = Loader(rows, Order(len(rows), 4, "shuffled", 3), vary=partial(augment, options=told))
+    here = [micro.batch for step in loader.epoch(1) for micro in step.micros]
+    with made_by({"train": loader}, workers=2, prefetch=0):
+        there = [micro.batch for step in loader.epoch(1) for micro in step.micros]
+    assert len(here) == 4
+    for ours, theirs in zip(here, there, strict=True):
+        assert ours.keys() == theirs.keys() == {"clip", "label", "key"}
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_numbers_in_names_decide_their_order() -> None:

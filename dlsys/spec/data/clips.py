@@ -58,9 +58,9 @@ class MovingShapes(SplitSection):
     """1 for grey, 3 for RGB."""
     sides: Annotated[tuple[Count, Count], Field(strict=False)] = (6, 12)
     """The smallest and the largest side of a shape in pixels."""
-    speeds: Annotated[tuple[Positive, Positive], Field(strict=False)] = (1.0, 3.0)
+    speeds: Annotated[tuple[Positive, Positive], Field(strict=False)] = (2.0, 4.0)
     """The least and the highest speed, in pixels from frame to frame."""
-    noise: NonNegative = 0.05
+    noise: NonNegative = 0.02
     """The standard deviation of the noise on each pixel of 0…1, anew in each frame."""
     data_seed: NonNegativeInt = 0
     """Makes another data set of the same kind."""
