@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from harness import QUICK, job
 from PIL import Image
 from pydantic import ValidationError
 
@@ -18,7 +19,7 @@ from dlsys.data.clips.moving_shapes import moving_shapes
 from dlsys.data.loader import Loader
 from dlsys.data.makers import made_by
 from dlsys.data.order import Order
-from dlsys.errors import DataError
+from dlsys.errors import DataError, SpecError
 from dlsys.spec.data import FrameFolders, MovingShapes
 from dlsys.spec.train.regularizer import DataAugmentation
 
@@ -157,6 +158,15 @@ def test_a_clip_with_a_damaged_frame(videos: Path) -> None:
     splits = read(videos)
     assert splits.notes == ("Left out 1 clips with unreadable frames: walk/clip4/frame_2.png.",)
     assert "walk/clip4/frame_2.png: cannot be read" in refused(videos, corrupt="error")
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_clips_are_not_mixed(name: str) -> None:
+    variations = f"regularize=[{{name: data-augmentation, flip: true, {name}: 0.2}}]"
+    told = ("workload=action-recognition", "model={}", "data={source: moving-shapes}")
+    assert job(QUICK, *told)
+    with pytest.raises(SpecError, match=f"{name}: mixes images with classes, and these are clips"):
+        job(QUICK, *told, variations)
 
 
 def test_other_processes_decode_the_very_same_clips(videos: Path) -> None:
