@@ -99,6 +99,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         place = tmp_path / "pictures" / ("cat", "dog")[number % 2]
         place.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (70, 70), ("red", "blue")[number % 2]).save(place / f"{number}.png")
+        clip = tmp_path / "videos" / ("run", "walk")[number % 2] / str(number)
+        clip.mkdir(parents=True)
+        for frame in range(20):
+            Image.new("L", (8, 8), frame).save(clip / f"{frame}.png")
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
         (tmp_path / "annotations").mkdir(exist_ok=True)

@@ -54,21 +54,49 @@ def augment(
     """The batch with its images varied; the batch given stays as it is.
 
     What happens to an image depends on its `key` alone, so it is the same in any batch and on
-    any worker. Own transforms come first, then another texture, what moves (`dlsys.data.geometry`), colours
-    and noise, with which values may leave 0…1.
+    any worker; what happens to a clip happens to each of its frames alike, but for noise. Own transforms come
+    first, then another texture, what moves (`dlsys.data.geometry`), colours and noise, with which values may
+    leave 0…1.
 
     Args:
-        batch: `image` float (N, C, H, W) and `key` int64 (N,), and whatever else.
+        batch: `image` float (N, C, H, W) or `clip` (N, T, C, H, W), `key` int64 (N,), and whatever else.
         transforms: what `own_transforms` found.
 
     Raises:
-        DataError: the batch has no `image`, or a `mask` that own transforms would not move.
+        DataError: the batch has no images, or what own transforms or what moves would leave behind.
     """
+    key = batch["key"]
+    if "angles" in batch and (options.flip or options.flip_vertical or options.warps or transforms):
+        raise DataError(
+            "regularize.data-augmentation: these rows have angles, which would stay as they are where clips are "
+            "mirrored or turned",
+            hint="vary shift, colours and noise alone",
+        )
+    if "clip" not in batch:
+        batch = _varied(batch, options, transforms)
+        return {**batch, "image": _noisy(batch["image"], key, options)}
+    clip = batch["clip"]
+    frames = {"image": clip.flatten(0, 1), "key": key.repeat_interleave(clip.shape[1])}
+    clip = _varied(frames, options, transforms)["image"].view_as(clip)
+    return {**batch, "clip": _noisy(clip, key, options)}
+
+
+def _noisy(pixels: Tensor, key: Tensor, options: DataAugmentation) -> Tensor:
+    if not options.noise:
+        return pixels
+    noise = rowwise.normal(key, pixels[0].numel(), stream=_NOISE)
+    return pixels + options.noise * noise.view_as(pixels).to(pixels.dtype)
+
+
+def _varied(
+    batch: dict[str, Tensor], options: DataAugmentation, transforms: Sequence[Transform]
+) -> dict[str, Tensor]:
+    """All but noise, of rows with an `image` each."""
     image, key = batch.get("image"), batch["key"]
     if image is None:
         fields = ", ".join(name for name in batch if name != "key")
         raise DataError(
-            f"data-augmentation varies the field 'image', and this source's rows have: {fields}",
+            f"data-augmentation varies the field 'image' or 'clip', and this source's rows have: {fields}",
             hint="take data-augmentation out of regularize, or train on images",
         )
     if transforms and batch.keys() & {"boxes", "mask", "keypoints"}:
@@ -87,11 +115,7 @@ def augment(
     if options.retexture:
         image = retextured(image, key, options.retexture)
     batch = moved({**batch, "image": image}, options)
-    image = coloured(batch["image"], key, options)
-    if options.noise:
-        noise = rowwise.normal(key, image[0].numel(), stream=_NOISE)
-        image = image + options.noise * noise.view_as(image).to(image.dtype)
-    return {**batch, "image": image}
+    return {**batch, "image": coloured(batch["image"], key, options)}
 
 
 @contextmanager

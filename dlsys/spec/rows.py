@@ -159,14 +159,6 @@ IMAGES_WITH_MASKS = Rows(
         Shape(row={"image": (1, 32, 48), "mask": (32, 48)}, classes=2),
     ),
 )
-CLIPS_WITH_CLASSES = Rows(
-    words="clips with classes",
-    fields={"clip": Values.UNIT, "label": Values.CLASS},
-    examples=(
-        Shape(row={"clip": (5, 1, 8, 8), "label": ()}, classes=4),
-        Shape(row={"clip": (3, 3, 9, 12), "label": ()}, classes=3),
-    ),
-)
 _LIMBS = ((0, 1), (1, 2), (1, 3))
 IMAGES_WITH_POSES = Rows(
     words="images with people's joints",
@@ -195,6 +187,15 @@ IMAGES_OF_SHAPES_AND_TEXTURES = Rows(
     words="images with classes of shapes and textures",
     fields={"image": Values.UNIT, "label": Values.CLASS, "texture": Values.CLASS},
     examples=(Shape(row={"image": (1, 16, 16), "label": (), "texture": ()}, classes=4),),
+)
+CLIPS_WITH_CLASSES = Rows(
+    words="clips with classes",
+    # Frames first, in the order in which they were taken: (frames, channels, height, width).
+    fields={"clip": Values.UNIT, "label": Values.CLASS},
+    examples=(
+        Shape(row={"clip": (4, 1, 16, 16), "label": ()}, classes=4),
+        Shape(row={"clip": (3, 3, 16, 21), "label": ()}, classes=3),
+    ),
 )
 COMPARISONS = Rows(
     words="images to be compared",

@@ -52,8 +52,11 @@ def write_samples(
 
 
 def varied_rows(loader: Loader) -> Tensor:
-    """Some training images as they were varied in the first epoch, with their boxes: (N, C, H, W) in 0…1."""
+    """Some training images as they were varied in the first epoch, with their boxes: (N, C, H, W) in 0…1. Of
+    clips the frames stand side by side."""
     batch, _ = loader.first(_ROWS)
+    if "clip" in batch:
+        return batch["clip"].clamp(0, 1).movedim(1, 3).flatten(3)
     image = batch["image"].clamp(0, 1)
     if "boxes" not in batch:
         return image

@@ -26,6 +26,8 @@ COLOURS = (
 _SIDE = 192
 # The height of a line of text.
 _LINE = 12
+# A clip's frames are enlarged to about so many pixels, and its classes take as many before them.
+_FRAME, _LABEL = 72, 40
 
 
 def outlined(images: Tensor, found: Detections, least: float, *, truth: Objects) -> Tensor:
@@ -119,12 +121,35 @@ def beside(images: Tensor, truth: Tensor, found: Tensor) -> Tensor:
     return torch.stack(sheets)
 
 
-def enlarged(image: Tensor) -> tuple[Image.Image, float]:
-    """An image (C, H, W) in 0…1 as a picture large enough to read, and how many times larger it is; in grey
-    where it is not of three channels."""
+def strips(clips: Tensor, truth: Tensor, found: Tensor) -> Tensor:
+    """Clips as strips, one below the other: frames from left to right, before them the
+    true class and, where it is another, the one found.
+
+    Args:
+        clips: float (N, frames, C, H, W) in 0…1.
+        truth, found: classes, int64 (N,), or of more clips.
+
+    Returns:
+        float32 (1, 3, H′, W′) in 0…1.
+    """
+    sheets = []
+    for clip, true, said in zip(clips, truth.tolist(), found.tolist(), strict=False):
+        frames = [np.asarray(enlarged(frame, _FRAME)[0]) for frame in clip]
+        sheet = Image.new("RGB", (_LABEL + len(frames) * (frames[0].shape[1] + 1), frames[0].shape[0] + 1))
+        text, colour = (str(true), "white") if true == said else (f"{true}: {said}", COLOURS[5])
+        ImageDraw.Draw(sheet).text((2, 2), text, fill=colour)
+        for place, frame in enumerate(frames):
+            sheet.paste(Image.fromarray(frame), (_LABEL + place * (frame.shape[1] + 1), 0))
+        sheets.append(np.asarray(sheet))
+    return torch.from_numpy(np.concatenate(sheets)).permute(2, 0, 1)[None].float() / 255
+
+
+def enlarged(image: Tensor, side: int = _SIDE) -> tuple[Image.Image, float]:
+    """An image (C, H, W) in 0…1 as a picture of about `side` pixels, in which text can be read, and how many
+    times larger it is; in grey where it is not of three channels."""
     if image.shape[0] != 3:
         image = image.mean(0, keepdim=True)
-    factor = max(1, round(_SIDE / max(image.shape[-2:])))
+    factor = max(1, round(side / max(image.shape[-2:])))
     pixels = F.interpolate(image[None].float().cpu(), scale_factor=factor)[0].clamp(0, 1)
     array = (pixels * 255).byte().permute(1, 2, 0).expand(-1, -1, 3).numpy()
     return Image.fromarray(array), float(factor)

@@ -106,8 +106,22 @@ def test_needs_images() -> None:
     with pytest.raises(DataError) as error:
         augment(batch, ALL)
     assert str(error.value) == (
-        "data-augmentation varies the field 'image', and this source's rows have: features, label"
+        "data-augmentation varies the field 'image' or 'clip', and this source's rows have: features, label"
     )
+
+
+def test_the_frames_of_a_clip_are_varied_alike() -> None:
+    """As the image that each of them would be in its place; noise alone is another one in each frame."""
+    batch = make(9, channels=3)
+    clip = torch.stack([batch["image"], batch["image"].flip(-1), batch["image"]], dim=1)
+    told = options(shift=2, flip=True, rotate=20, hue=0.3, contrast=0.5, retexture={"share": 0.7})
+    varied = augment({"clip": clip, "key": batch["key"]}, told)
+    for frame in range(3):
+        alone = augment({**batch, "image": clip[:, frame].contiguous()}, told)["image"]
+        torch.testing.assert_close(varied["clip"][:, frame], alone)
+    noisy = augment({"clip": clip, "key": batch["key"]}, options(noise=0.1))["clip"] - clip
+    assert 0.08 < float(noisy.std()) < 0.12
+    assert float((noisy[:, 0] - noisy[:, 2]).std()) > 0.1
 
 
 def striped(rows: int, wavelength: float) -> dict[str, torch.Tensor]:

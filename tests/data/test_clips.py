@@ -1,133 +1,187 @@
-"""Clips: what is planted in made-up ones, and folders of frames."""
+"""Clips: shapes that move, and folders of frames."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from harness import QUICK, job
 from PIL import Image
 from pydantic import ValidationError
 
-from dlsys.data import Dataset, load
-from dlsys.data.clips.frame_folders import evenly, frame_folders
-from dlsys.data.clips.moving_shapes import MOTIONS, moving_shapes
+from dlsys.data import Splits
+from dlsys.data.augment import augment
+from dlsys.data.clips.frame_folders import frame_folders, numbered
+from dlsys.data.clips.moving_shapes import moving_shapes
 from dlsys.data.loader import Loader
 from dlsys.data.makers import made_by
 from dlsys.data.order import Order
-from dlsys.errors import DataError
+from dlsys.errors import DataError, SpecError
 from dlsys.spec.data import FrameFolders, MovingShapes
+from dlsys.spec.train.regularizer import DataAugmentation
 
 
-def everything(part: Dataset) -> dict[str, torch.Tensor]:
-    return part.batch(np.arange(len(part)))
+def moving(**options: object) -> Splits:
+    return moving_shapes(
+        MovingShapes.model_validate({"source": "moving-shapes", "noise": 0, **options}), Path()
+    )
+
+
+def everything(splits: Splits) -> dict[str, torch.Tensor]:
+    return splits.train.batch(np.arange(len(splits.train)))
 
 
 def test_shapes_move_as_their_class_says() -> None:
-    """The frame that comes next is most like this one where it is moved by the class's step."""
-    options = MovingShapes(source="moving-shapes", rows=80, noise=0.0, speed=(2, 2))
-    rows = everything(moving_shapes(options, Path()).train)
-    clip, label = rows["clip"][:, :, 0], rows["label"]
-    moves = {"right": (0, 2), "left": (0, -2), "down": (2, 0), "up": (-2, 0)}
-    differences = torch.stack(
-        [(clip.roll(moves[name], (2, 3))[:, :-1] - clip[:, 1:]).abs().mean((1, 2, 3)) for name in MOTIONS], 1
-    )
-    assert torch.equal(differences.argmin(1), label)
-    assert differences.min(1).values.max() < 1e-5
-    # Whatever of the image a shape leaves, it comes back at the other side: as bright in every frame.
-    assert (clip.sum((2, 3)).std(1) < 1e-3 * clip.sum((2, 3)).mean(1)).all()
+    splits = moving(rows=80, frames=5, speeds=[2, 2])
+    assert splits.learnt["target"]["classes"] == ["left", "right", "up", "down"]
+    batch = everything(splits)
+    for (down, right), label in (((0, -2), 0), ((0, 2), 1), ((-2, 0), 2), ((2, 0), 3)):
+        clips = batch["clip"][batch["label"] == label]
+        assert len(clips) >= 15
+        # What leaves on one side comes in on the other.
+        torch.testing.assert_close(clips[:, 1:], clips[:, :-1].roll((down, right), (-2, -1)))
 
 
-def test_a_frame_tells_nothing_of_the_motion() -> None:
-    """Frames of all classes are alike: the best linear machine on one frame knows no more than chance."""
-    rows = everything(moving_shapes(MovingShapes(source="moving-shapes", rows=4000), Path()).train)
-    for frame in (0, 7):
-        images = rows["clip"][:, frame].flatten(1)
-        first = images[::2], torch.nn.functional.one_hot(rows["label"][::2], 4).float()
-        weights = torch.linalg.lstsq(
-            torch.cat([first[0], torch.ones(len(first[0]), 1)], 1), first[1]
-        ).solution
-        others = torch.cat([images[1::2], torch.ones(len(images[1::2]), 1)], 1)
-        right = ((others @ weights).argmax(1) == rows["label"][1::2]).float().mean()
-        assert right < 0.32
+@pytest.mark.parametrize("frame", [0, 4])
+def test_a_single_frame_tells_no_motion(frame: int) -> None:
+    """In every class the shape is as often at each pixel, in the first frame and in the last one."""
+    batch = everything(moving(rows=2400, frames=5, size=16, sides=[6, 6]))
+    pictures = batch["clip"][:, frame, 0]
+    differs = (pictures - pictures.flatten(1).median(1).values[:, None, None]).abs() > 0.1
+    for label in range(4):
+        seen = differs[batch["label"] == label].float().mean(0)
+        share = float(seen.mean())
+        # Five standard errors of a share of 480 pixels or more.
+        assert float((seen - share).abs().max()) < 5 * (share * (1 - share) / 460) ** 0.5
 
 
-def test_the_least_speed_is_not_above_the_most() -> None:
-    with pytest.raises(ValidationError, match="must be the least and the most, got 3 and 1"):
-        MovingShapes(source="moving-shapes", speed=(3, 1))
+def test_motions_that_cannot_be_told_are_refused() -> None:
+    with pytest.raises(ValidationError, match="one way looks like the other: stay below half of size"):
+        MovingShapes(source="moving-shapes", size=16, speeds=(1, 8))
+    with pytest.raises(ValidationError, match="sides: a shape of 20 pixels does not fit into 16"):
+        MovingShapes(source="moving-shapes", size=16, sides=(6, 20))
+    with pytest.raises(ValidationError, match="the smaller number stands first"):
+        MovingShapes(source="moving-shapes", speeds=(3, 1))
 
 
-def write(folder: Path, clip: str, *shades: int, name: str = "frame{}.png") -> None:
-    (folder / clip).mkdir(parents=True)
-    for number, shade in enumerate(shades, 1):
-        Image.new("RGB", (8, 8), (shade, 0, 0)).save(folder / clip / name.format(number))
+def film(folder: Path, shades: list[int], *, name: str = "frame_{}.png") -> None:
+    """A clip each of whose frames is of one shade."""
+    folder.mkdir(parents=True)
+    for number, shade in enumerate(shades):
+        Image.new("L", (9, 8), shade).save(folder / name.format(number))
 
 
 @pytest.fixture
-def clips(tmp_path: Path) -> Path:
-    """Two classes of six clips, whose frames get brighter; the last clip has twelve of them."""
-    for number in range(5):
-        write(tmp_path, f"clips/run/{number}", *(10 * number + frame for frame in range(4)))
-        write(tmp_path, f"clips/sit/{number}", *(100 + 10 * number + frame for frame in range(4)))
-    write(tmp_path, "clips/run/long", *range(200, 212))
-    write(tmp_path, "clips/sit/short", 250)
-    return tmp_path
+def videos(tmp_path: Path) -> Path:
+    """Two classes of ten clips of 12 frames, of shades that rise by 1: from 0, 20, …, and so on."""
+    for clip in range(10):
+        film(tmp_path / "videos" / "run" / f"clip{clip}", [20 * clip + i for i in range(12)])
+        film(tmp_path / "videos" / "walk" / f"clip{clip}", [20 * clip + 13 - i for i in range(12)])
+    return tmp_path / "videos"
 
 
-def test_frames_are_in_the_order_of_their_numbers(clips: Path) -> None:
-    splits = frame_folders(FrameFolders(source="frame-folders", path="clips", size=8, frames=4), clips)
-    parts = [part for part in (splits.train, splits.valid, splits.test) if part]
-    found = {}
-    for part in parts:
-        rows = everything(part)
-        for clip, label in zip(rows["clip"], rows["label"].tolist(), strict=True):
-            assert clip.shape == (4, 3, 8, 8)
-            shades = (clip[:, 0, 0, 0] * 255).round().int().tolist()
-            found[tuple(shades)] = splits.learnt["target"]["classes"][label]
-    assert len(found) == 12
-    assert found[10, 11, 12, 13] == "run"
-    assert found[130, 131, 132, 133] == "sit"
-    assert found[201, 204, 207, 210] == "run", "frame10 comes after frame9"
-    assert found[250, 250, 250, 250] == "sit"
+def read(videos: Path, **options: object) -> Splits:
+    told = {"source": "frame-folders", "path": videos.name, "size": 4, "channels": 1, "frames": 3, **options}
+    return frame_folders(FrameFolders.model_validate(told), videos.parent)
 
 
-@pytest.mark.parametrize(
-    ("there", "wanted", "chosen"),
-    [(12, 4, [1, 4, 7, 10]), (4, 4, [0, 1, 2, 3]), (2, 5, [0, 0, 1, 1, 1]), (9, 1, [4])],
-)
-def test_frames_are_taken_evenly(there: int, wanted: int, chosen: list[int]) -> None:
-    assert evenly(there, wanted) == chosen
+def refused(videos: Path, **options: object) -> str:
+    with pytest.raises(DataError) as error:
+        read(videos, **options)
+    return str(error.value)
 
 
-def test_processes_decode_the_same_clips(clips: Path) -> None:
-    rows = load(FrameFolders(source="frame-folders", path="clips", size=8, frames=3), clips).train
-    alone = list(Loader(rows, Order(len(rows), 3, "shuffled", seed=0)).epoch(0))
-    loader = Loader(rows, Order(len(rows), 3, "shuffled", seed=0))
+def shades(splits: Splits) -> list[list[int]]:
+    """Of every clip, by part and place."""
+    return [
+        (clip[:, 0, 0, 0] * 255).round().int().tolist()
+        for part in (splits.train, splits.valid, splits.test)
+        if part is not None
+        for clip in part.batch(np.arange(len(part)))["clip"]
+    ]
+
+
+def test_frames_are_in_the_order_of_their_numbers_and_evenly_spread(videos: Path) -> None:
+    splits = read(videos)
+    # Of 12 frames in three parts of four, the third ones: 2, 6 and 10.
+    rising = [[20 * clip + i for i in (2, 6, 10)] for clip in range(10)]
+    falling = [[20 * clip + 13 - i for i in (2, 6, 10)] for clip in range(10)]
+    assert sorted(shades(splits)) == sorted(rising + falling)
+    assert splits.shape.row == {"clip": (3, 1, 4, 4), "label": ()}
+    assert splits.learnt["target"]["classes"] == ["run", "walk"]
+    batch = everything(splits)
+    rises = batch["clip"][:, 2, 0, 0, 0] > batch["clip"][:, 0, 0, 0, 0]
+    assert torch.equal(batch["label"], torch.where(rises, 0, 1))
+
+
+def test_all_frames_are_seen_where_there_are_no_more(videos: Path) -> None:
+    assert [20 * 3 + i for i in range(12)] in shades(read(videos, frames=12))
+
+
+def test_short_clips_are_refused_or_repeated(videos: Path) -> None:
+    film(videos / "run" / "short", [7, 9])
+    assert "run/short: 2 frames, and data.frames wants 5" in refused(videos, frames=5)
+    assert [7, 7, 9, 9, 9] in shades(read(videos, frames=5, short="repeat"))
+
+
+def test_parts_may_have_folders_of_their_own(videos: Path) -> None:
+    parts = videos.parent / "parts"
+    for part in ("train", "test"):
+        (parts / part).mkdir(parents=True)
+        for kind in ("run", "walk"):
+            (videos / kind).rename(parts / part / kind) if part == "train" else film(
+                parts / part / kind / "a", [250] * 3
+            )
+    splits = read(parts)
+    assert splits.test is not None
+    assert (len(splits.train), len(splits.valid), len(splits.test)) == (18, 2, 2)
+    assert shades(splits)[-2:] == [[250] * 3] * 2
+
+
+def test_what_is_no_clip_is_named(videos: Path) -> None:
+    (videos / "run" / "empty").mkdir()
+    assert "run/empty: no frames" in refused(videos)
+    (videos / "run" / "empty").rmdir()
+    (videos / "run" / "notes.txt").write_text("no image")
+    assert len(shades(read(videos))) == 20
+    Image.new("L", (4, 4)).save(videos / "run" / "alone.png")
+    assert "run/alone.png: is an image; frames must lie in a folder for each clip" in refused(videos)
+
+
+def test_a_clip_with_a_damaged_frame(videos: Path) -> None:
+    for place, seen in ((1, False), (2, True)):  # of the frames 2, 6 and 10
+        (videos / "walk" / "clip4" / f"frame_{place}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+        assert len(shades(read(videos))) == 20 - seen
+    splits = read(videos)
+    assert splits.notes == ("Left out 1 clips with unreadable frames: walk/clip4/frame_2.png.",)
+    assert "walk/clip4/frame_2.png: cannot be read" in refused(videos, corrupt="error")
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_clips_are_not_mixed(name: str) -> None:
+    variations = f"regularize=[{{name: data-augmentation, flip: true, {name}: 0.2}}]"
+    told = ("workload=action-recognition", "model={}", "data={source: moving-shapes}")
+    assert job(QUICK, *told)
+    with pytest.raises(SpecError, match=f"{name}: mixes images with classes, and these are clips"):
+        job(QUICK, *told, variations)
+
+
+def test_other_processes_decode_the_very_same_clips(videos: Path) -> None:
+    told = DataAugmentation(name="data-augmentation", flip=True, brightness=0.2, noise=0.1)
+    rows = read(videos, frames=5).train
+    loader = Loader(rows, Order(len(rows), 4, "shuffled", 3), vary=partial(augment, options=told))
+    here = [micro.batch for step in loader.epoch(1) for micro in step.micros]
     with made_by({"train": loader}, workers=2, prefetch=0):
-        together = list(loader.epoch(0))
-    for one, two in zip(alone, together, strict=True):
-        for name, tensor in one.micros[0].batch.items():
-            assert torch.equal(tensor, two.micros[0].batch[name])
+        there = [micro.batch for step in loader.epoch(1) for micro in step.micros]
+    assert len(here) == 4
+    for ours, theirs in zip(here, there, strict=True):
+        assert ours.keys() == theirs.keys() == {"clip", "label", "key"}
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_folders_of_parts_are_the_splits(tmp_path: Path) -> None:
-    for part in ("train", "valid"):
-        write(tmp_path, f"c/{part}/run/1", 10, 20)
-        write(tmp_path, f"c/{part}/sit/1", 30, 40)
-    splits = frame_folders(FrameFolders(source="frame-folders", path="c", frames=2), tmp_path)
-    assert (len(splits.train), len(splits.valid), splits.test) == (2, 2, None)
-
-
-def test_what_is_no_clip_is_told_by_its_place(clips: Path) -> None:
-    options = FrameFolders(source="frame-folders", path="clips", frames=4)
-    (clips / "clips/run/empty").mkdir()
-    with pytest.raises(DataError, match="run/empty: has no frame that is an image"):
-        frame_folders(options, clips)
-    (clips / "clips/run/empty/1.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"run/empty/1\.jpg: cannot be read"):
-        frame_folders(options, clips)
-    (clips / "flat/run").mkdir(parents=True)
-    Image.new("L", (8, 8)).save(clips / "flat/run/1.png")
-    with pytest.raises(DataError, match="no clip in 'train': a folder for each class has one for each clip"):
-        frame_folders(FrameFolders(source="frame-folders", path="flat"), clips)
+def test_numbers_in_names_decide_their_order() -> None:
+    names = ["a.png", "f2b1.png", "f2b10.png", "f02b3.png", "f10.png", "9.png"]
+    assert sorted(names, key=numbered) == ["9.png", "a.png", "f02b3.png", "f2b1.png", "f2b10.png", "f10.png"]

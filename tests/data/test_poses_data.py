@@ -9,8 +9,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from dlsys.data.augment import augment
 from dlsys.data.geometry import flipped, moved
 from dlsys.data.poses.stick_figures import JOINTS, LIMBS, MIRROR, _body, stick_figures
+from dlsys.errors import DataError
 from dlsys.spec.data import StickFigures
 from dlsys.spec.train.regularizer import DataAugmentation
 
@@ -112,6 +114,16 @@ def test_a_body_hangs_down_where_all_angles_are_nothing() -> None:
     angles = np.zeros(len(LIMBS))
     angles[3] = np.pi / 2  # the left forearm, to the image's right
     assert _body(angles, 100.0, np.zeros(2))[JOINTS.index("left hand")] == pytest.approx([16, -14])
+
+
+def test_clips_whose_angles_would_stay_behind_are_not_turned() -> None:
+    found = batch(rows=8, wanted="angles", size=32, frames=2)
+    for told in ({"flip": True}, {"rotate": 10}, {"shear": 5}):
+        options = DataAugmentation.model_validate({"name": "data-augmentation", **told})
+        with pytest.raises(DataError, match="these rows have angles, which would stay as they are"):
+            augment(found, options)
+    varied = augment(found, DataAugmentation(name="data-augmentation", shift=2, brightness=0.2))
+    assert not torch.equal(varied["clip"], found["clip"])
 
 
 def test_the_fewest_are_not_more_than_the_most() -> None:

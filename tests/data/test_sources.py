@@ -25,8 +25,8 @@ from dlsys.spec.data import SECTIONS, Source
 from dlsys.spec.data.own import OWN
 
 IMAGE = {"image": torch.float32, "label": torch.int64}
-CLIP = {"clip": torch.float32, "label": torch.int64}
 TEXT = {"tokens": torch.int64, "targets": torch.int64}
+CLIPS = {"clip": torch.float32, "label": torch.int64}
 OBJECTS = {"image": torch.float32, "boxes": torch.float32, "labels": torch.int64}
 # What sources of objects tell besides.
 BESIDES = {"crowd": torch.bool, "area": torch.float32, "scale": torch.float32, "image_id": torch.int64}
@@ -59,8 +59,6 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     "idx": ({"path": "mnist"}, IMAGE, 30 + 10),
     "cifar": ({"path": "cifar"}, IMAGE, 5 * 8 + 10),
     "image-folder": ({"path": "pictures", "size": 8, "valid": 0.2}, IMAGE, 20),
-    "frame-folders": ({"path": "clips", "size": 8, "frames": 3, "valid": 0.2}, CLIP, 10),
-    "moving-shapes": ({"rows": 40, "size": 12, "frames": 3}, CLIP, 40),
     "stick-figures": (
         {"rows": 20, "size": 32},
         {"image": torch.float32, "keypoints": torch.float32, "mirror": torch.int64},
@@ -68,6 +66,8 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, torch.dtype], int | None]] = {
     ),
     "textures": ({"rows": 200, "size": 16}, IMAGE, 200),
     "shapes-and-textures": ({"rows": 200, "size": 16}, {**IMAGE, "texture": torch.int64}, 200),
+    "frame-folders": ({"path": "videos", "size": 8, "frames": 3}, CLIPS, 20),
+    "moving-shapes": ({"rows": 20, "frames": 3}, CLIPS, 20),
     "mask-folder": (
         {"path": "masked", "size": 8, "valid": 0.2, "classes": ["a", "b", "c"]},
         {"image": torch.float32, "mask": torch.int64},
@@ -147,11 +147,9 @@ def write_files(folder: Path) -> None:
         for i in range(10):
             pixels = generator.integers(256, size=(9, 11, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "pictures" / name / f"{i}.png")
-        for i in range(5):
-            (folder / "clips" / name / str(i)).mkdir(parents=True)
+            (folder / "videos" / name / f"{i}").mkdir(parents=True)
             for frame in range(4):
-                pixels = generator.integers(256, size=(8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / "clips" / name / str(i) / f"{frame}.png")
+                Image.fromarray(pixels[:, frame:]).save(folder / "videos" / name / f"{i}" / f"{frame}.png")
     write_masks(folder, generator)
 
 
@@ -222,8 +220,8 @@ def test_fields_are_as_the_shape_says(name: str, folder: Path) -> None:
             assert tensor.is_contiguous()
             assert tensor.isfinite().all()
     batch = everything(splits.train)
-    if "image" in batch:
-        assert 0 <= batch["image"].min() < batch["image"].max() <= 1
+    for unit in ("image", "clip"):
+        assert unit not in batch or 0 <= batch[unit].min() < batch[unit].max() <= 1
     if splits.shape.classes:
         labels = next(batch[name] for name in ("label", "labels", "mask") if name in batch)
         assert set(labels.flatten().tolist()) - {-1} == set(range(splits.shape.classes))

@@ -1,9 +1,8 @@
-"""Folders of clips, each a folder of frames, as tools that take videos apart leave them."""
+"""Videos as folders of their frames."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlsys.data.class_folders import ClassFolders
 from dlsys.data.dataset import Splits
-from dlsys.data.files import entries, folder_of, listed
+from dlsys.data.files import entries, listed
 from dlsys.data.images.decoding import SUFFIXES, Form, damage, decoded
-from dlsys.data.images.image_folder import folders, given_parts
-from dlsys.data.split import split_rows
 from dlsys.errors import DataError
-from dlsys.registry import did_you_mean
 from dlsys.spec.data import FrameFolders
 from dlsys.spec.rows import Shape
 
@@ -27,114 +24,111 @@ class _Clips:
     """Clips whose frames are decoded when they are fetched.
 
     Attributes:
-        frames: the chosen ones of each clip, in order.
+        clips: the frames that are seen of each, in their order; of all as many.
         labels: int64, shape (N,).
         root: the source's folder; messages name files from there.
     """
 
-    frames: list[list[Path]]
+    clips: list[list[Path]]
     labels: np.ndarray
     root: Path
     form: Form
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.clips)
 
     def take(self, rows: np.ndarray) -> _Clips:
-        return replace(self, frames=[self.frames[row] for row in rows], labels=self.labels[rows])
+        return replace(self, clips=[self.clips[row] for row in rows], labels=self.labels[rows])
 
     def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Raises DataError for a file that can't be decoded, naming it."""
-        paths = [path for row in rows for path in self.frames[row]]
-        found = decoded(paths, self.form, self.root)
-        clip = found.view(len(rows), -1, *found.shape[1:])
+        """Raises DataError for a frame that can't be decoded, naming it."""
+        frames = decoded([path for row in rows for path in self.clips[row]], self.form, self.root)
+        clip = frames.reshape(len(rows), -1, *frames.shape[1:])
         return {"clip": clip, "label": torch.from_numpy(self.labels[rows])}
 
 
 def frame_folders(options: FrameFolders, folder: Path) -> Splits:
-    """`clip` float32 (frames, channels, size, size) in 0…1, `label` int64, the number of the class's folder.
+    """A folder of clips for each class: `clip` float32 (frames, C, size, size) in 0…1, `label` int64.
 
-    Frames are ordered by the numbers in their names (`frame2.jpg` before `frame10.jpg`). Of a clip with more
-    than `frames`, the middles of as many equal parts are taken; of one with fewer, some several times.
+    Classes and parts are as those of `image_folder`. Frames that are seen are checked now and decoded when
+    fetched.
 
     Raises:
-        DataError: no clips, a clip without frames, an unknown folder, a link out of the folder, or a file
-            that is no image.
+        DataError: no clips, an unknown folder, a link out of the folder, too short a clip (with `short:
+            error`), or an unreadable frame (with `corrupt: error`).
     """
-    root = folder_of(options.path, folder)
-    given = given_parts(root, options.path)
-    base = root / "train" if given else root
-    classes = folders(base, root)
+    parted = ClassFolders.of(options.path, folder)
     form = Form(options.size, options.channels, options.resize)
-    found = {
-        part: _scan(root / part if given else root, root, classes, form, options.frames)
-        for part in given or ("train",)
-    }
-    for part, clips in found.items():
-        if not len(clips):
-            raise DataError(
-                f"{options.path}: no clip in {part!r}: a folder for each class has one for each clip"
-            )
-    if missing := [name for number, name in enumerate(classes) if number not in found["train"].labels]:
-        raise DataError(f"{options.path}: no clip of class {missing[0]!r} in {base}")
-    if "valid" not in given:
-        everything = found["train"]
-        rows = split_rows(
-            len(everything),
-            valid=options.valid,
-            test=0 if given else options.test,
-            seed=options.split_seed,
-            name=options.path,
-            labels=everything.labels,
-        )
-        found |= {part: everything.take(chosen) for part, chosen in rows._asdict().items() if len(chosen)}
-    row = {"clip": (options.frames, options.channels, options.size, options.size), "label": ()}
-    counts = np.bincount(found["train"].labels, minlength=len(classes)).tolist()
+    skipped: list[str] = []
+    found = parted.split(lambda part: _scan(parted, part, form, options, skipped), options, "clip")
+    classes = parted.classes
     return Splits(
         train=found["train"],
         valid=found["valid"],
         test=found.get("test"),
-        shape=Shape(row=row, classes=len(classes)),
+        shape=Shape(
+            row={"clip": (options.frames, options.channels, options.size, options.size), "label": ()},
+            classes=len(classes),
+        ),
+        notes=(f"Left out {len(skipped)} clips with unreadable frames: {listed(skipped, ', ')}.",)
+        if skipped
+        else (),
         learnt={
             "clip": {**form.told, "frames": options.frames},
-            "target": {"name": "label", "classes": classes, "counts": counts},
+            "target": {
+                "name": "label",
+                "classes": classes,
+                "counts": np.bincount(found["train"].labels, minlength=len(classes)).tolist(),
+            },
         },
     )
 
 
-def _scan(part: Path, root: Path, classes: Sequence[str], form: Form, frames: int) -> _Clips:
-    """The clips under a part's class folders."""
-    chosen: list[list[Path]] = []
+def _scan(parted: ClassFolders, part: str, form: Form, options: FrameFolders, skipped: list[str]) -> _Clips:
+    """The readable clips under a part's class folders; adds the others' first unreadable frames to
+    `skipped`."""
+    clips: list[list[Path]] = []
     labels: list[int] = []
-    for name in folders(part, root):
-        if name not in classes:
-            raise DataError(
-                f"{(part / name).relative_to(root)}: class {name!r} is not in 'train'."
-                f"{did_you_mean(name, classes)} Known: {listed(classes, ', ')}"
-            )
-        for clip in folders(part / name, root):
-            inside = sorted(entries(part / name / clip, root), key=_natural)
-            paths = [path for path in inside if path.suffix.lower() in SUFFIXES]
-            if not paths:
-                raise DataError(f"{(part / name / clip).relative_to(root)}: has no frame that is an image")
-            taken = [paths[place] for place in evenly(len(paths), frames)]
-            for path in dict.fromkeys(taken):
-                if problem := damage(path):
-                    raise DataError(
-                        f"{path.relative_to(root)}: cannot be read: {problem}",
-                        hint="mend the file, or take its clip out",
-                    )
-            chosen.append(taken)
-            labels.append(classes.index(name))
-    return _Clips(chosen, np.array(labels, dtype=np.int64), root, form)
+    for label, folder in parted.of_part(part):
+        for clip in entries(folder, parted.root):
+            where = clip.relative_to(parted.root)
+            if not clip.is_dir():
+                if clip.suffix.lower() in SUFFIXES:
+                    raise DataError(f"{where}: is an image; frames must lie in a folder for each clip")
+                continue
+            frames = _seen(clip, parted.root, options)
+            bad = next(((frame, problem) for frame in frames if (problem := damage(frame))), None)
+            if bad is None:
+                clips.append(frames)
+                labels.append(label)
+                continue
+            name = str(bad[0].relative_to(parted.root))
+            if options.corrupt == "error":
+                raise DataError(
+                    f"{name}: cannot be read: {bad[1]}", hint="mend the file, or say corrupt: skip"
+                )
+            skipped.append(name)
+    return _Clips(clips, np.array(labels, dtype=np.int64), parted.root, form)
 
 
-def evenly(there: int, wanted: int) -> list[int]:
-    """The frames in the middle of each of `wanted` equal parts of a clip of `there` frames."""
-    return [(2 * place + 1) * there // (2 * wanted) for place in range(wanted)]
+def _seen(clip: Path, root: Path, options: FrameFolders) -> list[Path]:
+    """The frames of a clip that are seen: the middle ones of as many parts of equal length (Wang et al. 2016,
+    arXiv:1608.00859, section 3.1, where chance decides in training)."""
+    found = [path for path in entries(clip, root) if path.suffix.lower() in SUFFIXES]
+    where, count = clip.relative_to(root), len(found)
+    if not found:
+        raise DataError(f"{where}: no frames; known endings: {', '.join(sorted(SUFFIXES))}")
+    if count < options.frames and options.short == "error":
+        raise DataError(
+            f"{where}: {count} frame{'s' * (count > 1)}, and data.frames wants {options.frames}",
+            hint="lower data.frames, or say short: repeat",
+        )
+    found.sort(key=lambda path: numbered(path.name))
+    return [found[(2 * place + 1) * count // (2 * options.frames)] for place in range(options.frames)]
 
 
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """By the numbers in a name, and by its letters between them."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]
+def numbered(name: str) -> list[tuple[int, str]]:
+    """A key by which names are in the order of the numbers in them: `f9.png` before `f10.png`."""
+    parts = re.split(r"([0-9]+)", name)
+    # Text stands at even places, numbers at odd ones.
+    return [(int(part) if place % 2 else 0, part) for place, part in enumerate(parts)]

@@ -11,17 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlsys.data.class_folders import ClassFolders
 from dlsys.data.dataset import Splits
-from dlsys.data.files import entries, folder_of, listed
+from dlsys.data.files import entries, listed
 from dlsys.data.images.decoding import SUFFIXES, Form, damage, decoded
 from dlsys.data.images.normalize import Scaling, normalized
-from dlsys.data.split import split_rows
 from dlsys.errors import DataError
-from dlsys.registry import did_you_mean
 from dlsys.spec.data import ImageFolder
 from dlsys.spec.rows import Shape
-
-_PARTS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -79,89 +76,38 @@ def image_folder(options: ImageFolder, folder: Path) -> Splits:
         DataError: no images, an unknown folder, a link out of the folder, or (with `corrupt:
             error`) an unreadable file.
     """
-    root = folder_of(options.path, folder)
-    given = given_parts(root, options.path)
-    base = root / "train" if given else root
-    classes = folders(base, root)
-    if not classes:
-        raise DataError(f"{options.path}: no class folders in {base}")
-
+    parted = ClassFolders.of(options.path, folder)
     skipped: list[str] = []
     form = Form(options.size, options.channels, options.resize)
-    found = {
-        part: _scan(root / part if given else root, root, classes, form, options.corrupt, skipped)
-        for part in given or ("train",)
-    }
-    for number, name in enumerate(classes):
-        if number not in found["train"].labels:
-            raise DataError(f"{options.path}: no readable image of class {name!r} in {base}")
-    for part, files in found.items():
-        if not len(files):
-            raise DataError(f"{options.path}: no readable image in {part!r}")
-    if "valid" not in given:
-        everything = found["train"]
-        rows = split_rows(
-            len(everything),
-            valid=options.valid,
-            test=0 if given else options.test,
-            seed=options.split_seed,
-            name=options.path,
-            labels=everything.labels,
-        )
-        found |= {part: everything.take(rows) for part, rows in rows._asdict().items() if len(rows)}
+    found = parted.split(lambda part: _scan(parted, part, form, options.corrupt, skipped), options, "image")
     splits = Splits(
         train=found["train"],
         valid=found["valid"],
         test=found.get("test"),
         shape=Shape(
-            row={"image": (options.channels, options.size, options.size), "label": ()}, classes=len(classes)
+            row={"image": (options.channels, options.size, options.size), "label": ()},
+            classes=len(parted.classes),
         ),
         notes=(f"Left out {len(skipped)} unreadable images: {listed(skipped, ', ')}.",) if skipped else (),
         learnt={
             "image": form.told,
             "target": {
                 "name": "label",
-                "classes": classes,
-                "counts": np.bincount(found["train"].labels, minlength=len(classes)).tolist(),
+                "classes": parted.classes,
+                "counts": np.bincount(found["train"].labels, minlength=len(parted.classes)).tolist(),
             },
         },
     )
     return normalized(splits, options.normalize, options.path)
 
 
-def given_parts(root: Path, name: str) -> list[str]:
-    """Which of train, valid and test are folders of their own; empty where none is."""
-    inside = folders(root, root)
-    given = [part for part in _PARTS if part in inside]
-    if given and "train" not in given:
-        raise DataError(f"{name}: has a folder {given[0]!r}, but none named 'train'")
-    for other in inside:
-        if given and other not in _PARTS:
-            raise DataError(
-                f"{name}: unknown folder {other!r} beside 'train'.{did_you_mean(other, _PARTS)} "
-                f"Known: {', '.join(_PARTS)}"
-            )
-    return given
-
-
-def folders(folder: Path, root: Path) -> list[str]:
-    return [entry.name for entry in entries(folder, root) if entry.is_dir()]
-
-
-def _scan(
-    part: Path, root: Path, classes: list[str], form: Form, corrupt: str, skipped: list[str]
-) -> _ImageFiles:
+def _scan(parted: ClassFolders, part: str, form: Form, corrupt: str, skipped: list[str]) -> _ImageFiles:
     """The readable images under a part's class folders; adds the others' names to `skipped`."""
     paths: list[Path] = []
     labels: list[int] = []
-    for name in folders(part, root):
-        if name not in classes:
-            raise DataError(
-                f"{(part / name).relative_to(root)}: class {name!r} is not in 'train'."
-                f"{did_you_mean(name, classes)} Known: {listed(classes, ', ')}"
-            )
-        for path in entries(part / name, root):
-            where = str(path.relative_to(root))
+    for label, folder in parted.of_part(part):
+        for path in entries(folder, parted.root):
+            where = str(path.relative_to(parted.root))
             if path.is_dir():
                 raise DataError(f"{where}: is a folder; images must lie in their class folder itself")
             if path.suffix.lower() not in SUFFIXES:
@@ -175,5 +121,5 @@ def _scan(
                 skipped.append(where)
                 continue
             paths.append(path)
-            labels.append(classes.index(name))
-    return _ImageFiles(paths, np.array(labels, dtype=np.int64), root, form)
+            labels.append(label)
+    return _ImageFiles(paths, np.array(labels, dtype=np.int64), parted.root, form)

@@ -84,7 +84,7 @@ def _scene(options: Shapes, generator: np.random.Generator) -> ObjectRow:
     masks: list[np.ndarray] = []
     labels: list[int] = []
     for shape in placed:
-        mask = _drawn(options.kinds[shape.kind], x - shape.x, y - shape.y, shape.side, shape.angle)
+        mask = drawn(options.kinds[shape.kind], x - shape.x, y - shape.y, shape.side, shape.angle)
         for other in masks:
             other &= ~mask
         masks.append(mask)
@@ -146,7 +146,7 @@ def _iou(first: np.ndarray, second: np.ndarray) -> float:
     return shared / (areas - shared)
 
 
-def _drawn(kind: str, x: np.ndarray, y: np.ndarray, side: float, angle: float) -> np.ndarray:
+def drawn(kind: str, x: np.ndarray, y: np.ndarray, side: float, angle: float) -> np.ndarray:
     """The pixels of a shape: bool (H, W).
 
     Args:

@@ -111,7 +111,8 @@ class Retexture(Section):
 
 class DataAugmentation(Section):
     """Varies the training images anew in each epoch; a pure function of seed, epoch and row. Boxes, masks and
-    keypoints follow; a box of which less than a quarter stays in the image is no object any more."""
+    keypoints follow; a box of which less than a quarter stays in the image is no object any more. A clip's
+    frames are varied alike, but for noise."""
 
     name: Literal["data-augmentation"]
     shift: Annotated[NonNegativeInt, Field(le=64)] = 0

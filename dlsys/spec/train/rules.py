@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlsys.spec.catalogue import WORKLOADS
+from dlsys.spec.data import OwnSource
 from dlsys.spec.data.fit import misfit
 from dlsys.spec.explain import explain
 from dlsys.spec.libraries import architecture, missing
@@ -126,18 +127,23 @@ def _an_average_begins(job: TrainJob) -> Found:
         yield ("average", "after"), f"{after} is not before the end, stop.{after.unit}s ({end})"
 
 
-@_RULES.on("regularize", "loss")
-def _mixed_labels_have_a_loss(job: TrainJob) -> Found:
+@_RULES.on("regularize", "loss", "data")
+def _what_is_mixed_can_be_learnt(job: TrainJob) -> Found:
     plain = job.loss is None or (isinstance(job.loss, CrossEntropy) and job.loss.class_weights is None)
+    if not isinstance(job.data, OwnSource) and "clip" in job.data.gives.fields:
+        problem = "mixes images with classes, and these are clips: leave it out"
+    elif plain:
+        return
+    else:
+        problem = (
+            "gives rows shares of two classes, which cross-entropy without class_weights learns: leave it "
+            "out, or change loss"
+        )
     for place, regularizer in enumerate(job.regularize):
-        if isinstance(regularizer, DataAugmentation) and not plain:
+        if isinstance(regularizer, DataAugmentation):
             for name in ("mixup", "cutmix"):
                 if getattr(regularizer, name):
-                    yield (
-                        ("regularize", place, name),
-                        "gives rows shares of two classes, which cross-entropy without class_weights learns: "
-                        "leave it out, or change loss",
-                    )
+                    yield ("regularize", place, name), problem
 
 
 @_RULES.on("optimizer", "batch_size")

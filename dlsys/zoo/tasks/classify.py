@@ -16,8 +16,8 @@ from dlsys.zoo.workload import Batch, Carry, Loss, Workload, log_mean_probabilit
 
 
 class Classify(Workload):
-    """One of `shape.classes` classes in `label`; the model gives logits (rows, classes) of `image`,
-    `clip` or `features`.
+    """One of `shape.classes` classes in `label`; the model gives logits (rows, classes) of `image`, `clip` or
+    `features`.
 
     Args:
         options: the checked `model:` section.
@@ -31,7 +31,7 @@ class Classify(Workload):
 
     def __init__(self, options: Any, shape: Shape) -> None:
         super().__init__(options, shape)
-        self.input = next(name for name in ("image", "clip", "features") if name in shape.row)
+        self.input = next((name for name in ("image", "clip") if name in shape.row), "features")
         if shape.classes < 2:
             raise UsageError(
                 f"data: a classifier needs labels of at least 2 classes, this source has {shape.classes}"

@@ -11,7 +11,7 @@ from dlsys.zoo.tasks.classify import Classify
 
 
 class SoftmaxRegression(Classify):
-    """Logits (rows, classes) from `image` or `features`, flattened."""
+    """Logits (rows, classes) from `image`, `clip` or `features`, flattened."""
 
     Options = SoftmaxRegressionOptions
     card = CARD

@@ -1,4 +1,9 @@
-"""R(2+1)D and R3D (Tran et al. 2018, arXiv:1711.11248): residual nets of clips."""
+"""R(2+1)D and R3D (Tran et al. 2018, arXiv:1711.11248): residual nets whose convolutions see time too.
+
+The layers are those of torchvision's `video.r3d_18` and `video.r2plus1d_18`, in the same order. A factorised
+convolution has as many maps between space and time as make it as large as the whole one. With `temporal:
+none` convolutions, and strides, leave time alone: a clip is then the mean of what its frames show.
+"""
 
 from __future__ import annotations
 
@@ -7,65 +12,13 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from dlsys.zoo.layers.blocks import groups
 from dlsys.zoo.tasks.classify import Classify
 from dlsys.zoo.vision.action_recognition.card import CARD, ActionRecognitionOptions
 from dlsys.zoo.workload import Batch, Sample
 
-_Sides = tuple[int, int, int]
-
-
-class ChannelsFirst(nn.Module):
-    """Clips (rows, frames, channels, height, width) as volumes (rows, channels, frames, height, width)."""
-
-    def forward(self, clip: Tensor) -> Tensor:
-        return clip.transpose(1, 2)
-
-
-def _convolution(inputs: int, outputs: int, sides: _Sides, stride: _Sides) -> nn.Conv3d:
-    time, height, width = (side // 2 for side in sides)
-    return nn.Conv3d(inputs, outputs, sides, stride, (time, height, width), bias=False)
-
-
-def _window(temporal: str, inputs: int, middle: int, outputs: int, side: int, stride: _Sides) -> nn.Module:
-    """A convolution of `side` × `side` in space and 3 in time, as `temporal` takes it apart."""
-    time, *space = stride
-    if temporal == "3d":
-        return _convolution(inputs, outputs, (3, side, side), stride)
-    if temporal == "none":
-        return _convolution(inputs, outputs, (1, side, side), stride)
-    return nn.Sequential(
-        _convolution(inputs, middle, (1, side, side), (1, space[0], space[1])),
-        nn.BatchNorm3d(middle),
-        nn.ReLU(inplace=True),
-        _convolution(middle, outputs, (3, 1, 1), (time, 1, 1)),
-    )
-
-
-class Block(nn.Module):
-    """relu(x + f(x)); with a stride, the shortcut is a convolution of 1 × 1 × 1 of that stride."""
-
-    def __init__(self, temporal: str, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        # As many weights as the window in three dimensions has (section 3.5).
-        middle = inputs * outputs * 27 // (inputs * 9 + 3 * outputs)
-        strides = (stride, stride, stride)
-        self.first = nn.Sequential(
-            _window(temporal, inputs, middle, outputs, 3, strides),
-            nn.BatchNorm3d(outputs),
-            nn.ReLU(inplace=True),
-        )
-        self.second = nn.Sequential(
-            _window(temporal, outputs, middle, outputs, 3, (1, 1, 1)), nn.BatchNorm3d(outputs)
-        )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv3d(inputs, outputs, 1, strides, bias=False), nn.BatchNorm3d(outputs)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = (self.second(self.first(x)) + self.shortcut(x)).relu()
-        return found
+# So many clips are drawn.
+_SHOWN = 8
 
 
 class ActionRecognition(Classify):
@@ -75,31 +28,132 @@ class ActionRecognition(Classify):
     card = CARD
 
     def build(self) -> nn.Module:
-        options: ActionRecognitionOptions = self.options
-        channels, maps = self.shape.row["clip"][1], options.width
-        large = options.stem == "large"
-        side, stride = (7, (1, 2, 2)) if large else (3, (1, 1, 1))
-        # The paper's 45 of 64.
-        stem = nn.Sequential(
-            _window(options.temporal, channels, max(1, maps * 45 // 64), maps, side, stride),
-            nn.BatchNorm3d(maps),
-            nn.ReLU(inplace=True),
+        width, layers = self.options.width, _Layers(self.options)
+        channels = self.shape.row["clip"][1]
+        stages = OrderedDict(
+            (f"stage{number + 1}", _stage(layers, width << max(0, number - 1), width << number, number))
+            for number in range(4)
         )
-        stages = nn.Sequential()
-        inputs = maps
-        for number, count in enumerate(options.stages):
-            outputs = maps * 2**number
-            for place in range(count):
-                stages.append(Block(options.temporal, inputs, outputs, 2 if number and not place else 1))
-                inputs = outputs
-        head = nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(inputs, self.shape.classes))
-        model = nn.Sequential(OrderedDict(order=ChannelsFirst(), stem=stem, stages=stages, head=head))
+        model = nn.Sequential(
+            OrderedDict(
+                stem=layers.stem(channels, width),
+                **stages,
+                head=nn.Sequential(
+                    nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(8 * width, self.shape.classes)
+                ),
+            )
+        )
         for module in model.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, Block):
+                # Blocks begin as their shortcuts (Goyal et al. 2017, arXiv:1706.02677, section 5.1): without
+                # that a change by a rounding grew a hundredfold in three steps.
+                nn.init.zeros_(module.norm2.weight)
         return model
 
     def pictures(self, model: nn.Module, batch: Batch, images: Tensor) -> Mapping[str, Sample]:
-        """Some clips, each as a strip of its frames."""
-        strips = images[:8].permute(0, 2, 3, 1, 4).flatten(3)
-        return {"clips": strips}
+        from dlsys.zoo.drawing import strips  # every run imports this file, and few draw
+
+        outputs, _ = self.forward(model, batch, None)
+        return {"clips": strips(images[:_SHOWN], batch["label"], outputs.argmax(1))}
+
+
+class ChannelsFirst(nn.Module):
+    """(rows, frames, channels, height, width) to (rows, channels, frames, height, width)."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return clip.transpose(1, 2)
+
+
+class _Layers:
+    """Convolutions of clips, as options have them."""
+
+    def __init__(self, options: ActionRecognitionOptions) -> None:
+        self.options = options
+
+    def stem(self, channels: int, width: int) -> nn.Sequential:
+        """7 × 7 pixels, and 3 frames, with stride 2 in space."""
+        if self.options.temporal == "2+1d":
+            between = max(1, 45 * width // 64)
+            return nn.Sequential(
+                ChannelsFirst(),
+                _convolution(channels, between, (1, 7, 7), (1, 2, 2)),
+                self.norm(between),
+                nn.ReLU(),
+                _convolution(between, width, (3, 1, 1)),
+                self.norm(width),
+                nn.ReLU(),
+            )
+        frames = 3 if self.options.temporal == "3d" else 1
+        return nn.Sequential(
+            ChannelsFirst(),
+            _convolution(channels, width, (frames, 7, 7), (1, 2, 2)),
+            self.norm(width),
+            nn.ReLU(),
+        )
+
+    def convolution(self, inputs: int, outputs: int, between: int, stride: int) -> nn.Module:
+        """3 × 3 pixels and 3 frames, where time is seen."""
+        if self.options.temporal == "3d":
+            return _convolution(inputs, outputs, (3, 3, 3), (stride,) * 3)
+        space = (1, stride, stride)
+        if self.options.temporal == "none":
+            return _convolution(inputs, outputs, (1, 3, 3), space)
+        return nn.Sequential(
+            _convolution(inputs, between, (1, 3, 3), space),
+            self.norm(between),
+            nn.ReLU(),
+            _convolution(between, outputs, (3, 1, 1), (stride, 1, 1)),
+        )
+
+    def shortcut(self, inputs: int, outputs: int, stride: int) -> nn.Module:
+        if stride == 1 and inputs == outputs:
+            return nn.Identity()
+        frames = 1 if self.options.temporal == "none" else stride
+        return nn.Sequential(
+            _convolution(inputs, outputs, (1, 1, 1), (frames, stride, stride)), self.norm(outputs)
+        )
+
+    def norm(self, maps: int) -> nn.BatchNorm3d | nn.GroupNorm:
+        # Group norm: Wu and He 2018, arXiv:1803.08494.
+        return nn.BatchNorm3d(maps) if self.options.norm == "batch" else nn.GroupNorm(groups(maps), maps)
+
+
+class Block(nn.Module):
+    """relu(x + f(x)): (rows, inputs, t, h, w) to (rows, outputs, t′, h′, w′), sides divided by the stride and
+    rounded up."""
+
+    def __init__(self, layers: _Layers, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        # So many maps that the first convolution is as large as 3 × 3 × 3; the second one has as many.
+        between = inputs * outputs * 27 // (inputs * 9 + 3 * outputs)
+        self.conv1 = nn.Sequential(
+            layers.convolution(inputs, outputs, between, stride), layers.norm(outputs), nn.ReLU()
+        )
+        self.conv2 = layers.convolution(outputs, outputs, between, 1)
+        self.norm2 = layers.norm(outputs)
+        self.relu = nn.ReLU()
+        self.shortcut = layers.shortcut(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.norm2(self.conv2(self.conv1(x)))
+        outer: Tensor = self.relu(inner + self.shortcut(x))
+        return outer
+
+
+def _stage(layers: _Layers, inputs: int, outputs: int, number: int) -> nn.Sequential:
+    """Blocks of which the first one halves the sides, but in the first stage."""
+    return nn.Sequential(
+        Block(layers, inputs, outputs, 1 if number == 0 else 2),
+        *(Block(layers, outputs, outputs, 1) for _ in range(layers.options.blocks - 1)),
+    )
+
+
+def _convolution(
+    inputs: int, outputs: int, sides: tuple[int, int, int], stride: tuple[int, ...] = (1, 1, 1)
+) -> nn.Conv3d:
+    """Frames, height and width stay, or are divided by the stride and rounded up."""
+    padding = tuple(side // 2 for side in sides)
+    # The norm behind it has its own bias.
+    return nn.Conv3d(inputs, outputs, sides, stride, padding, bias=False)  # type: ignore[arg-type]
