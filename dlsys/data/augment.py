@@ -68,8 +68,8 @@ def augment(
     key = batch["key"]
     if "angles" in batch and (options.flip or options.flip_vertical or options.warps or transforms):
         raise DataError(
-            "regularize.data-augmentation: these rows have angles, which would stay as they are where clips are "
-            "mirrored or turned",
+            "regularize.data-augmentation: these rows have angles, which would stay as they are where clips "
+            "are mirrored or turned",
             hint="vary shift, colours and noise alone",
         )
     if "clip" not in batch:
