@@ -14,6 +14,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -269,6 +270,16 @@ def with_workers(job: TrainJob, folder: Path, *, stop_after: int | None = None) 
     with serving(job) as servers:
         found: Trained = in_workers(size, train_worker, job, str(folder), stop_after, servers)[0]
     return found
+
+
+def assert_same_figures(truth: Trained, other: Trained) -> None:
+    """What was measured of the validation rows and of the test."""
+    measured = {n: v for n, v in truth.result.metrics.items() if n.startswith(("valid/", "test/"))}
+    assert measured
+    for name, value in measured.items():
+        # What counts rows, or pairs of them, jumps where rounding turns one.
+        least = 1e-6 if name.endswith("loss") else 1e-3
+        assert other.result.metrics[name] == pytest.approx(value, rel=1e-4, abs=least), name
 
 
 def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

@@ -159,5 +159,9 @@ def test_what_is_wrong_with_kittis_files_is_said(kitti: Path) -> None:
     )
     (base / "velodyne" / "000000.bin").write_bytes(b"\xff" * 64)
     assert "velodyne/000000.bin: holds a point that is no number" in refused(kitti)
+    far = np.frombuffer(points, "<f4").copy()
+    far[2] = -3e19
+    (base / "velodyne" / "000000.bin").write_bytes(far.tobytes())
+    assert "velodyne/000000.bin: holds a point 3e+19 m away, farther than 1e+06 m" in refused(kitti)
     (base / "labels" / "000000.label").unlink()
     assert "1 scans have no labels: sequences/00/labels/000000.label" in refused(kitti)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, reference, train, train_worker
+from harness import Trained, assert_equal, assert_same_figures, in_workers, reference, train, train_worker
 from test_ddp_equals_single import JOBS
 from test_ddp_equals_single import spec as catalogue_spec
 from torch import nn
@@ -91,10 +91,7 @@ def train_silently(world: World, job: TrainJob, folder: str, stop_after: int | N
 def assert_agree(truth: Trained, other: Trained) -> None:
     found = compare(Trace.of(truth.points, truth.weights), Trace.of(other.points, other.weights))
     assert found.agrees, found.problems
-    measured = {n: v for n, v in truth.result.metrics.items() if n.startswith(("valid/", "test/"))}
-    assert measured
-    for name, value in measured.items():
-        assert other.result.metrics[name] == pytest.approx(value, rel=1e-4), name
+    assert_same_figures(truth, other)
 
 
 @pytest.mark.parametrize("workload", [*JOBS, OWN])

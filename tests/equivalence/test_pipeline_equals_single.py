@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, job, reference, train, train_worker
+from harness import (
+    Trained,
+    assert_equal,
+    assert_same_figures,
+    in_workers,
+    job,
+    reference,
+    train,
+    train_worker,
+)
 
 from dlsys.spec import TrainJob
 
@@ -43,9 +52,7 @@ def assert_same(truth: Trained, several: Trained, *, losses: float = 1e-5) -> No
     assert truth.weights.keys() == several.weights.keys()
     for name, weight in truth.weights.items():
         assert torch.allclose(weight, several.weights[name], atol=1e-4), name
-    for name, value in truth.result.metrics.items():
-        if name.startswith(("valid/", "test/")):
-            assert several.result.metrics[name] == pytest.approx(value, rel=1e-4), name
+    assert_same_figures(truth, several)
 
 
 def check(workload: str, tmp_path: Path, size: int, common: tuple[str, ...], *own: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from harness import Trained, assert_equal, in_workers, train, train_worker
+from harness import Trained, assert_equal, assert_same_figures, in_workers, train, train_worker
 from test_ddp_equals_single import JOBS, spec
 from torch import nn
 
@@ -101,10 +101,7 @@ def assert_no_thread() -> None:
 def assert_agree(truth: Trained, other: Trained) -> None:
     found = compare(Trace.of(truth.points, truth.weights), Trace.of(other.points, other.weights))
     assert found.agrees, found.problems
-    measured = {n: v for n, v in truth.result.metrics.items() if n.startswith(("valid/", "test/"))}
-    assert measured
-    for name, value in measured.items():
-        assert other.result.metrics[name] == pytest.approx(value, rel=1e-4), name
+    assert_same_figures(truth, other)
 
 
 @pytest.mark.parametrize("workload", JOBS_AND_OWN)

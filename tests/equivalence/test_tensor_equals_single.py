@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from harness import Trained, assert_equal, in_workers, job, reference, train, train_worker
+from harness import (
+    Trained,
+    assert_equal,
+    assert_same_figures,
+    in_workers,
+    job,
+    reference,
+    train,
+    train_worker,
+)
 from test_ddp_equals_single import HEAD, STEPS, spec
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -91,9 +100,7 @@ def assert_same(truth: Trained, found: Trained, *, rel: float = 1e-5) -> None:
     assert truth.weights.keys() == found.weights.keys()
     for name, weight in truth.weights.items():
         assert torch.allclose(weight, found.weights[name], atol=1e-4), name
-    for name, value in truth.result.metrics.items():
-        if name.startswith(("valid/", "test/")):
-            assert found.result.metrics[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    assert_same_figures(truth, found)
 
 
 def workload_job(workload: str) -> Callable[..., TrainJob]:

@@ -42,6 +42,10 @@ _CLASSES: Mapping[str, Sequence[int]] = {
 }
 
 
+# In metres; no scanner sees as far, and the square of what is much farther is no number of 32 bits.
+_FARTHEST = 1e6
+
+
 @dataclass(frozen=True)
 class _Drives:
     """Scans read when they are fetched.
@@ -69,6 +73,11 @@ class _Drives:
         found = _numbers(points, self.root, "<f4", 4)
         if not np.isfinite(found).all():
             raise DataError(f"{points.relative_to(self.root)}: holds a point that is no number")
+        if len(found) and (far := float(np.abs(found[:, :3]).max())) > _FARTHEST:
+            raise DataError(
+                f"{points.relative_to(self.root)}: holds a point {far:.3g} m away, farther than "
+                f"{_FARTHEST:g} m: the file is damaged, or not in metres"
+            )
         said = _numbers(labels, self.root, "<u4", 1)
         if len(found) != len(said):
             raise DataError(
