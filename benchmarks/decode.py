@@ -4,8 +4,8 @@
 
 The pictures, 320 × 240, are cut at random from scikit-learn's two photographs, and become squares of 128.
 The first comparisons have nothing to do with a batch but to take it, so that decoding is the limit; the peer
-has torchvision's `Resize` and `CenterCrop`, and as many processes, in batches of the same size. An epoch takes
-seconds, as a small folder's does: the start of the processes is a part of it, but not what is measured.
+has torchvision's `Resize` and `CenterCrop`, and as many processes, in batches of the same size. An epoch
+takes seconds, as a small folder's does: the start of the processes is a part of it, but not what is measured.
 
 The last ones train, and tell which share of a step waits for its batch. Rows are slow there because they wait
 (a disk, a network), 2.2 times as long for a batch as a step takes to compute: a thread that makes batches
