@@ -67,6 +67,7 @@ WORKLOADS = {
     "vgg-16": "vision.vgg:16",
     "vgg-19": "vision.vgg:19",
     "vision-library": "vision.library",
+    "viola-jones": "vision.viola_jones",
     "vit": "vision.library:vit-b-16",
     "xception": "vision.library:xception",
     "yolo": "vision.yolo",
