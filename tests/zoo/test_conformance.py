@@ -189,6 +189,19 @@ def test_metrics_are_the_cards_and_sums_of_parts_add_up(case: Case) -> None:
 
 
 @each
+def test_it_is_measured_in_double_precision_too(case: Case) -> None:
+    workload = workload_of(case)
+    batch = {
+        name: tensor.double() if tensor.is_floating_point() else tensor
+        for name, tensor in batch_of(case, 3).items()
+    }
+    with torch.no_grad():
+        outputs, _ = workload.forward(workload.build().double().eval(), batch, None)
+        sums = {**workload.measure(outputs, batch), "rows": torch.tensor(3.0)}
+    assert workload.summarize(sums)["loss"] == pytest.approx(float(sums["loss"]) / 3)
+
+
+@each
 def test_weights_survive_a_file(case: Case) -> None:
     workload = workload_of(case)
     model, other = workload.build().eval(), workload.build().eval()

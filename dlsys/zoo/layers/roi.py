@@ -45,9 +45,10 @@ def roi_align(features: Tensor, boxes: Tensor, side: int, stride: float) -> Tens
         ],
         -1,
     )
-    # Places of few bits would be wrong by whole cells: the map takes their type.
+    # Places of few bits would be wrong by whole cells: the map takes their type, or they the map's double.
+    exact = torch.promote_types(features.dtype, places.dtype)
     found = F.grid_sample(
-        features.to(places.dtype), places.flatten(1, 2), padding_mode="border", align_corners=False
+        features.to(exact), places.flatten(1, 2).to(exact), padding_mode="border", align_corners=False
     )
     means = F.avg_pool2d(found, _POINTS)
     return means.reshape(rows, features.shape[1], count, side, side).transpose(1, 2)
