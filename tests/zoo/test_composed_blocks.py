@@ -12,6 +12,7 @@ from built import build, first_gradient, layers, named
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dlsys.own.operators import with_operators
 from dlsys.zoo.vision.resnet.model import Block
 
 pytestmark = pytest.mark.usefixtures("seeded")
@@ -148,3 +149,28 @@ def test_a_transposed_convolution_is_the_adjoint_of_a_convolution(
     y = torch.randn_like(down(x))
     back = up(y, output_size=x.shape[2:])
     torch.testing.assert_close((down(x) * y).sum(), (x * back).sum())
+
+
+def test_squeeze_and_excitation_turns_a_useless_channel_down() -> None:
+    """Seven channels tell the label, an eighth is loud noise; all are added up: the gates alone decide."""
+
+    def block() -> nn.Module:
+        from timm.layers import SEModule
+
+        found: nn.Module = SEModule(8, rd_channels=4)
+        return found
+
+    gates = with_operators("timm", block)
+    label = torch.arange(256) % 2
+    image = 0.5 * torch.randn(256, 8, 4, 4) + (2.0 * label - 1)[:, None, None, None]
+    image[:, 7] = 6 * torch.randn(256)[:, None, None]
+    optimizer = torch.optim.Adam(gates.parameters(), lr=0.02)
+    for _ in range(150):
+        said = gates(image).sum(1).mean((1, 2))
+        loss = nn.functional.binary_cross_entropy_with_logits(said, label.float())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        opened = (gates(image) / image).mean((0, 2, 3))
+    assert opened[7] < 0.5 * opened[:7].min()
